@@ -1,0 +1,1 @@
+"""Where sessions run: this machine or a cluster, behind one small protocol."""

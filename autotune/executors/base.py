@@ -1,0 +1,85 @@
+"""The two protocols between the pipeline and a running worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from autotune.trial.types import Evaluation, FailedKind, InfeasibleKind, Ready, Slice
+from model.config import SessionConfig
+
+
+class SessionEnded(Exception):
+    """A session cannot go on: its configuration is infeasible here, or it broke."""
+
+    def __init__(self, kind: InfeasibleKind | FailedKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the driver waits for a sign of progress before it ends a session, in seconds.
+
+    `setup_seconds` covers imports, data and building the model; `pass_seconds` the first forward
+    and backward pass (with compilation, where there is any); `step_seconds` one optimizer step.
+    A session past one of the last two is TOO_SLOW if it merely computes slowly: it is not told
+    apart from one that hangs, and need not be.
+    """
+
+    setup_seconds: float
+    pass_seconds: float
+    step_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """An order to open a session; the worker's own output goes to `log_path`."""
+
+    config: SessionConfig
+    log_path: Path
+    patience: Patience
+
+
+class Session(Protocol):
+    """A live worker process. Every method may raise `SessionEnded`; `close` never does."""
+
+    @property
+    def ready(self) -> Ready: ...
+
+    def advance(self, steps: int, round: int = -1) -> Slice:
+        """Train `steps` whole optimizer steps and report them as one slice of that pairing round."""
+        ...
+
+    def evaluate(self) -> Evaluation:
+        """Loss on the held-out documents, now."""
+        ...
+
+    def close(self) -> None:
+        """End the process and everything it started. Safe to call twice."""
+        ...
+
+
+class Executor(Protocol):
+    """Opens sessions. `slots` is how many may *step* at once without disturbing each other."""
+
+    @property
+    def slots(self) -> int: ...
+
+    def open(self, request: SessionRequest) -> Session:
+        """Start a worker and wait until it is ready.
+
+        Raises:
+            SessionEnded: the worker did not get ready; its process is gone.
+        """
+        ...
+
+    def renew(self) -> None:
+        """Let the sessions opened from now on share no process image with earlier ones (METHOD 3.5)."""
+        ...
+
+    def close(self) -> None:
+        """End all sessions. Safe to call twice."""
+        ...

@@ -1,0 +1,220 @@
+"""What a search concludes. Frozen data; worded only in `autotune.report`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from autotune.space import Plan
+from model.config import TrainingConfig
+from model.knobs import KnobClass
+
+
+class Verdict(StrEnum):
+    """The three honest answers."""
+
+    ADOPT = "adopt"
+    KEEP_BASELINE = "keep_baseline"
+    INCONCLUSIVE = "inconclusive"
+
+
+class TechniqueVerdict(StrEnum):
+    """The five fates of a searched knob."""
+
+    ADOPT = "adopt"  # part of the recommendation, and it pays by itself
+    NEUTRAL = "neutral"  # no effect above the noise floor
+    HARMFUL = "harmful"  # the recommendation is better without it
+    HYPOTHESIS = "hypothesis"  # gains at the tested horizon, not shown at the plan's
+    NOT_MEASURED = "not_measured"  # not part of the winner, or the budget ended; see the reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An estimate and its two-sided interval at `level` (0.9 is 90 %)."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """A quantity that cannot be stated, and why. Never a silent zero."""
+
+    reason: str
+
+
+Quantity = Interval | Unknown
+"""A number with its interval, or the reason why there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How the recommended configuration compares with another one, as ratios (1.25 is 25 % better).
+
+    `speedup` is to equal quality: `throughput` times that part of `token_efficiency` that may be claimed.
+    """
+
+    speedup: Quantity
+    throughput: Quantity
+    token_efficiency: Quantity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetSaving:
+    """What the plan saves after the search and the adoption are paid for.
+
+    `seconds_per_step` is per optimizer step of the baseline (the source's 4.1); `hours` and `money`
+    (in the plan's currency) are over the whole plan, `kwh` where energy is known or estimated.
+    `energy_provenance` is "measured", "estimated" or why there is no figure.
+    """
+
+    seconds_per_step: Quantity
+    hours: Quantity
+    money: Quantity
+    kwh: Quantity
+    energy_provenance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roi:
+    """Net saving over what search and adoption cost; `probability_positive` is P(net saving > 0)."""
+
+    ratio: Quantity
+    probability_positive: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchCost:
+    """All that the search spent: `total_seconds` of wall time on this machine, and where it went."""
+
+    total_seconds: float
+    money: float
+    adoption_money: float
+    seconds_by_stage: Mapping[str, float]
+    seconds_by_activity: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TechniqueEffect:
+    """One knob: what it does to speed and to quality, and whether it pays.
+
+    `speed_effect` and `quality_effect` are ratios (throughput; tokens saved to equal loss) of the
+    recommendation over the recommendation without it. `saving` and `roi` are over the plan.
+    """
+
+    name: str
+    title: str
+    section: str
+    knob_class: KnobClass
+    complexity: int
+    baseline_value: str
+    value: str
+    speed_effect: Quantity
+    quality_effect: Quantity
+    saving: Quantity
+    roi: Quantity
+    break_even_tokens: Quantity
+    verdict: TechniqueVerdict
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A configuration that was measured: for the list of runners-up and of trials."""
+
+    label: str
+    config: TrainingConfig
+    speedup: Quantity
+    trial_numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSummary:
+    """A line of the list of trials: `outcome` is `completed`, `pruned` or the kind of failure."""
+
+    number: int
+    stage: str
+    label: str
+    outcome: str
+    reason: str
+    throughput_ratio: Quantity
+    loss: Quantity
+    cost_seconds: float
+
+
+class CaveatKind(StrEnum):
+    """What a reader must know before believing a figure. A closed set, worded in the report."""
+
+    NO_STEADY_STATE = "no_steady_state"  # trial
+    NOISY_MACHINE = "noisy_machine"  # floor
+    BUDGET_ENDED = "budget_ended"  # stage
+    RACE_SKIPPED = "race_skipped"  # candidates
+    FEW_RESTARTS = "few_restarts"  # restarts
+    LEARNING_IS_HYPOTHESIS = "learning_is_hypothesis"  # knobs, factor
+    SHORT_HORIZON = "short_horizon"  # knobs, horizon_tokens, plan_tokens
+    REPEATED_DATA = "repeated_data"  # epochs
+    CURVE_NOT_FITTED = "curve_not_fitted"  # reason
+    EFFICIENCY_CENSORED = "efficiency_censored"  # bound
+    ALTERNATED_SESSIONS = "alternated_sessions"  # not resident together
+    ENERGY_UNKNOWN = "energy_unknown"  # reason
+    UNPRICED = "unpriced"  # hours stand for money
+    SEARCH_STOPPED_EARLY = "search_stopped_early"  # stage, expected saving, cost
+    EXPERT_PARTIAL = "expert_partial"  # knobs left at the baseline
+    REDUCED_UNCONFIRMED = "reduced_unconfirmed"  # knobs dropped without a joint confirmation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caveat:
+    """One caveat; `details` carry its figures by name."""
+
+    kind: CaveatKind
+    details: Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The baseline's cooled losses and the fit L(D) = irreducible + amplitude * D**-exponent."""
+
+    points: tuple[tuple[int, float], ...]
+    irreducible: float
+    amplitude: float
+    exponent: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """The conclusion of a study; see `docs/report.schema.json` for its published form.
+
+    `recommended` equals `baseline` unless the verdict is ADOPT. `over_baseline` and `over_expert`
+    compare the best confirmed candidate, also where it is not recommended. `noise_floor` is the
+    smallest ratio minus one that this machine could resolve. `hypotheses` are learning knobs whose
+    gain at the tested horizon is not claimed for the plan, with the value to try.
+    """
+
+    verdict: Verdict
+    baseline: TrainingConfig
+    expert_default: TrainingConfig
+    candidate: TrainingConfig
+    recommended: TrainingConfig
+    over_baseline: Comparison
+    over_expert: Comparison
+    plan: Plan
+    plan_tokens: Quantity
+    baseline_tokens_per_second: Quantity
+    baseline_hours: Quantity
+    net_saving: NetSaving
+    roi: Roi
+    break_even_tokens: Quantity
+    search_cost: SearchCost
+    noise_floor: Quantity
+    curve: Curve | Unknown
+    techniques: tuple[TechniqueEffect, ...]
+    hypotheses: Mapping[str, str]
+    hypothesis_efficiency: Quantity
+    runners_up: tuple[Contender, ...]
+    trials: tuple[TrialSummary, ...]
+    environment: Mapping[str, str]
+    caveats: tuple[Caveat, ...]

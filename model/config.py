@@ -1,0 +1,195 @@
+"""The configuration of one trial session, frozen and checked when it is made. Standard library only.
+
+`TrainingConfig` holds every knob (one field per row of `model.knobs.KNOBS`); `GPTConfig` is the
+shape of the model; `SessionConfig` is all that a worker process is told. A combination that cannot
+exist raises `InvalidConfiguration` with rule, value and remedy in one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self, get_type_hints
+
+from model.knobs import KNOBS
+
+
+class InvalidConfiguration(ValueError):
+    """A value or combination of values that no training run can have."""
+
+
+def _require(holds: bool, rule: str, value: object, remedy: str) -> None:
+    if not holds:
+        raise InvalidConfiguration(f"{rule}; got {value!r}: {remedy}")
+
+
+class _FromMapping:
+    """Strict construction from parsed JSON or TOML: unknown keys and wrong types are errors."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from plain values; nested dataclasses from nested mappings.
+
+        Raises:
+            InvalidConfiguration: a key is unknown or missing, or a value has the wrong type or range.
+        """
+        hints = get_type_hints(cls)
+        fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - set(fields))
+        _require(
+            not unknown, f"{cls.__name__} has no field of that name", ", ".join(unknown), f"use {', '.join(fields)}"
+        )
+        missing = sorted(
+            name
+            for name, f in fields.items()
+            if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        )
+        _require(not missing, f"{cls.__name__} needs every field", f"no {', '.join(missing)}", "add it")
+        return cls(**{name: _coerce(f"{cls.__name__}.{name}", hints[name], value) for name, value in values.items()})
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The plain values, ready for JSON; `from_mapping` is its inverse."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+
+def _coerce(where: str, kind: type, value: Any) -> Any:
+    """`value` as `kind`: an int may stand for a float, nothing else is converted."""
+    if isinstance(kind, type) and issubclass(kind, _FromMapping):
+        _require(isinstance(value, Mapping), f"{where} must be a table", value, "give its fields")
+        return kind.from_mapping(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _require(type(value) is kind, f"{where} must be {kind.__name__}", value, f"write a {kind.__name__}")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPTConfig(_FromMapping):
+    """The shape of a GPT-2-style decoder, apart from what the knobs and the tokenizer decide."""
+
+    layers: int
+    heads: int
+    width: int
+    sequence_length: int
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "width", "sequence_length"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name), "use 1 or more")
+        _require(
+            self.width % self.heads == 0,
+            "width must be a multiple of heads",
+            f"{self.width} with {self.heads} heads",
+            f"try width {self.heads * max(1, self.width // self.heads)}",
+        )
+        _require(0.0 <= self.dropout < 1.0, "dropout must be in [0, 1)", self.dropout, "use 0.0 to switch it off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig(_FromMapping):
+    """One training configuration: a value for every knob. The defaults are what a plain script does.
+
+    `micro_batch` and `global_batch` count sequences; `clip_norm` 0 and `threads` 0 mean "off" and
+    "what torch would choose".
+    """
+
+    micro_batch: int = 8
+    global_batch: int = 8
+    dtype: str = "fp32"
+    attention: str = "math"
+    compile: str = "off"
+    optimizer_kernel: str = "for_loop"
+    threads: int = 0
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup_fraction: float = 0.05
+    clip_norm: float = 1.0
+    weight_decay: float = 0.1
+    tied_head: bool = False
+
+    def __post_init__(self) -> None:
+        for knob in KNOBS.values():
+            problem = knob.problem_with(getattr(self, knob.name))
+            if problem:
+                raise InvalidConfiguration(problem)
+        _require(
+            self.global_batch % self.micro_batch == 0,
+            "global_batch must be a multiple of micro_batch",
+            f"{self.global_batch} with micro_batch {self.micro_batch}",
+            f"try global_batch {self.micro_batch * max(1, math.ceil(self.global_batch / self.micro_batch))}",
+        )
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Micro-batches per optimizer step."""
+        return self.global_batch // self.micro_batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig(_FromMapping):
+    """Which text is trained on and how it becomes tokens.
+
+    `corpus` is a file, a folder, a glob, a `.jsonl` file or the word `stdlib`; `tokenizer` is
+    `bpe:<vocabulary>`, `bytes` or the name of a tiktoken encoding.
+    """
+
+    corpus: str = "stdlib"
+    text_field: str = "text"
+    tokenizer: str = "bpe:2048"
+    holdout_fraction: float = 0.1
+    cache_dir: str = ""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.corpus), "corpus must name a text", self.corpus, 'use a path or "stdlib"')
+        _require(bool(self.tokenizer), "tokenizer must be named", self.tokenizer, 'use "bpe:2048", "bytes" or "gpt2"')
+        if self.tokenizer.startswith("bpe:"):
+            size = self.tokenizer.removeprefix("bpe:")
+            _require(
+                size.isdecimal() and 257 <= int(size) <= 1_000_000,
+                "bpe:<vocabulary> needs a size between 257 and 1000000",
+                self.tokenizer,
+                'try "bpe:2048"',
+            )
+        _require(
+            0.0 < self.holdout_fraction <= 0.5,
+            "holdout_fraction must be in (0, 0.5]",
+            self.holdout_fraction,
+            "try 0.1",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig(_FromMapping):
+    """All that a worker process is told: what to train, on what, how, and for how long.
+
+    `horizon_tokens` is the length of the learning-rate schedule; a session may be advanced past it
+    (the schedule then holds its last value), which is what a reference kept warm for timing does.
+    """
+
+    gpt: GPTConfig
+    data: DataConfig
+    training: TrainingConfig
+    seed: int
+    horizon_tokens: int
+    evaluation_tokens: int = 16_384
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed must not be negative", self.seed, "use 0 or more")
+        _require(self.horizon_tokens >= 1, "horizon_tokens must be positive", self.horizon_tokens, "try 50000")
+        _require(self.evaluation_tokens >= 1, "evaluation_tokens must be positive", self.evaluation_tokens, "try 16384")
+        _require(self.device in ("auto", "cpu", "cuda", "mps"), "device must be known", self.device, 'use "auto"')
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step consumes."""
+        return self.training.global_batch * self.gpt.sequence_length
+
+    @property
+    def horizon_steps(self) -> int:
+        """Optimizer steps in the complete schedule, at least one."""
+        return max(1, self.horizon_tokens // self.tokens_per_step)

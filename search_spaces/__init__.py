@@ -1,0 +1,1 @@
+"""Search spaces shipped with autotune, as TOML. Copy one and edit it."""
