@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_type_hints
 
-from model.knobs import KNOBS
+from model.knobs import KNOBS, KnobValue
 
 
 class InvalidConfiguration(ValueError):
@@ -122,6 +122,18 @@ class TrainingConfig(_FromMapping):
             f"{self.global_batch} with micro_batch {self.micro_batch}",
             f"try global_batch {self.micro_batch * max(1, math.ceil(self.global_batch / self.micro_batch))}",
         )
+
+    def with_knobs(self, values: Mapping[str, KnobValue]) -> Self:
+        """This configuration with other values for the named knobs.
+
+        Raises:
+            InvalidConfiguration: the combination cannot exist.
+        """
+        return dataclasses.replace(self, **values)  # type: ignore[arg-type]
+
+    def difference(self, other: TrainingConfig) -> dict[str, KnobValue]:
+        """The knobs in which this configuration differs from `other`, with the values it has here."""
+        return {name: getattr(self, name) for name in KNOBS if getattr(self, name) != getattr(other, name)}
 
     @property
     def accumulation_steps(self) -> int:

@@ -162,9 +162,10 @@ class Costs:
 class TrialRecord:
     """A finished trial: what was asked, how it ended, everything it measured, what it cost.
 
-    `reference_slices` are the baseline's slices of the same rounds, so that a record can be judged
+    `reference_slices` are the slices of the same rounds of what it was paired with, so that it can be judged
     by itself. `evaluations` are in order of `tokens_seen`. `ready` is empty where the session never
-    got that far. Times of day are ISO 8601 in UTC.
+    got that far. `interleaved` is False where memory did not allow the two sessions side by side, and
+    whole runs alternated instead. Times of day are ISO 8601 in UTC.
     """
 
     spec: TrialSpec
@@ -174,6 +175,7 @@ class TrialRecord:
     reference_slices: tuple[Slice, ...]
     evaluations: tuple[Evaluation, ...]
     costs: Costs
+    interleaved: bool
     started_at: str
     finished_at: str
 

@@ -1,0 +1,57 @@
+"""What becomes of one technique of the winner (METHOD 6.3)."""
+
+from __future__ import annotations
+
+import math
+
+from autotune.recommendation import Interval, TechniqueVerdict
+
+
+def judge(
+    *,
+    speed: Interval,
+    quality: Interval,
+    net_saving_low: float,
+    net_saving: float,
+    noise_floor: float,
+    learning_claimed: bool,
+) -> TechniqueVerdict:
+    """The verdict on a technique from its leave-one-out effects: what having it does, in log units.
+
+    `quality` is ln of token efficiency at the tested horizon; `learning_claimed` says whether it is
+    claimed for the plan. The net saving (any one currency) is after the technique's adoption and of what
+    is claimed. An effect is *shown* when its interval leaves out 0 and its estimate exceeds the floor;
+    `total` is speed + quality, whose errors are independent. The first line that fits decides:
+
+        total         speed alone   learning claimed   net saving    verdict
+        not finite                                                   NOT_MEASURED
+        shown, < 0                                                   HARMFUL
+        not shown                                                    NEUTRAL: nothing to tell
+        shown, > 0    not shown > 0       no                         HYPOTHESIS: only quality carries it
+        shown, > 0                                     low end > 0   ADOPT
+        shown, > 0                                     otherwise     NEUTRAL: does not surely pay
+
+    The low end of the net saving decides, as it does for the whole recommendation (METHOD 6.2).
+    """
+    total = _sum(speed, quality)
+    if not all(map(math.isfinite, (total.estimate, total.low, total.high, noise_floor))):
+        return TechniqueVerdict.NOT_MEASURED
+    if total.high < 0 and total.estimate < -noise_floor:
+        return TechniqueVerdict.HARMFUL
+    if not _is_gain(total, noise_floor):
+        return TechniqueVerdict.NEUTRAL
+    if not learning_claimed and not _is_gain(speed, noise_floor):
+        return TechniqueVerdict.HYPOTHESIS
+    return TechniqueVerdict.ADOPT if min(net_saving_low, net_saving) > 0 else TechniqueVerdict.NEUTRAL
+
+
+def _is_gain(effect: Interval, noise_floor: float) -> bool:
+    return effect.low > 0 and effect.estimate > noise_floor
+
+
+def _sum(a: Interval, b: Interval) -> Interval:
+    """The sum of two independent effects: deviations add in squares, each side by itself."""
+    estimate = a.estimate + b.estimate
+    below = math.hypot(a.estimate - a.low, b.estimate - b.low)
+    above = math.hypot(a.high - a.estimate, b.high - b.estimate)
+    return Interval(estimate=estimate, low=estimate - below, high=estimate + above, level=a.level)

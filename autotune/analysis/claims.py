@@ -1,0 +1,207 @@
+"""What may be claimed of a confirmed configuration for the user's plan (METHOD 4.4, 6.2, 7, 8). Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from autotune.analysis.efficiency import HorizonPoint, extrapolate, tokens_to_reach
+from autotune.analysis.evidence import Calibration, Effect, changed
+from autotune.analysis.montecarlo import Economics, Forecast, forecast
+from autotune.analysis.rates import interval_over_restarts
+from autotune.analysis.roi import plan_device_seconds
+from autotune.recommendation import Interval, Unknown
+from autotune.space import Plan, SearchSpace
+from model.config import TrainingConfig
+from model.knobs import ADOPTION_HOURS, KNOBS, KnobClass
+
+LEVEL = 0.9
+_HOUR_SECONDS = 3600.0
+_LEAST_SD = 0.02  # of ln e on one seed: two or three seeds may agree by luck, never to better than this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One configuration against the baseline, in log units, and what of it holds for the plan.
+
+    `speed` and `efficiency` are as measured at the tested horizon; `plan_efficiency` is carried to
+    the plan. `total` is what is claimed: speed, times that efficiency only where `is_hypothesis` is
+    False. `stderr` and `degrees_of_freedom` belong to `total`.
+    """
+
+    label: str
+    config: TrainingConfig
+    restarts: int
+    speed: Interval | Unknown
+    efficiency: Interval | Unknown
+    plan_efficiency: Interval | Unknown
+    total: Interval | Unknown
+    is_hypothesis: bool
+    stderr: float
+    degrees_of_freedom: float
+
+
+def plan_tokens_of(space: SearchSpace, calibration: Calibration) -> float | Unknown:
+    """Tokens of one run of the plan; for a target loss, what the baseline's curve needs to get there."""
+    if space.plan.tokens:
+        return float(space.plan.tokens)
+    if isinstance(calibration.curve, Unknown):
+        return calibration.curve
+    return tokens_to_reach(calibration.curve, space.plan.target_loss)
+
+
+def claim_of(
+    label: str, config: TrainingConfig, effects: Sequence[Effect], space: SearchSpace, plan_tokens: float
+) -> Claim:
+    """What `effects` (this configuration against the baseline, over fresh restarts and seeds) allow to claim.
+
+    A configuration that changes no learning knob is claimed with its efficiency as measured: same
+    optimisation, so no horizon enters. A learning gain is carried to the plan with the variance of
+    that step, and is a hypothesis unless its whole interval lies on the good side there.
+    """
+    horizon = space.workload.horizon_tokens
+    judged = [e for e in effects if e.horizon_tokens == horizon]
+    speed = interval_over_restarts([e.speed for e in judged], LEVEL)
+    efficiencies = [e.efficiency.value for e in judged if not isinstance(e.efficiency, Unknown)]
+    complete = len(efficiencies) == len(judged)
+    efficiency = interval_over_restarts(efficiencies, LEVEL) if complete else _first_reason(judged)
+    learns = bool(changed(config, space.baseline, KnobClass.LEARNING))
+    plan_efficiency = _at_plan(effects, plan_tokens) if learns else efficiency
+    is_hypothesis = learns and (isinstance(plan_efficiency, Unknown) or plan_efficiency.low <= 0.0)
+    total: Interval | Unknown
+    if isinstance(speed, Unknown):
+        total = speed
+    elif isinstance(plan_efficiency, Unknown):
+        total = plan_efficiency
+    elif is_hypothesis:
+        total = speed
+    elif learns:
+        total = sum_of(speed, plan_efficiency)
+    else:
+        total = interval_over_restarts([e.total for e in judged], LEVEL)
+    freedom = float(max(1, len(judged) - 1))
+    return Claim(
+        label=label,
+        config=config,
+        restarts=len(judged),
+        speed=speed,
+        efficiency=efficiency,
+        plan_efficiency=plan_efficiency,
+        total=total,
+        is_hypothesis=is_hypothesis,
+        stderr=0.0 if isinstance(total, Unknown) else (total.high - total.low) / (2.0 * _quantile(freedom)),
+        degrees_of_freedom=freedom,
+    )
+
+
+def choose(claims: Sequence[Claim]) -> Claim | Unknown:
+    """The claim to stand on: the first that is known and no hypothesis; `claims` are in fixed order, boldest first.
+
+    The order is fixed before the data are seen (a gatekeeping procedure), so choosing costs no error rate.
+    """
+    for claim in claims:
+        if not claim.is_hypothesis and not isinstance(claim.total, Unknown):
+            return claim
+    reasons = [c.total.reason for c in claims if isinstance(c.total, Unknown)]
+    return Unknown(reason=reasons[0] if reasons else "every gain found is a hypothesis at the plan's length")
+
+
+def economics_of(
+    space: SearchSpace,
+    calibration: Calibration,
+    config: TrainingConfig,
+    *,
+    plan_tokens: float,
+    search_seconds: float,
+    compile_seconds: float,
+) -> Economics:
+    """What the plan costs with the baseline and what search and adoption of `config` cost, in the plan's currency."""
+    plan = space.plan
+    priced = plan.device_hour_usd > 0
+    per_hour = plan.device_hour_usd if priced else 1.0
+    kilowatts = plan.device_watts / 1000.0
+    if priced and plan.owned:
+        per_hour += kilowatts * plan.pue * plan.kwh_usd
+    return Economics(
+        baseline_device_seconds=plan_device_seconds(plan_tokens, plan.runs, calibration.rate),
+        baseline_log_sd=calibration.rate_log_sd,
+        price_per_device_second=per_hour / _HOUR_SECONDS,
+        one_off_device_seconds=compile_seconds * plan.runs * plan.devices,
+        search_cost=search_seconds * per_hour / _HOUR_SECONDS,
+        adoption_cost=adoption_cost(plan, changed(config, space.baseline)),
+        kilowatts=kilowatts * plan.pue,
+    )
+
+
+def adoption_cost(plan: Plan, knobs: Iterable[str]) -> float:
+    """What adopting those knobs costs in the plan's currency; nothing where only device-hours are counted."""
+    hours = sum(ADOPTION_HOURS[KNOBS[name].complexity] for name in knobs)
+    return hours * plan.engineer_hour_usd if plan.currency == "USD" else 0.0
+
+
+def forecast_of(claim: Claim, economics: Economics) -> Forecast | Unknown:
+    """The plan with the claimed configuration: net saving, ROI and their uncertainty."""
+    if isinstance(claim.total, Unknown):
+        return claim.total
+    return forecast(
+        economics=economics,
+        log_speedup_mean=claim.total.estimate,
+        log_speedup_stderr=claim.stderr,
+        degrees_of_freedom=claim.degrees_of_freedom,
+        level=LEVEL,
+    )
+
+
+def with_known_spread(centre: float, sd: float, degrees_of_freedom: float, restarts: int) -> Interval:
+    """An interval for the mean of `restarts` values whose spread `sd` is known from elsewhere (Student's t)."""
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, max(1.0, degrees_of_freedom))) * sd / math.sqrt(restarts)
+    return Interval(estimate=centre, low=centre - half, high=centre + half, level=LEVEL)
+
+
+def _at_plan(effects: Sequence[Effect], plan_tokens: float) -> Interval | Unknown:
+    """Learning efficiency carried from all tested horizons to the plan's tokens."""
+    points = []
+    spreads: list[float] = []
+    groups: dict[int, list[float]] = {}
+    for effect in effects:
+        if isinstance(effect.efficiency, Unknown):
+            return effect.efficiency
+        if effect.efficiency.censored:
+            return Unknown(
+                reason="the gain lies beyond the horizons the baseline was measured at: only a bound is known"
+            )
+        groups.setdefault(effect.horizon_tokens, []).append(effect.efficiency.value)
+    for values in groups.values():
+        if len(values) > 1:
+            mean = sum(values) / len(values)
+            spreads.append(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    if not spreads:
+        return Unknown(reason="a learning gain needs at least two seeds")
+    pooled = sum(spreads) / len(spreads)
+    for tokens, values in groups.items():
+        points.append(
+            HorizonPoint(
+                tokens=tokens,
+                log_efficiency=sum(values) / len(values),
+                variance=max(pooled, _LEAST_SD**2) / len(values),
+            )
+        )
+    return extrapolate(points, plan_tokens, level=LEVEL)
+
+
+def sum_of(speed: Interval, efficiency: Interval) -> Interval:
+    """The interval of an independent sum: half-widths add in quadrature."""
+    half = math.hypot((speed.high - speed.low) / 2, (efficiency.high - efficiency.low) / 2)
+    centre = speed.estimate + efficiency.estimate
+    return Interval(estimate=centre, low=centre - half, high=centre + half, level=LEVEL)
+
+
+def _first_reason(effects: Sequence[Effect]) -> Unknown:
+    return next(e.efficiency for e in effects if isinstance(e.efficiency, Unknown))
+
+
+def _quantile(degrees_of_freedom: float) -> float:
+    return float(stats.t.ppf(0.5 + LEVEL / 2, degrees_of_freedom))

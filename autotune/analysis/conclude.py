@@ -1,0 +1,490 @@
+"""From the records of a study to its recommendation: the last step of the method. Pure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from autotune.analysis.claims import LEVEL, Claim, choose, claim_of, economics_of, forecast_of, plan_tokens_of
+from autotune.analysis.evidence import (
+    BASELINE,
+    REDUCED,
+    SYSTEM_PART,
+    WINNER,
+    Calibration,
+    Effect,
+    changed,
+    effects_of,
+)
+from autotune.analysis.montecarlo import Economics, Forecast
+from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_speed
+from autotune.analysis.roi import break_even_seconds
+from autotune.analysis.techniques import technique_effects
+from autotune.recommendation import (
+    Caveat,
+    CaveatKind,
+    Comparison,
+    Contender,
+    Interval,
+    NetSaving,
+    Quantity,
+    Recommendation,
+    Roi,
+    SearchCost,
+    TrialSummary,
+    Unknown,
+    Verdict,
+)
+from autotune.space import SearchSpace
+from autotune.trial.types import (
+    Completed,
+    Failed,
+    Infeasible,
+    Pruned,
+    Stage,
+    TrialRecord,
+    outcome_kind,
+)
+from model.config import TrainingConfig
+from model.knobs import KnobClass
+
+_HOUR_SECONDS = 3600.0
+_NOISY = 0.10  # a floor above this ratio says more about the machine than about any technique
+_FEWEST_RESTARTS = 3
+_EXPERT_KNOBS = ("dtype", "attention", "optimizer_kernel", "tied_head")
+_RUNNERS_UP = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What the conclusion needs beside the records: `search_seconds` in all and by stage, why stages ended."""
+
+    expert: TrainingConfig
+    search_seconds: float
+    seconds_by_stage: Mapping[str, float]
+    stage_ends: Mapping[Stage, str]
+    train_tokens: int
+    environment: Mapping[str, str]
+
+
+def records_of(records: Sequence[TrialRecord], stage: Stage) -> tuple[TrialRecord, ...]:
+    """The records of one stage."""
+    return tuple(r for r in records if r.spec.stage is stage)
+
+
+def confirmed_claims(space: SearchSpace, records: Sequence[TrialRecord], calibration: Calibration) -> tuple[Claim, ...]:
+    """What confirmation says of the winner and of its system part, boldest first; empty where none was confirmed."""
+    plan_tokens = plan_tokens_of(space, calibration)
+    if isinstance(plan_tokens, Unknown):
+        return ()
+    confirmation = records_of(records, Stage.CONFIRM)
+    configs = {r.spec.label: r.spec.config for r in confirmation}
+    return tuple(
+        claim_of(
+            label,
+            configs[label],
+            effects_of(confirmation, label, against=BASELINE, curve=calibration.curve),
+            space,
+            plan_tokens,
+        )
+        for label in (WINNER, SYSTEM_PART)
+        if label in configs
+    )
+
+
+def reduced_claim(space: SearchSpace, records: Sequence[TrialRecord], calibration: Calibration) -> Claim | Unknown:
+    """What the joint confirmation of the winner without its idle techniques says."""
+    plan_tokens = plan_tokens_of(space, calibration)
+    attribution = [r for r in records_of(records, Stage.ATTRIBUTE) if r.spec.label in (BASELINE, REDUCED)]
+    configs = [r.spec.config for r in attribution if r.spec.label == REDUCED]
+    if isinstance(plan_tokens, Unknown) or not configs:
+        return Unknown(reason="nothing was left out")
+    effects = effects_of(attribution, REDUCED, against=BASELINE, curve=calibration.curve)
+    return claim_of(REDUCED, configs[0], effects, space, plan_tokens)
+
+
+def forecast_for(
+    space: SearchSpace,
+    records: Sequence[TrialRecord],
+    calibration: Calibration,
+    claim: Claim | Unknown,
+    search_seconds: float,
+) -> Forecast | Unknown:
+    """The plan with the claimed configuration after `search_seconds` of search."""
+    economics = _economics(space, records, calibration, claim, search_seconds)
+    if isinstance(claim, Unknown) or isinstance(economics, Unknown):
+        return claim if isinstance(claim, Unknown) else Unknown(reason="the plan's length is not known")
+    return forecast_of(claim, economics)
+
+
+def conclude(
+    space: SearchSpace, records: Sequence[TrialRecord], calibration: Calibration, facts: Circumstances
+) -> Recommendation:
+    """The recommendation that the records support, or the honest absence of one."""
+    claims = confirmed_claims(space, records, calibration)
+    whole = choose(claims)
+    reduced = reduced_claim(space, records, calibration)
+    claim = _simpler(whole, reduced, calibration)
+    economics = _economics(space, records, calibration, claim, facts.search_seconds)
+    forecast = forecast_for(space, records, calibration, claim, facts.search_seconds)
+    verdict = _verdict(claim, forecast, calibration, facts, claims)
+    candidate = space.baseline if isinstance(claim, Unknown) else claim.config
+    techniques = technique_effects(
+        space, records, calibration, whole, adopted=candidate, search_seconds=facts.search_seconds
+    )
+    hypothesis = next((c for c in claims if c.is_hypothesis), None)
+    plan_tokens = plan_tokens_of(space, calibration)
+    return Recommendation(
+        verdict=verdict,
+        baseline=space.baseline,
+        expert_default=facts.expert,
+        candidate=candidate,
+        recommended=candidate if verdict is Verdict.ADOPT else space.baseline,
+        over_baseline=_over_baseline(claim),
+        over_expert=_over_expert(space, records, calibration, claim, facts.expert),
+        plan=space.plan,
+        plan_tokens=_exactly(plan_tokens) if isinstance(plan_tokens, float) else plan_tokens,
+        baseline_tokens_per_second=_spread(calibration.rate, calibration.rate_log_sd),
+        baseline_hours=_baseline_hours(economics),
+        net_saving=_net_saving(space, calibration, claim, forecast),
+        roi=_roi(forecast),
+        break_even_tokens=_break_even(calibration, claim, facts.search_seconds),
+        search_cost=_search_cost(economics, records, facts),
+        noise_floor=_floor_ratio(calibration, claim),
+        curve=calibration.curve,
+        techniques=techniques,
+        hypotheses={} if hypothesis is None else _learned(hypothesis.config, space.baseline),
+        hypothesis_efficiency=_hypothesis_efficiency(hypothesis),
+        runners_up=_runners_up(records, calibration, candidate),
+        trials=tuple(_summary(r, calibration) for r in records),
+        environment=facts.environment,
+        caveats=_caveats(space, records, calibration, claim, claims, facts),
+    )
+
+
+def _simpler(whole: Claim | Unknown, reduced: Claim | Unknown, calibration: Calibration) -> Claim | Unknown:
+    """The reduced configuration where, confirmed jointly, it is not worse than the whole by more than the floor."""
+    if isinstance(whole, Unknown) or isinstance(reduced, Unknown):
+        return whole
+    if reduced.is_hypothesis or isinstance(reduced.total, Unknown) or isinstance(whole.total, Unknown):
+        return whole
+    floor = calibration.floor(reduced.restarts)
+    slack = 0.0 if isinstance(floor, Unknown) else floor
+    return reduced if reduced.total.estimate >= whole.total.estimate - slack else whole
+
+
+def _verdict(
+    claim: Claim | Unknown,
+    forecast: Forecast | Unknown,
+    calibration: Calibration,
+    facts: Circumstances,
+    claims: Sequence[Claim],
+) -> Verdict:
+    """Adopt only what surely pays and exceeds the noise floor; inconclusive where nothing could be confirmed."""
+    if isinstance(claim, Unknown) or isinstance(claim.total, Unknown) or isinstance(forecast, Unknown):
+        searched = Stage.CONFIRM in facts.stage_ends
+        hypotheses_only = bool(claims) and all(c.is_hypothesis for c in claims)
+        nothing_better = searched and not claims and "nothing to do" in facts.stage_ends[Stage.CONFIRM]
+        return Verdict.KEEP_BASELINE if hypotheses_only or nothing_better else Verdict.INCONCLUSIVE
+    floor = calibration.floor(claim.restarts)
+    shown = claim.total.low > 0 and (isinstance(floor, Unknown) or claim.total.estimate > floor)
+    return Verdict.ADOPT if shown and forecast.net.low > 0 else Verdict.KEEP_BASELINE
+
+
+def _economics(
+    space: SearchSpace,
+    records: Sequence[TrialRecord],
+    calibration: Calibration,
+    claim: Claim | Unknown,
+    search_seconds: float,
+) -> Economics | Unknown:
+    plan_tokens = plan_tokens_of(space, calibration)
+    if isinstance(plan_tokens, Unknown):
+        return plan_tokens
+    config = space.baseline if isinstance(claim, Unknown) else claim.config
+    compiling = [r.costs.compile_seconds for r in records if r.spec.config == config and r.is_complete]
+    return economics_of(
+        space,
+        calibration,
+        config,
+        plan_tokens=plan_tokens,
+        search_seconds=search_seconds,
+        compile_seconds=statistics.median(compiling) if compiling else 0.0,
+    )
+
+
+def _over_baseline(claim: Claim | Unknown) -> Comparison:
+    if isinstance(claim, Unknown):
+        return Comparison(speedup=claim, throughput=claim, token_efficiency=claim)
+    return Comparison(
+        speedup=_ratio(claim.total), throughput=_ratio(claim.speed), token_efficiency=_ratio(claim.efficiency)
+    )
+
+
+def _over_expert(
+    space: SearchSpace,
+    records: Sequence[TrialRecord],
+    calibration: Calibration,
+    claim: Claim | Unknown,
+    expert: TrainingConfig,
+) -> Comparison:
+    """The claimed configuration against the expert default, from the blocks in which both ran side by side."""
+    if isinstance(claim, Unknown):
+        return Comparison(speedup=claim, throughput=claim, token_efficiency=claim)
+    if expert == space.baseline:
+        return _over_baseline(claim)
+    confirmation = records_of(records, Stage.CONFIRM)
+    twin = next((r.spec.label for r in confirmation if r.spec.config == claim.config), "")
+    theirs = next((r.spec.label for r in confirmation if r.spec.config == expert), "")
+    if claim.config == expert:
+        same = Interval(estimate=1.0, low=1.0, high=1.0, level=LEVEL)
+        return Comparison(speedup=same, throughput=same, token_efficiency=same)
+    if not twin or not theirs:
+        none = Unknown(reason="it was not confirmed beside the expert default")
+        return Comparison(speedup=none, throughput=none, token_efficiency=none)
+    horizon = space.workload.horizon_tokens
+    effects = [
+        e
+        for e in effects_of(confirmation, twin, against=theirs, curve=calibration.curve)
+        if e.horizon_tokens == horizon
+    ]
+    speed = interval_over_restarts([e.speed for e in effects], LEVEL)
+    quality = _efficiency_over(effects)
+    learns = bool(changed(expert, claim.config, KnobClass.LEARNING))
+    total: Interval | Unknown = interval_over_restarts([e.total for e in effects], LEVEL)
+    if learns and isinstance(claim.total, Interval):
+        # At the tested horizon only: what either learns is not carried to the plan here.
+        total = speed if isinstance(speed, Unknown) or isinstance(quality, Unknown) or claim.is_hypothesis else total
+    return Comparison(speedup=_ratio(total), throughput=_ratio(speed), token_efficiency=_ratio(quality))
+
+
+def _efficiency_over(effects: Sequence[Effect]) -> Interval | Unknown:
+    values = []
+    for effect in effects:
+        if isinstance(effect.efficiency, Unknown):
+            return effect.efficiency
+        values.append(effect.efficiency.value)
+    return interval_over_restarts(values, LEVEL)
+
+
+def _net_saving(
+    space: SearchSpace, calibration: Calibration, claim: Claim | Unknown, forecast: Forecast | Unknown
+) -> NetSaving:
+    if isinstance(claim, Unknown) or isinstance(forecast, Unknown):
+        reason = claim if isinstance(claim, Unknown) else Unknown(reason="the plan's saving could not be foreseen")
+        return NetSaving(
+            seconds_per_step=reason, hours=reason, money=reason, kwh=reason, energy_provenance=reason.reason
+        )
+    step_tokens = space.baseline.global_batch * space.workload.gpt.sequence_length
+    step_seconds = step_tokens / calibration.rate
+    if space.plan.device_watts > 0:
+        provenance = "estimated"
+    else:
+        provenance = "no energy meter was read and the plan names no device_watts"
+    return NetSaving(
+        seconds_per_step=_mapped(claim.total, lambda x: step_seconds * -math.expm1(-x)),
+        hours=_scaled(forecast.saved_device_seconds, 1 / _HOUR_SECONDS),
+        money=forecast.net,
+        kwh=forecast.kwh if space.plan.device_watts > 0 else Unknown(reason=provenance),
+        energy_provenance=provenance,
+    )
+
+
+def _roi(forecast: Forecast | Unknown) -> Roi:
+    if isinstance(forecast, Unknown):
+        return Roi(ratio=forecast, probability_positive=0.0)
+    return Roi(ratio=forecast.roi, probability_positive=forecast.probability_positive)
+
+
+def _break_even(calibration: Calibration, claim: Claim | Unknown, search_seconds: float) -> Quantity:
+    """Tokens of plan, all runs together, from which the search has paid."""
+    if isinstance(claim, Unknown) or isinstance(claim.total, Unknown):
+        return claim if isinstance(claim, Unknown) else Unknown(reason="the speed-up is not known")
+    seconds = break_even_seconds(search_seconds, as_ratio(claim.total))
+    return seconds if isinstance(seconds, Unknown) else _scaled(seconds, calibration.rate)
+
+
+def _baseline_hours(economics: Economics | Unknown) -> Quantity:
+    if isinstance(economics, Unknown):
+        return economics
+    return _spread(economics.baseline_device_seconds / _HOUR_SECONDS, economics.baseline_log_sd)
+
+
+def _search_cost(economics: Economics | Unknown, records: Sequence[TrialRecord], facts: Circumstances) -> SearchCost:
+    costs = [r.costs for r in records]
+    activities = {
+        "stepping candidates": sum(c.step_seconds for c in costs),
+        "stepping the reference": sum(c.reference_step_seconds for c in costs),
+        "opening sessions": sum(c.open_seconds for c in costs),
+        "compiling": sum(c.compile_seconds for c in costs),
+        "evaluating": sum(c.evaluate_seconds for c in costs),
+    }
+    activities["everything else"] = max(0.0, facts.search_seconds - sum(activities.values()))
+    return SearchCost(
+        total_seconds=facts.search_seconds,
+        money=0.0 if isinstance(economics, Unknown) else economics.search_cost,
+        adoption_money=0.0 if isinstance(economics, Unknown) else economics.adoption_cost,
+        seconds_by_stage=facts.seconds_by_stage,
+        seconds_by_activity=activities,
+    )
+
+
+def _floor_ratio(calibration: Calibration, claim: Claim | Unknown) -> Quantity:
+    restarts = _FEWEST_RESTARTS if isinstance(claim, Unknown) else max(1, claim.restarts)
+    floor = calibration.floor(restarts)
+    return floor if isinstance(floor, Unknown) else _exactly(math.expm1(floor))
+
+
+def _learned(config: TrainingConfig, baseline: TrainingConfig) -> dict[str, str]:
+    return {name: str(value) for name, value in changed(config, baseline, KnobClass.LEARNING).items()}
+
+
+def _hypothesis_efficiency(claim: Claim | None) -> Quantity:
+    return Unknown(reason="there is no hypothesis") if claim is None else _ratio(claim.efficiency)
+
+
+def _runners_up(
+    records: Sequence[TrialRecord], calibration: Calibration, candidate: TrainingConfig
+) -> tuple[Contender, ...]:
+    """What exploration and race found good beside the candidate: exploratory figures, of speed alone."""
+    groups: dict[TrainingConfig, list[TrialRecord]] = {}
+    for record in records:
+        if record.spec.stage in (Stage.EXPLORE_SYSTEM, Stage.RACE) and record.spec.config != candidate:
+            groups.setdefault(record.spec.config, []).append(record)
+    found = []
+    for config, group in groups.items():
+        ratio = _throughput_ratio(group[-1], calibration)
+        if group[-1].reference_slices and isinstance(ratio, Interval):
+            numbers = tuple(r.spec.number for r in group)
+            found.append(Contender(label=group[-1].spec.label, config=config, speedup=ratio, trial_numbers=numbers))
+    found.sort(key=lambda c: -c.speedup.estimate if isinstance(c.speedup, Interval) else 0.0)
+    return tuple(found[:_RUNNERS_UP])
+
+
+def _throughput_ratio(record: TrialRecord, calibration: Calibration) -> Quantity:
+    """One record's rate over its partner's; the interval has the spread between processes in it (METHOD 3.5)."""
+    speed = paired_speed(record.slices, record.reference_slices)
+    if isinstance(speed, Unknown):
+        return speed
+    between = statistics.stdev(calibration.copies) if len(calibration.copies) > 1 else 0.0
+    half = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2) * math.hypot(speed.stderr, math.sqrt(2) * between)
+    return as_ratio(Interval(estimate=speed.centre, low=speed.centre - half, high=speed.centre + half, level=LEVEL))
+
+
+def _summary(record: TrialRecord, calibration: Calibration) -> TrialSummary:
+    loss: Quantity = Unknown(reason="it was not evaluated")
+    if record.evaluations:
+        last = record.evaluations[-1]
+        half = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2) * last.stderr
+        loss = Interval(estimate=last.loss, low=last.loss - half, high=last.loss + half, level=LEVEL)
+    match record.outcome:
+        case Completed():
+            reason = ""
+        case Pruned(reason=why):
+            reason = why
+        case Infeasible(message=message) | Failed(message=message):
+            reason = message
+    return TrialSummary(
+        number=record.spec.number,
+        stage=record.spec.stage.value,
+        label=record.spec.label,
+        outcome=outcome_kind(record.outcome),
+        reason=reason,
+        throughput_ratio=_throughput_ratio(record, calibration),
+        loss=loss,
+        cost_seconds=record.costs.total_seconds,
+    )
+
+
+def _caveats(
+    space: SearchSpace,
+    records: Sequence[TrialRecord],
+    calibration: Calibration,
+    claim: Claim | Unknown,
+    claims: Sequence[Claim],
+    facts: Circumstances,
+) -> tuple[Caveat, ...]:
+    """Everything a reader must know, as data."""
+    found: list[Caveat] = []
+
+    def note(kind: CaveatKind, **details: str | int | float) -> None:
+        found.append(Caveat(kind=kind, details=details))
+
+    for record in records:
+        speed = paired_speed(record.slices, record.reference_slices)
+        if record.spec.stage is Stage.CONFIRM and not isinstance(speed, Unknown) and not speed.steady:
+            note(CaveatKind.NO_STEADY_STATE, trial=record.spec.number)
+    floor = calibration.floor(_FEWEST_RESTARTS if isinstance(claim, Unknown) else max(1, claim.restarts))
+    if not isinstance(floor, Unknown) and floor > _NOISY:
+        note(CaveatKind.NOISY_MACHINE, floor=round(math.expm1(floor), 4))
+    for stage, end in facts.stage_ends.items():
+        if stage is Stage.RACE and "budget" in end and not records_of(records, stage):
+            note(CaveatKind.RACE_SKIPPED, candidates=2)
+        elif stage in (Stage.CONFIRM, Stage.ATTRIBUTE) and "budget" in end:
+            note(CaveatKind.BUDGET_ENDED, stage=stage.value)
+        elif "cost more" in end:
+            note(CaveatKind.SEARCH_STOPPED_EARLY, stage=stage.value)
+    if not isinstance(claim, Unknown) and claim.restarts < _FEWEST_RESTARTS:
+        note(CaveatKind.FEW_RESTARTS, restarts=claim.restarts)
+    plan_tokens = plan_tokens_of(space, calibration)
+    for each in claims:
+        learned = ", ".join(changed(each.config, space.baseline, KnobClass.LEARNING))
+        if each.is_hypothesis:
+            factor = math.exp(each.efficiency.estimate) if isinstance(each.efficiency, Interval) else 0.0
+            note(CaveatKind.LEARNING_IS_HYPOTHESIS, knobs=learned, factor=round(factor, 3))
+        if learned and isinstance(plan_tokens, float):
+            note(
+                CaveatKind.SHORT_HORIZON,
+                knobs=learned,
+                horizon_tokens=space.workload.horizon_tokens,
+                plan_tokens=plan_tokens,
+            )
+    epochs = 2 * space.workload.horizon_tokens / max(1, facts.train_tokens)
+    if epochs > 1:
+        note(CaveatKind.REPEATED_DATA, epochs=round(epochs, 2))
+    if isinstance(calibration.curve, Unknown):
+        note(CaveatKind.CURVE_NOT_FITTED, reason=calibration.curve.reason)
+    for effect in effects_of(records_of(records, Stage.CONFIRM), WINNER, against=BASELINE, curve=calibration.curve):
+        if not isinstance(effect.efficiency, Unknown) and effect.efficiency.censored:
+            note(CaveatKind.EFFICIENCY_CENSORED, bound=round(math.exp(effect.efficiency.value), 3))
+            break
+    if any(not r.interleaved for r in records):
+        note(CaveatKind.ALTERNATED_SESSIONS)
+    if space.plan.device_watts <= 0:
+        note(CaveatKind.ENERGY_UNKNOWN, reason="no energy meter was read and the plan names no device_watts")
+    if space.plan.device_hour_usd <= 0:
+        note(CaveatKind.UNPRICED)
+    left = [name for name in _EXPERT_KNOBS if getattr(facts.expert, name) == getattr(space.baseline, name)]
+    searched = {d.knob.name for d in space.dimensions}
+    if left_out := [name for name in left if name not in searched]:
+        note(CaveatKind.EXPERT_PARTIAL, knobs=", ".join(left_out))
+    return tuple(found)
+
+
+def _ratio(value: Interval | Unknown) -> Quantity:
+    return value if isinstance(value, Unknown) else as_ratio(value)
+
+
+def _exactly(value: float) -> Interval:
+    return Interval(estimate=value, low=value, high=value, level=1.0)
+
+
+def _spread(value: float, log_sd: float) -> Interval:
+    return Interval(estimate=value, low=value * math.exp(-log_sd), high=value * math.exp(log_sd), level=LEVEL)
+
+
+def _scaled(value: Interval, factor: float) -> Interval:
+    return Interval(
+        estimate=value.estimate * factor, low=value.low * factor, high=value.high * factor, level=value.level
+    )
+
+
+def _mapped(value: Interval | Unknown, function: Callable[[float], float]) -> Quantity:
+    """An increasing function of an interval."""
+    if isinstance(value, Unknown):
+        return value
+    return Interval(
+        estimate=function(value.estimate), low=function(value.low), high=function(value.high), level=value.level
+    )

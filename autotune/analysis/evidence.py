@@ -1,0 +1,182 @@
+"""What the records of a study say, before anything is concluded from them. Pure.
+
+Everything here is in log units relative to the baseline: 0 is "as good", 0.05 about 5 % better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from autotune.analysis.efficiency import LogEfficiency, fit_curve, log_efficiency
+from autotune.analysis.rates import noise_floor, paired_speed, tokens_per_second
+from autotune.recommendation import Curve, Unknown
+from autotune.trial.types import Evaluation, Stage, TrialRecord
+from model.config import TrainingConfig
+from model.knobs import KNOBS, KnobClass
+
+BASELINE = "baseline"
+EXPERT = "expert default"
+WINNER = "winner"
+SYSTEM_PART = "winner's system part"
+REDUCED = "reduced"
+CLAIM = "claim"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What the calibration found out about this machine and the baseline.
+
+    `rate` is the baseline's tokens/s and `rate_log_sd` its spread over the copies; `copies` are the
+    A/A log-ratios of copies of the baseline against the warm reference; `points` are the baseline's
+    cooled losses (horizon tokens, nats per token).
+    """
+
+    rate: float
+    rate_log_sd: float
+    copies: tuple[float, ...]
+    points: tuple[tuple[int, float], ...]
+    curve: Curve | Unknown
+
+    def floor(self, restarts: int, level: float = 0.9) -> float | Unknown:
+        """The smallest log-ratio that `restarts` pairs of fresh processes can resolve here."""
+        return noise_floor(self.copies, restarts=restarts, level=level)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """One configuration against another on one seed in one pair of processes, in log units."""
+
+    block: int
+    horizon_tokens: int
+    speed: float
+    efficiency: LogEfficiency | Unknown
+
+    @property
+    def total(self) -> float:
+        """ln S: speed plus efficiency, where the latter is known."""
+        return self.speed + (0.0 if isinstance(self.efficiency, Unknown) else self.efficiency.value)
+
+
+def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
+    """The calibration that the records of that stage amount to; Unknown where the baseline gave no rate."""
+    copies = [r for r in records if r.spec.label == BASELINE and r.is_complete]
+    rates = [tokens_per_second(slices) for r in copies for slices in (r.slices, r.reference_slices)]
+    known = [rate for rate in rates if not isinstance(rate, Unknown)]
+    if not known:
+        return Unknown(reason="the baseline never reached a steady rate")
+    speeds = [paired_speed(r.slices, r.reference_slices) for r in copies]
+    points = tuple(sorted((r.evaluations[-1].tokens_seen, r.evaluations[-1].loss) for r in copies if r.evaluations))
+    known.sort()
+    return Calibration(
+        rate=known[len(known) // 2],
+        rate_log_sd=_log_spread(known),
+        copies=tuple(s.centre for s in speeds if not isinstance(s, Unknown)),
+        points=points,
+        curve=fit_curve(points),
+    )
+
+
+def _log_spread(rates: Sequence[float]) -> float:
+    """Half the log range of the sorted rates: a plain bound on what "the" rate of a noisy machine is."""
+    return 0.5 * math.log(rates[-1] / rates[0])
+
+
+def evaluation_at(
+    records: Sequence[TrialRecord], *, label: str, seed: int, horizon_tokens: int
+) -> Evaluation | Unknown:
+    """The held-out evaluation at the end of that configuration's schedule on that seed."""
+    for record in records:
+        spec = record.spec
+        if (spec.label, spec.seed, spec.horizon_tokens) == (label, seed, horizon_tokens) and record.evaluations:
+            return record.evaluations[-1]
+    return Unknown(reason=f"{label} was not evaluated on seed {seed} at {horizon_tokens} tokens")
+
+
+def against_reference(
+    record: TrialRecord, calibration: Calibration, baseline: Evaluation | Unknown
+) -> Effect | Unknown:
+    """A trial against the warm reference it was paired with; `baseline` is the baseline's evaluation on that seed."""
+    speed = paired_speed(record.slices, record.reference_slices)
+    if isinstance(speed, Unknown):
+        return speed
+    return Effect(
+        block=record.spec.block,
+        horizon_tokens=record.spec.horizon_tokens,
+        speed=speed.centre,
+        efficiency=_efficiency(record, baseline, calibration.curve),
+    )
+
+
+def effects_of(
+    records: Sequence[TrialRecord], label: str, *, against: str, curve: Curve | Unknown
+) -> tuple[Effect, ...]:
+    """`label` against `against`, once for every block in which both were measured side by side.
+
+    Efficiency is read off the baseline's curve. Where `against` is not the baseline, that takes the
+    curve's slope at the baseline's loss for the slope at theirs, which is right to first order.
+    """
+    effects = []
+    for block in sorted({r.spec.block for r in records}):
+        members = {r.spec.label: r for r in records if r.spec.block == block and r.is_complete}
+        ours, theirs = members.get(label), members.get(against)
+        if not ours or not theirs:
+            continue
+        speed = paired_speed(ours.slices, theirs.slices)
+        if isinstance(speed, Unknown):
+            continue
+        partner = theirs.evaluations[-1] if theirs.evaluations else Unknown(reason=f"{against} was not evaluated")
+        effects.append(
+            Effect(
+                block=block,
+                horizon_tokens=ours.spec.horizon_tokens,
+                speed=speed.centre,
+                efficiency=_efficiency(ours, partner, curve),
+            )
+        )
+    return tuple(effects)
+
+
+def _efficiency(record: TrialRecord, partner: Evaluation | Unknown, curve: Curve | Unknown) -> LogEfficiency | Unknown:
+    if isinstance(curve, Unknown):
+        return curve
+    if isinstance(partner, Unknown):
+        return partner
+    if not record.evaluations:
+        return Unknown(reason="it was not evaluated at the end of its schedule")
+    ours = record.evaluations[-1]
+    equivalent = log_efficiency(curve, partner.tokens_seen, ours.loss - partner.loss)
+    if isinstance(equivalent, Unknown):
+        return equivalent
+    # Schedules end on whole steps, so two global batches may stop a few sequences apart.
+    return replace(equivalent, value=equivalent.value + math.log(partner.tokens_seen / ours.tokens_seen))
+
+
+def changed(config: TrainingConfig, baseline: TrainingConfig, *classes: KnobClass) -> dict[str, object]:
+    """The knobs of those classes (all, where none is named) that `config` changes, with its values."""
+    return {
+        name: value
+        for name, value in config.difference(baseline).items()
+        if not classes or KNOBS[name].knob_class in classes
+    }
+
+
+def complexity(config: TrainingConfig, baseline: TrainingConfig) -> int:
+    """How much there is to adopt: the sum of the complexities of the changed knobs."""
+    return sum(KNOBS[name].complexity for name in changed(config, baseline))
+
+
+def system_part(config: TrainingConfig, baseline: TrainingConfig) -> TrainingConfig:
+    """`config` with every learning knob back at the baseline's value.
+
+    Raises:
+        model.config.InvalidConfiguration: the two halves do not go together.
+    """
+    learning = {name: getattr(baseline, name) for name in changed(config, baseline, KnobClass.LEARNING)}
+    return config.with_knobs(learning)
+
+
+def of_stage(records: Sequence[TrialRecord], stage: Stage) -> tuple[TrialRecord, ...]:
+    """The records of one stage."""
+    return tuple(r for r in records if r.spec.stage is stage)

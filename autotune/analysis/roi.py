@@ -1,0 +1,78 @@
+"""What a speed-up is worth: device-seconds, break-even, and when to stop searching (METHOD 5 and 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autotune.recommendation import Interval, Unknown
+
+
+def plan_device_seconds(plan_tokens: float, runs: int, tokens_per_second: float) -> float:
+    """Device-seconds of the plan: runs * tokens / rate, the rate in tokens per device-second; infinite at rate 0."""
+    return runs * plan_tokens / tokens_per_second if tokens_per_second > 0 else math.inf
+
+
+def net_saving_seconds(baseline_device_seconds: float, speedup: float, one_off_seconds: float) -> float:
+    """Device-seconds saved on the plan: C_0 - (C_0 / S + one-off costs), minus infinity at a speed-up of 0."""
+    if not speedup > 0:
+        return -math.inf
+    return baseline_device_seconds - (baseline_device_seconds / speedup + one_off_seconds)
+
+
+def roi_ratio(net: float, spent: float) -> float | Unknown:
+    """Return on investment, net saving over what search and adoption cost, both in one currency (METHOD 7)."""
+    if not spent > 0:
+        return Unknown(reason="nothing was spent: there is no return on nothing")
+    if not math.isfinite(net / spent):
+        return Unknown(reason="the net saving is not known")
+    return net / spent
+
+
+def break_even_seconds(search_seconds: float, speedup: Interval) -> Interval | Unknown:
+    """The length of plan, in seconds of the baseline, from which the search has paid: T_search / (1 - 1 / S).
+
+    `speedup` is a ratio. Unknown unless its whole interval lies above 1 (METHOD 7). The longest break-even
+    belongs to the lowest speed-up.
+    """
+    if speedup.high < 1:
+        return Unknown(reason="it is slower: no plan is long enough")
+    if not (speedup.low > 1 and speedup.estimate > 1 and speedup.high > 1):
+        return Unknown(reason="the interval of the speed-up contains 1: it may never pay")
+    estimate, low, high = (search_seconds / (1 - 1 / s) for s in (speedup.estimate, speedup.high, speedup.low))
+    return Interval(estimate=estimate, low=low, high=high, level=speedup.level)
+
+
+def expected_gain_of_one_more(log_speedups: Sequence[float], *, floor: float) -> float:
+    """By how much one more draw is expected to raise the best of n exchangeable draws, in log units.
+
+    Of n exchangeable draws each is the largest with probability 1/n, whatever their values; if the last
+    drawn is, it raised the record from x_(n-1) to x_(n), else by nothing. So E[M_n - M_(n-1)] =
+    E[x_(n) - x_(n-1)] / n, and the observed gap over n estimates, without bias, what the latest draw was
+    worth. The next is worth no more in expectation (for independent draws E[M_n] is concave in n), so
+    stopping errs towards going on. It is never taken below floor / (n + 1), the chance that the next is
+    the best times the least difference that can be told: a tie shows the noise, not the end. One draw is
+    set against the baseline, ln S = 0. No draw: infinite.
+    """
+    known = sorted(x for x in log_speedups if math.isfinite(x))
+    if not known:
+        return math.inf
+    count = len(known)
+    draws = known if count > 1 else sorted([0.0, *known])
+    return max((draws[-1] - draws[-2]) / len(draws), floor / (count + 1))
+
+
+def worth_another_trial(
+    *, log_speedups: Sequence[float], floor: float, baseline_cost: float, trial_cost: float
+) -> tuple[bool, float]:
+    """Whether one more trial is expected to save more than it costs, and the saving expected (METHOD 5).
+
+    `baseline_cost` is R * C_0, the whole plan at the baseline; costs and saving are in one currency. The
+    saving is C_0 / S_inc * (1 - exp(-gain)); the baseline itself is the zeroth draw, so the incumbent is
+    never worse than it. With no trial yet, all of C_0 may be saved.
+    """
+    known = [x for x in log_speedups if math.isfinite(x)]
+    gain = expected_gain_of_one_more([0.0, *known] if known else [], floor=floor)
+    incumbent = max([0.0, *known])
+    saving = baseline_cost * math.exp(-incumbent) * -math.expm1(-gain)
+    return saving > trial_cost, saving

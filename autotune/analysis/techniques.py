@@ -1,0 +1,260 @@
+"""The effect of each technique by itself: the source's table 4.2, measured (METHOD 6.3). Pure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import cast
+
+from autotune.analysis.attribution import judge
+from autotune.analysis.claims import (
+    LEVEL,
+    Claim,
+    adoption_cost,
+    economics_of,
+    plan_tokens_of,
+    sum_of,
+    with_known_spread,
+)
+from autotune.analysis.evidence import BASELINE, CLAIM, WINNER, Calibration, Effect, changed, effects_of
+from autotune.analysis.rates import as_ratio, interval_over_restarts
+from autotune.analysis.roi import break_even_seconds
+from autotune.recommendation import Interval, Quantity, TechniqueEffect, TechniqueVerdict, Unknown
+from autotune.space import Dimension, SearchSpace
+from autotune.trial.types import Stage, TrialRecord
+from model.config import InvalidConfiguration, TrainingConfig
+from model.knobs import Knob, KnobClass
+
+
+def without(config: TrainingConfig, baseline: TrainingConfig) -> dict[str, TrainingConfig]:
+    """`config` with one changed knob at a time back at the baseline, by knob, where such a combination can exist."""
+    variants = {}
+    for name in changed(config, baseline):
+        try:
+            variants[name] = config.with_knobs({name: getattr(baseline, name)})
+        except InvalidConfiguration:
+            continue
+    return variants
+
+
+def technique_effects(
+    space: SearchSpace,
+    records: Sequence[TrialRecord],
+    calibration: Calibration,
+    claim: Claim | Unknown,
+    *,
+    adopted: TrainingConfig,
+    search_seconds: float,
+) -> tuple[TechniqueEffect, ...]:
+    """One row for every searched knob: measured where it is part of `claim`, else the reason why not.
+
+    `adopted` is the configuration that is to be recommended: a knob that was dropped from it is neutral.
+    """
+    return tuple(
+        _effect(space, records, calibration, claim, adopted, dimension, search_seconds)
+        for dimension in space.dimensions
+    )
+
+
+def is_droppable(technique: TechniqueEffect) -> bool:
+    """Whether a changed technique has earned no place: no effect that was told, or one that does not pay."""
+    is_changed = technique.value != technique.baseline_value
+    return is_changed and technique.verdict in (TechniqueVerdict.NEUTRAL, TechniqueVerdict.HARMFUL)
+
+
+def _effect(
+    space: SearchSpace,
+    records: Sequence[TrialRecord],
+    calibration: Calibration,
+    claim: Claim | Unknown,
+    adopted: TrainingConfig,
+    dimension: Dimension,
+    search_seconds: float,
+) -> TechniqueEffect:
+    knob = dimension.knob
+    before = getattr(space.baseline, knob.name)
+    after = before if isinstance(claim, Unknown) else getattr(claim.config, knob.name)
+    row = TechniqueEffect(
+        name=knob.name,
+        title=knob.title,
+        section=knob.technique,
+        knob_class=knob.knob_class,
+        complexity=int(knob.complexity),
+        baseline_value=str(before),
+        value=str(after),
+        speed_effect=(unknown := _why_unmeasured(records, claim, knob.name, before, after)),
+        quality_effect=unknown,
+        saving=unknown,
+        roi=unknown,
+        break_even_tokens=unknown,
+        verdict=TechniqueVerdict.NOT_MEASURED,
+        reason=unknown.reason,
+    )
+    if isinstance(claim, Unknown) or after == before:
+        return row
+    speed, quality = _measured(records, calibration, claim, space, knob.name)
+    plan_tokens = plan_tokens_of(space, calibration)
+    row = replace(row, speed_effect=_ratio(speed), quality_effect=_ratio(quality))
+    for missing in (speed, quality, plan_tokens, claim.total):
+        if isinstance(missing, Unknown):
+            return replace(row, reason=missing.reason)
+    return _priced(
+        row,
+        space=space,
+        calibration=calibration,
+        claim=claim,
+        speed=cast(Interval, speed),
+        quality=cast(Interval, quality),
+        plan_tokens=cast(float, plan_tokens),
+        own_seconds=_own_seconds(records, space, knob, search_seconds),
+        is_adopted=getattr(adopted, knob.name) != before,
+    )
+
+
+def _priced(
+    row: TechniqueEffect,
+    *,
+    space: SearchSpace,
+    calibration: Calibration,
+    claim: Claim,
+    speed: Interval,
+    quality: Interval,
+    plan_tokens: float,
+    own_seconds: float,
+    is_adopted: bool,
+) -> TechniqueEffect:
+    """The row with what the technique saves on the plan, against what finding and adopting it alone cost."""
+    total = sum_of(speed, quality)
+    economics = economics_of(
+        space, calibration, claim.config, plan_tokens=plan_tokens, search_seconds=own_seconds, compile_seconds=0.0
+    )
+    adoption = adoption_cost(space.plan, [row.name])
+    with_it = economics.baseline_device_seconds * math.exp(-cast(Interval, claim.total).estimate)
+    saving = _map(total, lambda x: with_it * math.expm1(x) * economics.price_per_device_second - adoption)
+    spent = economics.search_cost + adoption
+    roi: Quantity = Unknown(reason="it cost nothing")
+    if spent > 0:
+        roi = _map(saving, lambda x: (x - economics.search_cost) / spent)
+    break_even = break_even_seconds(own_seconds, as_ratio(total))
+    if isinstance(break_even, Interval):
+        break_even = _map(break_even, lambda x: x * calibration.rate)
+    floor = calibration.floor(max(1, claim.restarts))
+    verdict = judge(
+        speed=speed,
+        quality=quality,
+        net_saving_low=saving.low,
+        net_saving=saving.estimate,
+        noise_floor=0.0 if isinstance(floor, Unknown) else floor,
+        learning_claimed=not claim.is_hypothesis,
+    )
+    return replace(
+        row,
+        saving=saving,
+        roi=roi,
+        break_even_tokens=break_even,
+        verdict=verdict,
+        reason=_reason(verdict, is_adopted=is_adopted),
+    )
+
+
+def _own_seconds(records: Sequence[TrialRecord], space: SearchSpace, knob: Knob, search_seconds: float) -> float:
+    """What finding out about one knob cost: its share of the exploration, and the runs without it."""
+    learning = knob.knob_class is KnobClass.LEARNING
+    stage = Stage.EXPLORE_LEARNING if learning else Stage.EXPLORE_SYSTEM
+    peers = [d for d in space.dimensions if (d.knob.knob_class is KnobClass.LEARNING) == learning]
+    explored = sum(r.costs.total_seconds for r in records if r.spec.stage is stage)
+    left_out = sum(r.costs.total_seconds for r in records if r.spec.label == f"without {knob.name}")
+    return min(search_seconds, explored / len(peers) + left_out)
+
+
+def _why_unmeasured(
+    records: Sequence[TrialRecord], claim: Claim | Unknown, name: str, before: object, after: object
+) -> Unknown:
+    if isinstance(claim, Unknown):
+        return Unknown(reason="no configuration was confirmed")
+    if after != before:
+        return Unknown(reason="not measured yet")
+    tried = {getattr(r.spec.config, name) for r in records} - {before}
+    return Unknown(reason=_not_part(len(tried), claim, records, name))
+
+
+def _not_part(tried: int, claim: Claim, records: Sequence[TrialRecord], name: str) -> str:
+    winner = next((r.spec.config for r in records if r.spec.label == WINNER), claim.config)
+    if getattr(winner, name) != getattr(claim.config, name):
+        return "its gain at the tested horizon is a hypothesis at the plan's"
+    if tried:
+        return f"the best configuration keeps the baseline's value; {tried} other value(s) were tried"
+    return "the search ended before another value was tried"
+
+
+def _reason(verdict: TechniqueVerdict, *, is_adopted: bool) -> str:
+    if not is_adopted:
+        return "left out: the configuration was confirmed jointly without it"
+    match verdict:
+        case TechniqueVerdict.ADOPT:
+            return "pays by itself"
+        case TechniqueVerdict.NEUTRAL:
+            return "no effect above the noise floor, or none that pays; kept because it was confirmed with the rest"
+        case TechniqueVerdict.HARMFUL:
+            return "better without it; kept only because nothing without it was confirmed"
+        case TechniqueVerdict.HYPOTHESIS | TechniqueVerdict.NOT_MEASURED:
+            return ""
+
+
+def _measured(
+    records: Sequence[TrialRecord], calibration: Calibration, claim: Claim, space: SearchSpace, name: str
+) -> tuple[Interval | Unknown, Interval | Unknown]:
+    """What having the technique does to speed and to token efficiency, in log units."""
+    if len(changed(claim.config, space.baseline)) == 1:
+        return claim.speed, claim.efficiency  # the only technique: its effect is the whole
+    attribution = [r for r in records if r.spec.stage is Stage.ATTRIBUTE]
+    effects = effects_of(attribution, CLAIM, against=f"without {name}", curve=calibration.curve)
+    if not effects:
+        none = Unknown(reason="the budget ended before it could be left out")
+        return none, none
+    between = math.sqrt(2) * _sd(calibration.copies)
+    speed = _interval([e.speed for e in effects], between, len(calibration.copies) - 1)
+    return speed, _quality(effects, records, calibration, claim)
+
+
+def _quality(
+    effects: Sequence[Effect], records: Sequence[TrialRecord], calibration: Calibration, claim: Claim
+) -> Interval | Unknown:
+    values = []
+    for effect in effects:
+        if isinstance(effect.efficiency, Unknown):
+            return effect.efficiency
+        values.append(effect.efficiency.value)
+    confirmation = [r for r in records if r.spec.stage is Stage.CONFIRM]
+    seen = [
+        e.efficiency.value
+        for e in effects_of(confirmation, claim.label, against=BASELINE, curve=calibration.curve)
+        if not isinstance(e.efficiency, Unknown)
+    ]
+    return _interval(values, _sd(seen), len(seen) - 1)
+
+
+def _interval(values: Sequence[float], known_sd: float, known_freedom: int) -> Interval | Unknown:
+    """Over the replicates where there are three; over fewer, with the spread that calibration and confirmation saw."""
+    if len(values) > 2:
+        return interval_over_restarts(values, LEVEL)
+    if known_freedom < 1:
+        return Unknown(reason="too few replicates to give it an interval")
+    return with_known_spread(sum(values) / len(values), known_sd, known_freedom, len(values))
+
+
+def _sd(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _ratio(value: Interval | Unknown) -> Quantity:
+    return value if isinstance(value, Unknown) else as_ratio(value)
+
+
+def _map(value: Interval, function: Callable[[float], float]) -> Interval:
+    """An increasing function of an interval."""
+    return Interval(
+        estimate=function(value.estimate), low=function(value.low), high=function(value.high), level=value.level
+    )

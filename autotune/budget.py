@@ -1,0 +1,80 @@
+"""The search's clock: one hard cap on everything together, shared out among the stages.
+
+A stage may spend its share of what is left when it begins; what it does not spend flows on to the
+stages after it. Shares are re-read from the study after a crash, so that resuming buys no extra time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from autotune.study import StageMark, Study
+from autotune.trial.types import Stage
+
+SHARES = {
+    Stage.CALIBRATE: 0.16,
+    Stage.EXPLORE_SYSTEM: 0.26,
+    Stage.EXPLORE_LEARNING: 0.16,
+    Stage.RACE: 0.14,
+    Stage.CONFIRM: 0.17,
+    Stage.ATTRIBUTE: 0.11,
+}
+"""Relative shares of the budget. Nothing can be claimed without `confirm`: what comes before cannot starve it."""
+
+
+class Budget:
+    """Elapsed and remaining seconds of a study, over all its sittings."""
+
+    def __init__(self, study: Study, clock: Callable[[], float]) -> None:
+        """Start counting at what earlier sittings spent; `clock` is monotonic, in seconds."""
+        self._study = study
+        self._clock = clock
+        self._started = clock() - study.elapsed_seconds
+        self._noted = study.elapsed_seconds
+        self.total_seconds = study.info.budget_seconds
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds searched so far; kept on disk about once a second."""
+        elapsed = self._clock() - self._started
+        if elapsed - self._noted >= 1.0:
+            self.note()
+        return elapsed
+
+    def note(self) -> None:
+        """Keep the elapsed time on disk."""
+        self._noted = self._clock() - self._started
+        self._study.note_elapsed(self._noted)
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Seconds left of the whole budget, never negative."""
+        return max(0.0, self.total_seconds - self.elapsed_seconds)
+
+    def begin(self, stage: Stage) -> StageMark:
+        """Allot `stage` its share, or return the mark of one that began before."""
+        mark = self._study.stage(stage)
+        if mark is None:
+            later = [s for s in SHARES if self._study.stage(s) is None]
+            share = SHARES[stage] / sum(SHARES[s] for s in later)
+            elapsed = self.elapsed_seconds
+            mark = StageMark(started_seconds=elapsed, deadline_seconds=elapsed + share * self.remaining_seconds)
+            self._study.mark(stage, mark)
+        return mark
+
+    def left_seconds(self, stage: Stage) -> float:
+        """Seconds left of the stage's allotment, never negative."""
+        mark = self._study.stage(stage)
+        return max(0.0, mark.deadline_seconds - self.elapsed_seconds) if mark else 0.0
+
+    def finish(self, stage: Stage, reason: str) -> None:
+        """Mark `stage` as finished, and why."""
+        mark = self.begin(stage)
+        self._study.mark(stage, replace(mark, finished=True, finished_seconds=self.elapsed_seconds, reason=reason))
+        self.note()
+
+    def is_finished(self, stage: Stage) -> bool:
+        """Whether `stage` was finished, in this sitting or an earlier one."""
+        mark = self._study.stage(stage)
+        return mark is not None and mark.finished

@@ -1,0 +1,138 @@
+"""The `autotune` command: parses, calls, prints. Data goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+
+from autotune import api
+from autotune.errors import AutotuneError, BadInput, ExitCode
+from autotune.load import load_space, parse_duration
+from autotune.preview import preview
+from autotune.study import check_name, studies
+from autotune.terminal import print_knobs, print_recommendation, progress_for
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is one of `autotune.errors.ExitCode`."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # `kill` ends a search as Ctrl-C does: resumable
+    try:
+        return int(options.run(options))
+    except AutotuneError as error:
+        print(f"autotune: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("autotune: interrupted", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        return int(ExitCode.DONE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="autotune", description="Find the training configuration with the best return on investment, and prove it."
+    )
+    parser.add_argument("--version", action="version", version=f"autotune {metadata.version('autotune')}")
+    parser.add_argument("--root", type=Path, default=api.DEFAULT_ROOT, help="folder of all studies (default: reports)")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    search = commands.add_parser("search", help="search a space, or go on with its study")
+    search.add_argument("space", type=Path, help="search space, a TOML file")
+    search.add_argument("--data", default="", help="corpus: a text file, folder, glob or .jsonl, or stdlib")
+    search.add_argument("--study", default="", help="name of the study (default: the space's)")
+    search.add_argument("--budget", default="", help="cap on everything together: 90s, 20m, 1h30m")
+    search.add_argument("--dry-run", action="store_true", help="say what would be searched and run nothing")
+    search.add_argument("--json", action="store_true", help="print report.json on stdout")
+    search.set_defaults(run=_search)
+
+    resume = commands.add_parser("resume", help="go on with a study that was interrupted")
+    resume.add_argument("study")
+    resume.add_argument("--fork", default="", metavar="NEW", help="start a new study from its space and best trials")
+    resume.add_argument("--json", action="store_true", help="print report.json on stdout")
+    resume.set_defaults(run=_resume)
+
+    report = commands.add_parser("report", help="print the recommendation of a study")
+    report.add_argument("study")
+    report.add_argument("--json", action="store_true", help="print report.json instead of Markdown")
+    report.set_defaults(run=_report)
+
+    listing = commands.add_parser("studies", help="list all studies")
+    listing.set_defaults(run=_studies)
+
+    knobs = commands.add_parser("knobs", help="list the knobs a space can turn")
+    knobs.set_defaults(run=_knobs)
+    return parser
+
+
+def _search(options: argparse.Namespace) -> ExitCode:
+    budget = parse_duration(options.budget) if options.budget else 0.0
+    if options.dry_run:
+        space = api.with_overrides(load_space(options.space), data=options.data, budget_seconds=budget)
+        print(preview(space, as_json=options.json))
+        return ExitCode.DONE
+    with progress_for(sys.stderr) as progress:
+        finished = api.search(
+            options.space,
+            data=options.data,
+            study=options.study,
+            budget_seconds=budget,
+            root=options.root,
+            listeners=(progress,),
+        )
+    return _show(finished, as_json=options.json)
+
+
+def _resume(options: argparse.Namespace) -> ExitCode:
+    with progress_for(sys.stderr) as progress:
+        finished = api.resume(options.study, fork=options.fork, root=options.root, listeners=(progress,))
+    return _show(finished, as_json=options.json)
+
+
+def _report(options: argparse.Namespace) -> ExitCode:
+    path = options.root / check_name(options.study) / ("report.json" if options.json else "report.md")
+    if not path.exists():
+        raise BadInput(
+            f"a finished study has a report; got {options.study!r} without one: `autotune resume {options.study}`"
+        )
+    print(path.read_text(encoding="utf-8"), end="")
+    return ExitCode.DONE
+
+
+def _studies(options: argparse.Namespace) -> ExitCode:
+    for info, folder in studies(options.root):
+        report = folder / "report.json"
+        state = json.loads(report.read_bytes())["verdict"] if report.exists() else "unfinished"
+        made = datetime.fromisoformat(info.created_at).strftime("%Y-%m-%d %H:%M")
+        print(f"{info.name:24} {state:14} {made}  {info.space_name}")
+    return ExitCode.DONE
+
+
+def _knobs(_: argparse.Namespace) -> ExitCode:
+    print_knobs(Console())
+    return ExitCode.DONE
+
+
+def _show(finished: api.Finished, *, as_json: bool) -> ExitCode:
+    if as_json:
+        print((finished.folder / "report.json").read_text(encoding="utf-8"), end="")
+    else:
+        print_recommendation(api.view_of(finished), Console())
+    return ExitCode.DONE
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""Sessions on this machine: one worker process each, watched for progress, with nothing left behind.
+
+    driver --commands--> worker     a pipe each way, JSON lines (autotune/trial/wire.py);
+    driver <---events--- worker     stdout and stderr of the worker go to the log of the session
+
+On Linux a launcher process imports torch once and forks the workers; elsewhere each is started by
+itself. Either way a worker leads a process session of its own, so that Ctrl-C does not reach it and
+all that it started can be ended at once. Workers inherit the environment of this process, unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import Literal, NoReturn, Self
+
+from autotune.errors import EnvironmentProblem
+from autotune.executors.base import SessionEnded, SessionRequest
+from autotune.executors.process import (
+    LauncherProcess,
+    LineReader,
+    SpawnedWorker,
+    WorkerProcess,
+    kill_group,
+    last_line,
+    signal_name,
+)
+from autotune.trial.types import Evaluation, FailedKind, InfeasibleKind, Ready, Slice
+from autotune.trial.wire import (
+    MODEL_COMMAND,
+    Advance,
+    Close,
+    Command,
+    Evaluate,
+    Event,
+    Failure,
+    Malformed,
+    Phase,
+    PhaseName,
+    encode_command,
+    parse_event,
+)
+
+_CLOSE_SECONDS = 2.0  # for a worker to leave by itself
+_REAP_SECONDS = 10.0  # for the kernel to clear away a large process that was killed
+
+
+def advance_seconds(request: SessionRequest, steps: int) -> float:
+    """How long the driver waits for `steps` steps; at least a second, for no scheduler is prompt."""
+    return max(1.0, steps * request.patience.step_seconds)
+
+
+def evaluate_seconds(request: SessionRequest) -> float:
+    """How long the driver waits for an evaluation.
+
+    A first pass (evaluation is compiled on its own) and a step for every step's worth of tokens, which
+    is generous: a forward pass is about a third of a step.
+    """
+    steps = math.ceil(request.config.evaluation_tokens / request.config.tokens_per_step)
+    return max(1.0, request.patience.pass_seconds + steps * request.patience.step_seconds)
+
+
+class LocalExecutor:
+    """Runs sessions on this machine. One may step at a time: two would disturb each other's timing.
+
+    `command` starts the torch side; `launch` says how workers come to be, `fork` from one launcher
+    (what Linux does) or `spawn` each by itself.
+    """
+
+    def __init__(
+        self, *, command: Sequence[str] = MODEL_COMMAND, launch: Literal["fork", "spawn"] | None = None
+    ) -> None:
+        """Starts nothing: the launcher comes with the first session, so that its imports disturb no measurement."""
+        self._command = tuple(command)
+        self._forks = (launch or ("fork" if sys.platform == "linux" else "spawn")) == "fork"
+        self._launcher: LauncherProcess | None = None
+        self._sessions: set[LocalSession] = set()
+
+    @property
+    def slots(self) -> int:
+        """One."""
+        return 1
+
+    def open(self, request: SessionRequest) -> LocalSession:
+        """See `Executor.open`.
+
+        Raises:
+            SessionEnded: the worker did not get ready; its process is gone.
+            EnvironmentProblem: the torch side cannot even start.
+        """
+        with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:  # read before it is ready
+            json.dump(request.config.to_mapping(), file)
+            file.flush()
+            session = self._start(request, file.name)
+            try:
+                session.await_ready()
+            except BaseException:
+                session.close()
+                raise
+        return session
+
+    def renew(self) -> None:
+        """Fork the sessions from now on from a new launcher; the old one stays while it has sessions."""
+        if self._launcher is not None:
+            self._launcher.retire()
+            self._launcher = None
+
+    def close(self) -> None:
+        """End all sessions and launchers. Safe to call twice."""
+        for session in tuple(self._sessions):
+            session.close()
+        self.renew()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _start(self, request: SessionRequest, session_path: str) -> LocalSession:
+        """A session whose worker has just been started; where that fails, nothing is left open."""
+        request.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as theirs, ExitStack() as ours:
+            commands, commands_end = os.pipe()  # pipes are close-on-exec
+            theirs.callback(os.close, commands)
+            ours.callback(os.close, commands_end)
+            events_end, events = os.pipe()
+            theirs.callback(os.close, events)
+            ours.callback(os.close, events_end)
+            log = theirs.enter_context(request.log_path.open("ab")).fileno()
+            log_start = os.fstat(log).st_size
+            process: WorkerProcess
+            if self._forks:
+                process = self._ready_launcher().fork(session_path, (commands, events, log))
+            else:
+                process = SpawnedWorker(self._command, session_path, commands, events, log)
+            ours.pop_all()
+        return LocalSession(request, process, commands_end, events_end, log_start, self._sessions)
+
+    def _ready_launcher(self) -> LauncherProcess:
+        if self._launcher is not None and self._launcher.is_gone:
+            self.renew()
+        if self._launcher is None:
+            self._launcher = LauncherProcess(self._command)
+        return self._launcher
+
+
+class LocalSession:
+    """A live worker process. Made by `LocalExecutor.open`."""
+
+    def __init__(
+        self,
+        request: SessionRequest,
+        process: WorkerProcess,
+        commands: int,
+        events: int,
+        log_start: int,
+        siblings: set[LocalSession],
+    ) -> None:
+        """Takes over the process and our ends of its pipes; is one of `siblings` until it is closed."""
+        self._request = request
+        self._process = process
+        self._commands = commands
+        self._events = LineReader(events)
+        self._log_start = log_start
+        self._siblings = siblings
+        self._ready: Ready | None = None
+        self._has_spoken = False
+        self._is_closed = False
+        siblings.add(self)
+
+    @property
+    def ready(self) -> Ready:
+        """What the worker reported when it was ready."""
+        assert self._ready is not None, "open() returns ready sessions only"  # noqa: S101 - for the type checker
+        return self._ready
+
+    def await_ready(self) -> None:
+        """Wait for data and model with one patience, for the first pass with another."""
+        patience = self._request.patience
+        late: InfeasibleKind | FailedKind = FailedKind.HUNG
+        what, seconds = "build its model", patience.setup_seconds
+        deadline = time.monotonic() + seconds
+        while self._ready is None:
+            match self._hear(deadline, late, f"{what} within {seconds:g} s"):
+                case Ready() as ready:
+                    self._ready = ready
+                case Phase(name=PhaseName.BUILT):
+                    late = InfeasibleKind.TOO_SLOW
+                    what, seconds = "finish a first forward and backward pass", patience.pass_seconds
+                    deadline = time.monotonic() + seconds
+                case Phase():
+                    pass
+                case event:
+                    self._end_out_of_turn(event)
+
+    def advance(self, steps: int, round: int = -1) -> Slice:
+        """See `Session.advance`."""
+        seconds = advance_seconds(self._request, steps)
+        answer = self._ask(Advance(steps=steps, round=round), seconds, f"train {steps} steps within {seconds:g} s")
+        return answer if isinstance(answer, Slice) else self._end_out_of_turn(answer)
+
+    def evaluate(self) -> Evaluation:
+        """See `Session.evaluate`."""
+        seconds = evaluate_seconds(self._request)
+        answer = self._ask(Evaluate(), seconds, f"evaluate within {seconds:g} s")
+        return answer if isinstance(answer, Evaluation) else self._end_out_of_turn(answer)
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._shut(_CLOSE_SECONDS)
+
+    def _ask(self, command: Command, seconds: float, duty: str) -> Event:
+        if self._is_closed:
+            raise SessionEnded(FailedKind.CRASH, "a session takes orders until it ends; this one has: open another")
+        with suppress(BrokenPipeError):  # dead; how it died is heard next
+            os.write(self._commands, encode_command(command))
+        return self._hear(time.monotonic() + seconds, InfeasibleKind.TOO_SLOW, duty)
+
+    def _hear(self, deadline: float, late: InfeasibleKind | FailedKind, duty: str) -> Event:
+        """The next event, which is no failure; else the session ends, for being `late` if it did not do its `duty`."""
+        try:
+            line = self._events.line(deadline)
+        except TimeoutError:
+            self._end(late, f"a worker must {duty}; this one did not: it was stopped")
+        if not line:
+            self._end_dead()
+        try:
+            event = parse_event(line) if line.endswith(b"\n") else None
+        except Malformed as problem:
+            self._end(FailedKind.CRASH, f"a worker must speak the protocol; {problem}: see {self._request.log_path}")
+        if event is None:
+            self._end(FailedKind.CRASH, f"a worker must finish its lines; got {line[:80]!r}: {self._last_line()}")
+        self._has_spoken = True
+        if isinstance(event, Failure):
+            self._end(event.kind, event.message)
+        return event
+
+    def _end_dead(self) -> NoReturn:
+        """Its end of the pipe is closed: say how it died."""
+        code = self._process.exit_code(_CLOSE_SECONDS)
+        said = self._last_line()
+        if code == -signal.SIGKILL:  # not by us: we do not listen to those we kill
+            self._end(
+                InfeasibleKind.OUT_OF_MEMORY,
+                "the worker was killed by SIGKILL, most likely by the kernel's out-of-memory killer: "
+                "use a smaller micro_batch or free memory",
+            )
+        if code is None:
+            self._end(FailedKind.CRASH, f"the worker closed its event pipe and did not say why ({said})")
+        if code < 0:
+            self._end(FailedKind.CRASH, f"the worker died of {signal_name(-code)} ({said})")
+        if code > 0 and not self._has_spoken:
+            self._shut(0.0)
+            raise EnvironmentProblem(
+                f"a worker must be able to start; got exit code {code} ({said}): "
+                "check that torch and autotune are installed together"
+            )
+        self._end(FailedKind.CRASH, f"the worker left with exit code {code} ({said})")
+
+    def _end_out_of_turn(self, event: Event) -> NoReturn:
+        name = type(event).__name__.lower()
+        self._end(FailedKind.CRASH, f"a worker must answer what it is asked; got an unexpected {name}: it was stopped")
+
+    def _end(self, kind: InfeasibleKind | FailedKind, message: str) -> NoReturn:
+        self._shut(0.0)
+        raise SessionEnded(kind, message)
+
+    def _shut(self, grace_seconds: float) -> None:
+        """Ask the worker to leave, wait so long, and end its group in any case: it may have started others."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._siblings.discard(self)
+        with suppress(BrokenPipeError):
+            os.write(self._commands, encode_command(Close()))
+        self._process.exit_code(grace_seconds)
+        kill_group(self._process.pid)
+        os.close(self._commands)
+        self._events.close()
+        self._process.exit_code(_REAP_SECONDS)
+        self._process.release()
+
+    def _last_line(self) -> str:
+        try:
+            with self._request.log_path.open("rb") as log:
+                return last_line(log.fileno(), self._log_start)
+        except OSError as error:
+            return f"its log cannot be read: {error.strerror}"

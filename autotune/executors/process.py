@@ -1,0 +1,273 @@
+"""Worker processes: how they are started, heard and ended. Knows pipes and signals, nothing of training."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from autotune.errors import EnvironmentProblem
+from autotune.executors.base import SessionEnded
+from autotune.trial.types import FailedKind
+from autotune.trial.wire import Exited, Forked, Launcher, Malformed, Notice, encode_fork, parse_notice
+
+_LAUNCHER_SECONDS = 120.0  # importing torch: 4 s, from a cold network disk a minute
+_LEAVE_SECONDS = 2.0  # for a launcher to leave by itself
+_FORK_SECONDS = 30.0  # a fork takes milliseconds, unless the machine is swapping
+_LONGEST_LINE = 2**24  # bytes; no message comes near it, a process gone mad does
+
+
+class LineReader:
+    """Lines from a pipe or a socket, each waited for until a deadline. Closing it closes the descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Takes `descriptor` over."""
+        self._descriptor = descriptor
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(descriptor, selectors.EVENT_READ)
+        self._buffer = b""
+
+    def line(self, deadline: float) -> bytes:
+        """The next line with its newline; without one, what came before the end of the stream, if anything.
+
+        Raises:
+            TimeoutError: no whole line by `deadline`, in seconds of the monotonic clock.
+        """
+        while b"\n" not in self._buffer and len(self._buffer) < _LONGEST_LINE:
+            if not self._selector.select(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            try:
+                chunk = os.read(self._descriptor, 65_536)
+            except ConnectionResetError:  # how a socket ends whose peer died with our words unread
+                chunk = b""
+            if not chunk:
+                break
+            self._buffer += chunk
+        line, newline, self._buffer = self._buffer.partition(b"\n")
+        return line + newline
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        self._selector.close()
+        os.close(self._descriptor)
+
+
+class WorkerProcess(Protocol):
+    """A running worker, the leader of its own process group."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def exit_code(self, seconds: float) -> int | None:
+        """Its exit code, negative for a signal; None if it is not known to have ended within `seconds`."""
+        ...
+
+    def release(self) -> None:
+        """No more will be asked about it."""
+        ...
+
+
+class SpawnedWorker:
+    """A worker started by itself, torch imported anew."""
+
+    def __init__(self, command: Sequence[str], session_path: str, commands: int, events: int, log: int) -> None:
+        """Start it; the descriptors are inherited and stay the caller's to close."""
+        self._process = subprocess.Popen(
+            [*command, "worker", "--session", session_path, "--commands", str(commands), "--events", str(events)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(commands, events),
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Also the number of its process group."""
+        return self._process.pid
+
+    def exit_code(self, seconds: float) -> int | None:
+        """See `WorkerProcess.exit_code`."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def release(self) -> None:
+        """Nothing is kept."""
+
+
+class ForkedWorker:
+    """A worker forked by a launcher, which alone can tell how it ended."""
+
+    def __init__(self, launcher: LauncherProcess, pid: int) -> None:
+        """Made by `LauncherProcess.fork`."""
+        self._launcher = launcher
+        self._pid = pid
+
+    @property
+    def pid(self) -> int:
+        """Also the number of its process group."""
+        return self._pid
+
+    def exit_code(self, seconds: float) -> int | None:
+        """See `WorkerProcess.exit_code`."""
+        return self._launcher.exit_code(self._pid, seconds)
+
+    def release(self) -> None:
+        """Let the launcher forget it."""
+        self._launcher.forget(self._pid)
+
+
+class LauncherProcess:
+    """A process that has imported torch once and forks workers from that image."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Start it and wait until it takes orders.
+
+        Raises:
+            EnvironmentProblem: it cannot start, for example because torch is missing.
+        """
+        self._command = tuple(command)
+        self._workers = 0
+        self._is_retired = False
+        self._exit_codes: dict[int, int] = {}
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end
+            self._process = subprocess.Popen(
+                [*command, "launcher", "--control", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        self._control = ours
+        self._reader = LineReader(os.dup(ours.fileno()))
+        try:
+            self._await_ready()
+        except BaseException:
+            self._end()
+            raise
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has died."""
+        return self._process.poll() is not None
+
+    def fork(self, session_path: str, descriptors: tuple[int, int, int]) -> ForkedWorker:
+        """Fork a worker onto `descriptors`: its commands to read, its events to write, its log.
+
+        Raises:
+            SessionEnded: the launcher died or hangs.
+        """
+        try:
+            socket.send_fds(self._control, [encode_fork(session_path)], descriptors)
+            deadline = time.monotonic() + _FORK_SECONDS
+            while not isinstance(notice := self._hear(deadline), Forked):
+                if notice is None:
+                    raise BrokenPipeError
+        except OSError as error:  # TimeoutError is one, too
+            self._process.kill()
+            hangs = isinstance(error, TimeoutError)
+            raise SessionEnded(
+                FailedKind.HUNG if hangs else FailedKind.CRASH,
+                f"the launcher must fork a worker within {_FORK_SECONDS:g} s; "
+                f"it {'did not' if hangs else 'died'} ({last_line(self._log.fileno())}): run the trial again",
+            ) from None
+        self._workers += 1
+        return ForkedWorker(self, notice.pid)
+
+    def exit_code(self, pid: int, seconds: float) -> int | None:
+        """How its worker `pid` ended, or None if it does not say so within `seconds`."""
+        deadline = time.monotonic() + seconds
+        with suppress(TimeoutError):
+            while pid not in self._exit_codes and self._hear(deadline) is not None:
+                pass
+        return self._exit_codes.get(pid)
+
+    def forget(self, pid: int) -> None:
+        """One worker less; the last one of a retired launcher ends it."""
+        self._exit_codes.pop(pid, None)
+        self._workers -= 1
+        self._end_if_idle()
+
+    def retire(self) -> None:
+        """End as soon as no worker is left."""
+        self._is_retired = True
+        self._end_if_idle()
+
+    def _await_ready(self) -> None:
+        try:
+            is_ready = isinstance(self._hear(time.monotonic() + _LAUNCHER_SECONDS), Launcher)
+        except TimeoutError:
+            is_ready = False
+        if not is_ready:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LEAVE_SECONDS)  # its last words may still be on their way
+            raise EnvironmentProblem(
+                f"`{' '.join(self._command)} launcher` must start within {_LAUNCHER_SECONDS:g} s; "
+                f"got exit code {self._process.poll()} ({last_line(self._log.fileno())}): "
+                "check that torch and autotune are installed together"
+            )
+
+    def _hear(self, deadline: float) -> Notice | None:
+        """The next notice, exits noted; None once there is nobody to be heard.
+
+        Raises:
+            TimeoutError: nothing was said by `deadline`.
+        """
+        line = self._reader.line(deadline)
+        if not line:
+            return None
+        try:
+            notice = parse_notice(line)
+            if isinstance(notice, Exited):
+                self._exit_codes[notice.pid] = os.waitstatus_to_exitcode(notice.status)
+        except (Malformed, ValueError):
+            self._process.kill()  # nothing it says can be relied on; its workers do not depend on it
+            return None
+        return notice
+
+    def _end_if_idle(self) -> None:
+        if self._is_retired and self._workers == 0:
+            self._end()
+
+    def _end(self) -> None:
+        self._reader.close()
+        self._control.close()  # which asks it to leave
+        try:
+            self._process.wait(_LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            kill_group(self._process.pid)
+            self._process.wait()
+        self._log.close()
+
+
+def kill_group(pid: int) -> None:
+    """End the group that `pid` leads, and all in it, at once."""
+    with suppress(ProcessLookupError, PermissionError):  # gone; macOS says the latter of a group of zombies
+        os.killpg(pid, signal.SIGKILL)
+
+
+def last_line(log: int, start: int = 0) -> str:
+    """The last line that was written to the open file `log` from byte `start` on."""
+    begin = max(start, os.fstat(log).st_size - 4_096)
+    lines = os.pread(log, 4_096, begin).decode(errors="replace").split("\n")
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "nothing in its log")
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV` for 11."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have numbers only
+        return f"signal {number}"

@@ -1,0 +1,247 @@
+"""Sessions on the nodes of a Ray cluster: a local session each, inside an actor on its node.
+
+Plain data crosses between driver and node: what `SessionRequest` holds goes out, lines of the wire
+come back, a session's end among them. Nothing is ever rerun by Ray: a repeated step would be timed
+as one. autotune must be installed on every node, and logs stay there unless the folder is shared.
+Ray's core actors, not Ray Tune: Tune would tell out-of-memory trials as failures (FIELD_NOTES).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Self, TypeVar
+
+from autotune.errors import AutotuneError, EnvironmentProblem
+from autotune.executors.base import Executor, Patience, Session, SessionEnded, SessionRequest
+from autotune.executors.local import LocalExecutor, advance_seconds, evaluate_seconds
+from autotune.trial.types import Evaluation, FailedKind, Ready, Slice
+from autotune.trial.wire import Event, Failure, encode_event, from_json, parse_event, to_json
+from model.config import SessionConfig
+
+E = TypeVar("E", Ready, Slice, Evaluation)
+
+_NODE_SECONDS = 120.0  # beyond the patience that the node itself has: starting an actor, a network hiccup
+_CLOSE_SECONDS = 10.0
+
+_spawning = partial(LocalExecutor, launch="spawn")  # a launcher would serve one session only
+
+
+class RayExecutor:
+    """Runs sessions on the cluster at `address`; without one, on a cluster of this machine alone.
+
+    Only sessions on one device can be compared, so all that one thread of the driver opens share one;
+    a driver that wants to use several `slots` at once opens its sessions from as many threads.
+    `inner` makes the executor that runs on the node.
+    """
+
+    def __init__(self, address: str = "", *, inner: Callable[[], Executor] = _spawning) -> None:
+        """Connect.
+
+        Raises:
+            EnvironmentProblem: there is no Ray, or no cluster at `address`.
+        """
+        self._ray = _import_ray(starts_cluster=not address)
+        self._is_ours = not self._ray.is_initialized()
+        if self._is_ours:
+            _connect(self._ray, address)
+        self._host = self._ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(_Host)
+        self._inner = inner
+        self._place_of_thread: dict[int, tuple[str, str]] = {}
+        self._sessions: set[RaySession] = set()
+
+    @property
+    def slots(self) -> int:
+        """The accelerators of the cluster, or its nodes where there are none."""
+        return len(self._places())
+
+    def open(self, request: SessionRequest) -> RaySession:
+        """See `Executor.open`.
+
+        Raises:
+            SessionEnded: the worker did not get ready, or its node died.
+            EnvironmentProblem: the torch side cannot even start on the node.
+        """
+        node, device = self._place()
+        here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        actor = self._host.options(scheduling_strategy=here).remote(self._inner, device)
+        session = RaySession(self._ray, actor, request, self._sessions)
+        try:
+            session.await_ready()
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def renew(self) -> None:
+        """Nothing to do: each session is a fresh process image."""
+
+    def close(self) -> None:
+        """End all sessions, and the connection if it was made here. Safe to call twice."""
+        for session in tuple(self._sessions):
+            session.close()
+        if self._is_ours:
+            self._ray.shutdown()
+            self._is_ours = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _places(self) -> list[tuple[str, str]]:
+        """Node and device of every slot; the device is "" where nodes are used as a whole."""
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        gpus = [(n["NodeID"], str(i)) for n in nodes for i in range(int(n["Resources"].get("GPU", 0)))]
+        return gpus or [(n["NodeID"], "") for n in nodes if n["Resources"].get("CPU", 0) >= 1]
+
+    def _place(self) -> tuple[str, str]:
+        """The place of this thread's sessions, for as long as its node lives."""
+        places = self._places()
+        if not places:
+            raise EnvironmentProblem("a cluster needs a node with a CPU or a GPU; got none: add one")
+        thread = threading.get_ident()
+        if self._place_of_thread.get(thread) not in places:
+            self._place_of_thread[thread] = places[len(self._place_of_thread) % len(places)]
+        return self._place_of_thread[thread]
+
+
+class RaySession:
+    """A session on a node. Made by `RayExecutor.open`."""
+
+    def __init__(self, ray: ModuleType, actor: Any, request: SessionRequest, siblings: set[RaySession]) -> None:
+        """Takes over the actor; is one of `siblings` until it is closed."""
+        self._ray = ray
+        self._actor = actor
+        self._request = request
+        self._siblings = siblings
+        self._ready: Ready | None = None
+        self._is_closed = False
+        siblings.add(self)
+
+    @property
+    def ready(self) -> Ready:
+        """What the worker reported when it was ready."""
+        assert self._ready is not None, "open() returns ready sessions only"  # noqa: S101 - for the type checker
+        return self._ready
+
+    def await_ready(self) -> None:
+        """Have the session opened on the node."""
+        request, patience = self._request, self._request.patience
+        plain = (request.config.to_mapping(), str(request.log_path), to_json(patience))
+        self._ready = self._ask(Ready, patience.setup_seconds + patience.pass_seconds, self._actor.open, *plain)
+
+    def advance(self, steps: int, round: int = -1) -> Slice:
+        """See `Session.advance`."""
+        return self._ask(Slice, advance_seconds(self._request, steps), self._actor.advance, steps, round)
+
+    def evaluate(self) -> Evaluation:
+        """See `Session.evaluate`."""
+        return self._ask(Evaluation, evaluate_seconds(self._request), self._actor.evaluate)
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._siblings.discard(self)
+        with suppress(self._ray.exceptions.RayError):  # no answer is no reason to wait longer
+            self._ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS)
+        self._ray.kill(self._actor)  # its worker leaves when the pipes close
+
+    def _ask(self, kind: type[E], seconds: float, method: Any, *arguments: object) -> E:
+        """The answer of the node, which is of `kind`, or the end of the session."""
+        if self._is_closed:
+            raise SessionEnded(FailedKind.CRASH, "a session takes orders until it ends; this one has: open another")
+        errors = self._ray.exceptions
+        try:
+            answer = parse_event(self._ray.get(method.remote(*arguments), timeout=seconds + _NODE_SECONDS))
+        except errors.GetTimeoutError:
+            answer = Failure(kind=FailedKind.HUNG, message="a node must answer; this one is silent: look at its log")
+        except errors.RayError as error:
+            if isinstance(error, errors.RayTaskError) and isinstance(error.cause, AutotuneError):
+                raise EnvironmentProblem(f"on a node of the cluster: {error.cause}") from None
+            reason = str(error).strip().splitlines()[0]
+            answer = Failure(
+                kind=FailedKind.CRASH, message=f"the node or its actor died ({reason}): run the trial again"
+            )
+        except ValueError as problem:
+            answer = Failure(kind=FailedKind.CRASH, message=f"a node must speak the protocol; {problem}: update it")
+        if isinstance(answer, kind):
+            return answer
+        self.close()
+        if isinstance(answer, Failure):
+            raise SessionEnded(answer.kind, answer.message)
+        raise SessionEnded(FailedKind.CRASH, f"a node must answer with {kind.__name__}; got {answer!r}: update it")
+
+
+class _Host:
+    """The actor: one session on the node it lives on."""
+
+    def __init__(self, inner: Callable[[], Executor], device: str) -> None:
+        if device:
+            os.environ["CUDA_VISIBLE_DEVICES"] = device  # of this actor and the worker it starts
+        self._executor = inner()
+        self._session: Session
+
+    def open(self, config: dict[str, Any], log_path: str, patience: dict[str, float]) -> bytes:
+        request = SessionRequest(
+            config=SessionConfig.from_mapping(config),
+            log_path=Path(log_path),
+            patience=from_json(Patience, patience),
+        )
+        return _answer(lambda: self._open(request))
+
+    def _open(self, request: SessionRequest) -> Ready:
+        self._session = self._executor.open(request)
+        return self._session.ready
+
+    def advance(self, steps: int, round: int) -> bytes:
+        return _answer(lambda: self._session.advance(steps, round))
+
+    def evaluate(self) -> bytes:
+        return _answer(lambda: self._session.evaluate())
+
+    def close(self) -> None:
+        self._executor.close()
+
+
+def _answer(ask: Callable[[], Event]) -> bytes:
+    """What a session says, its end included, as a line of the wire."""
+    try:
+        return encode_event(ask())
+    except SessionEnded as ended:
+        return encode_event(Failure(kind=ended.kind, message=ended.message))
+
+
+def _import_ray(*, starts_cluster: bool) -> ModuleType:
+    """Ray, which takes seconds to import, hence not before it is needed."""
+    if starts_cluster and "ray" not in sys.modules:  # it reads these only once
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # an open Ray port is remote code execution (CVE-2023-48022)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.exceptions
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise EnvironmentProblem(f"sessions on a cluster need Ray; got {error}: pip install 'ray[tune]'") from None
+    return ray
+
+
+def _connect(ray: ModuleType, address: str) -> None:
+    """Join the cluster at `address`, or start one of this machine alone."""
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False)
+        else:
+            ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        where = f"at {address!r}" if address else "on this machine"
+        raise EnvironmentProblem(f"Ray must run {where}; got {error}: see `ray status`") from None

@@ -1,0 +1,306 @@
+"""What to try next: Optuna's ask and tell over one stage's dimensions, and the designs it starts from.
+
+The database is an ordinary Optuna one with a study per stage, so that Optuna's own dashboard opens it.
+What is infeasible is told as a violated constraint with a poor value, never as FAIL: samplers ignore a
+FAIL and walk back into the same region (METHOD 5).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import optuna
+from optuna.trial import TrialState
+
+from autotune.analysis.rates import PairedSpeed, paired_speed
+from autotune.space import Choice, Dimension, FloatRange, IntRange, SearchSpace, contains
+from autotune.trial.types import Completed, Pruned, Stage, TrialRecord, outcome_kind
+from model.config import InvalidConfiguration, TrainingConfig
+from model.knobs import KNOBS, Knob, KnobValue
+
+T = TypeVar("T")
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_POOR_SCORE = -5.0  # a log-ratio that no sound configuration comes near: 150 times slower than the baseline
+_STARTUP_TRIALS = 6  # small budgets cannot afford the sampler's usual ten random trials; the design covers them
+_UNPRODUCTIVE_ASKS = 40  # proposals in a row that were impossible or known: then the space is exhausted
+_LARGEST_GRID = 100_000
+_TRIAL = "trial"  # user attribute: the number of our trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A configuration to try; `number` is Optuna's within the stage."""
+
+    number: int
+    config: TrainingConfig
+
+
+class Proposer:
+    """Proposes configurations for one stage: `base` with other values along `dimensions`.
+
+    `design` is tried first, in order. Everything asked and told is in the database at once, so a
+    new proposer over the same database goes on where a killed one stood.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Path,
+        stage: Stage,
+        dimensions: Sequence[Dimension],
+        base: TrainingConfig,
+        design: Iterable[TrainingConfig],
+        seed: int,
+    ) -> None:
+        """Open or make the stage's Optuna study in `database`."""
+        self._dimensions = tuple(dimensions)
+        self._base = base
+        self._study = _stage_study(database, stage, seed)
+        known = self._study.get_trials(deepcopy=False)
+        self._scores = {
+            self._key(t.params): t.values[0]
+            for t in known
+            if t.state is TrialState.COMPLETE and t.values and self._is_whole(t.params)
+        }
+        if not known:
+            for config in design:
+                self._study.enqueue_trial({d.knob.name: getattr(config, d.knob.name) for d in self._dimensions})
+
+    def ask(self) -> Proposal | None:
+        """The next configuration that is possible and new, or None when there is none left.
+
+        One that was asked before a crash and never told comes first, under its old number.
+        """
+        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            proposal = self._configure(optuna.trial.Trial(self._study, frozen._trial_id))
+            if proposal:
+                return proposal
+        for _ in range(_UNPRODUCTIVE_ASKS):
+            if self._is_exhausted():
+                return None
+            proposal = self._configure(self._study.ask())
+            if proposal:
+                return proposal
+        return None
+
+    def tell(
+        self, proposal: Proposal, *, score: float | None, infeasible: str = "", trial_number: int | None = None
+    ) -> None:
+        """Report how `proposal` did: its log-ratio `score` over the baseline, or None and why it is infeasible.
+
+        `trial_number` is the study's trial that measured it, where one had to be run.
+        """
+        frozen = self._study.get_trials(deepcopy=False)[proposal.number]
+        trial = optuna.trial.Trial(self._study, frozen._trial_id)
+        if trial_number is not None:
+            trial.set_user_attr(_TRIAL, trial_number)
+        self._conclude(trial, score, infeasible)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        _dispose(self._study)
+
+    def _configure(self, trial: optuna.trial.Trial) -> Proposal | None:
+        """The configuration of an asked trial; None where it was impossible or known, and is already told."""
+        values = {d.knob.name: _suggest(trial, d) for d in self._dimensions}
+        known = self._scores.get(self._key(values))
+        if known is not None:
+            trial.set_user_attr("repeats", True)
+            self._conclude(trial, known, "" if known > _POOR_SCORE else "known to be infeasible")
+            return None
+        try:
+            return Proposal(number=trial.number, config=self._base.with_knobs(values))
+        except InvalidConfiguration as error:
+            self._conclude(trial, None, str(error))
+            return None
+
+    def _conclude(self, trial: optuna.trial.Trial, score: float | None, infeasible: str) -> None:
+        value = _POOR_SCORE if score is None else max(score, _POOR_SCORE)
+        if infeasible:
+            trial.set_user_attr("infeasible", infeasible[:200])
+        trial.set_constraint("feasible", 1.0 if infeasible else 0.0)
+        self._study.tell(trial, value)
+        self._scores[self._key(trial.params)] = value
+
+    def _key(self, params: Mapping[str, object]) -> tuple[object, ...]:
+        return tuple(_tidy(params[d.knob.name]) for d in self._dimensions)
+
+    def _is_whole(self, params: Mapping[str, object]) -> bool:
+        return all(d.knob.name in params for d in self._dimensions)
+
+    def _is_exhausted(self) -> bool:
+        grid = grid_size(self._dimensions)
+        return grid <= _LARGEST_GRID and len(self._scores) >= grid
+
+
+def _suggest(trial: optuna.trial.Trial, dimension: Dimension) -> KnobValue:
+    name = dimension.knob.name
+    match dimension.domain:
+        case Choice(values=values):
+            return values[values.index(trial.suggest_categorical(name, values))]
+        case IntRange(low=low, high=high, log=log):
+            return trial.suggest_int(name, low, high, log=log)
+        case FloatRange(low=flow, high=fhigh, log=log):
+            return _tidy(trial.suggest_float(name, flow, fhigh, log=log))
+
+
+def _tidy(value: T) -> T:
+    """A float to three significant digits: nobody types more of a learning rate, and equal ones are recognised."""
+    return type(value)(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def grid_size(dimensions: Sequence[Dimension]) -> float:
+    """How many combinations the dimensions have; infinite where one is a continuous range."""
+    size = 1.0
+    for dimension in dimensions:
+        match dimension.domain:
+            case Choice(values=values):
+                size *= len(values)
+            case IntRange(low=low, high=high):
+                size *= high - low + 1
+            case FloatRange():
+                return math.inf
+    return size
+
+
+def impossible_combinations(base: TrainingConfig, dimensions: Sequence[Dimension]) -> Mapping[str, int]:
+    """How many combinations of the listed values cannot exist, by the rule they break.
+
+    Ranges are represented by their ends. Empty where there are too many combinations to look at.
+    """
+    listed = [(d.knob.name, _listed(d)) for d in dimensions]
+    if math.prod(len(values) for _, values in listed) > _LARGEST_GRID:
+        return {}
+    counts: dict[str, int] = {}
+    for values in itertools.product(*(values for _, values in listed)):
+        try:
+            base.with_knobs(dict(zip((name for name, _ in listed), values, strict=True)))
+        except InvalidConfiguration as error:
+            rule = str(error).split(";", 1)[0]
+            counts[rule] = counts.get(rule, 0) + 1
+    return counts
+
+
+def _listed(dimension: Dimension) -> tuple[KnobValue, ...]:
+    match dimension.domain:
+        case Choice(values=values):
+            return values
+        case IntRange(low=low, high=high):
+            return (low, high)
+        case FloatRange(low=flow, high=fhigh):
+            return (flow, fhigh)
+
+
+def expert_default(space: SearchSpace, *, bf16_gains: bool) -> TrainingConfig:
+    """What an expert would type without measuring: bf16 where it gains, fused kernels, a tied head.
+
+    Only knobs of the space are changed, and only to values of their domain.
+    """
+    wishes: dict[str, KnobValue] = {"attention": "sdpa", "optimizer_kernel": "fused", "tied_head": True}
+    if bf16_gains:
+        wishes["dtype"] = "bf16_autocast"
+    granted = {
+        d.knob.name: wishes[d.knob.name]
+        for d in space.dimensions
+        if d.knob.name in wishes and contains(d.domain, wishes[d.knob.name])
+    }
+    return space.baseline.with_knobs(granted)
+
+
+def one_at_a_time(centre: TrainingConfig, dimensions: Sequence[Dimension]) -> Iterator[TrainingConfig]:
+    """`centre` with one knob changed: every knob's nearest other value first, then every knob's next.
+
+    A small budget then has touched every knob before it has tried any twice.
+    """
+    columns = [[(d.knob.name, value) for value in _alternatives(d, getattr(centre, d.knob.name))] for d in dimensions]
+    for row in itertools.zip_longest(*columns):
+        for change in row:
+            if change is not None:
+                try:
+                    yield centre.with_knobs({change[0]: change[1]})
+                except InvalidConfiguration:
+                    continue
+
+
+def _alternatives(dimension: Dimension, centre: KnobValue) -> list[KnobValue]:
+    """Other values of a domain, those nearest to `centre` first; of a range, the middles towards its ends."""
+    match dimension.domain:
+        case Choice(values=values):
+            others = [v for v in values if v != centre]
+            if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+                others.sort(key=lambda v: abs(float(v) - float(centre)))
+            return others
+        case IntRange(low=low, high=high, log=log):
+            middles = {round(_middle(float(centre), float(end), log=log)) for end in (high, low)}
+            return [m for m in sorted(middles, reverse=True) if m != centre]
+        case FloatRange(low=flow, high=fhigh, log=log):
+            return [_tidy(_middle(float(centre), end, log=log)) for end in (fhigh, flow) if end != centre]
+
+
+def _middle(a: float, b: float, *, log: bool) -> float:
+    return math.sqrt(a * b) if log and a > 0 and b > 0 else (a + b) / 2
+
+
+def mirror(database: Path, records: Sequence[TrialRecord]) -> None:
+    """Put the trials of a stage that proposes nothing into the database too, each once, for its readers.
+
+    Their value is the log-ratio of speed over what they were paired with, where that is known.
+    """
+    if not records:
+        return
+    study = _stage_study(database, records[0].spec.stage, seed=0)
+    present = {t.user_attrs.get(_TRIAL) for t in study.get_trials(deepcopy=False)}
+    for record in records:
+        if record.spec.number in present:
+            continue
+        speed = paired_speed(record.slices, record.reference_slices)
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=speed.centre if isinstance(speed, PairedSpeed) else 0.0 if record.is_complete else _POOR_SCORE,
+                params=record.spec.config.to_mapping(),
+                distributions={name: _everything(knob) for name, knob in KNOBS.items()},
+                constraints={"feasible": 0.0 if isinstance(record.outcome, Completed | Pruned) else 1.0},
+                user_attrs={
+                    _TRIAL: record.spec.number,
+                    "label": record.spec.label,
+                    "outcome": outcome_kind(record.outcome),
+                },
+            )
+        )
+    _dispose(study)
+
+
+def _everything(knob: Knob) -> optuna.distributions.BaseDistribution:
+    """All that a knob can be: Optuna wants one domain for all trials of a study."""
+    if knob.kind is bool:
+        return optuna.distributions.CategoricalDistribution((False, True))
+    if knob.kind is int:
+        return optuna.distributions.IntDistribution(int(knob.low), int(knob.high))
+    if knob.kind is float:
+        return optuna.distributions.FloatDistribution(knob.low, knob.high)
+    return optuna.distributions.CategoricalDistribution(knob.values)
+
+
+def _stage_study(database: Path, stage: Stage, seed: int) -> optuna.Study:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 30}})
+    study = optuna.create_study(study_name=stage.value, storage=storage, direction="maximize", load_if_exists=True)
+    # Seeded by what is known already: a resumed study does not repeat its first random draws.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=seed + len(study.get_trials(deepcopy=False)), n_startup_trials=_STARTUP_TRIALS
+    )
+    return study
+
+
+def _dispose(study: optuna.Study) -> None:
+    storage = study._storage
+    backend = getattr(storage, "_backend", storage)
+    if isinstance(backend, optuna.storages.RDBStorage):
+        backend.remove_session()
+        backend.engine.dispose()

@@ -1,0 +1,467 @@
+"""From a recommendation to the view model of its report: everything is worded and formatted here, once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import assert_never
+
+from autotune.recommendation import (
+    Comparison,
+    Curve,
+    Interval,
+    Quantity,
+    Recommendation,
+    TechniqueEffect,
+    TrialSummary,
+    Unknown,
+    Verdict,
+)
+from autotune.report import words
+from autotune.report.quantities import (
+    NOT_KNOWN,
+    Printer,
+    Shown,
+    duration,
+    finite,
+    money,
+    probability,
+    significant,
+    tokens,
+)
+from autotune.report.view import (
+    CaveatView,
+    Change,
+    ComparisonRow,
+    CurveView,
+    FigureGroup,
+    Hypothesis,
+    KeyFigure,
+    OutcomeGroup,
+    RunnerUp,
+    Share,
+    TechniqueRow,
+    TrialRow,
+    View,
+)
+from autotune.report.words import plain, value_text
+from autotune.space import Plan
+from model.config import TrainingConfig
+from model.knobs import KNOBS, KnobValue
+
+
+def build_view(
+    recommendation: Recommendation,
+    *,
+    study: str,
+    created_at: str,
+    version: str = "",
+    space: str = "",
+    folder: str = "",
+) -> View:
+    """Word `recommendation` for a reader.
+
+    `created_at` is a time of day in ISO 8601; `folder` is where the written report lies, empty where
+    none is written.
+    """
+    r = recommendation
+    p = Printer(_level(r))
+    adopted = r.verdict is Verdict.ADOPT
+    return View(
+        study=plain(study),
+        space=plain(space),
+        version=plain(version),
+        created_at=plain(created_at),
+        folder=plain(folder),
+        verdict=r.verdict.value,
+        verdict_word=words.verdict_word(r.verdict),
+        headline=_headline(r),
+        why=tuple(_why(r, p)),
+        subject="the recommended configuration" if adopted else "the best candidate, which is not recommended",
+        level=f"{p.level * 100:g} %",
+        plan=_plan(r.plan, p.tokens(r.plan_tokens)),
+        carried=_carried(r, p),
+        groups=_groups(r, p),
+        changes_title="What to change" if adopted else "What the best candidate changed (not recommended)",
+        changes=_changes(r),
+        toml=_toml(r.recommended, r.baseline),
+        comparisons=(
+            _comparison("over your baseline", r.over_baseline, p),
+            _comparison("over the expert default", r.over_expert, p),
+        ),
+        noise_floor=p.percent(r.noise_floor),
+        techniques=tuple(_technique(t, p, r.plan.currency) for t in r.techniques),
+        hypotheses_text=_hypotheses_text(r, p),
+        hypotheses=tuple(
+            Hypothesis(knob=plain(k), title=_title(k), baseline=_value(r.baseline, k), value=plain(v))
+            for k, v in r.hypotheses.items()
+        ),
+        curve=_curve(r.curve),
+        search_text=_search_text(r),
+        stages=_shares({words.stage_word(k): v for k, v in r.search_cost.seconds_by_stage.items()}),
+        activities=_shares({plain(k.replace("_", " ")): v for k, v in r.search_cost.seconds_by_activity.items()}),
+        runners_up=tuple(
+            RunnerUp(
+                label=plain(c.label),
+                changes=_difference(r.baseline, c.config),
+                speedup=p.ratio(c.speedup),
+                trials=", ".join(map(str, c.trial_numbers)),
+            )
+            for c in r.runners_up
+        ),
+        trials_text=f"{_count(len(r.trials), 'trial')}, {duration(sum(t.cost_seconds for t in r.trials))} of work",
+        outcomes=_outcomes(r.trials, p),
+        environment=tuple((plain(k.replace("_", " ")), plain(v)) for k, v in r.environment.items()),
+        caveats=tuple(
+            CaveatView(kind=c.kind.value, title=title, text=text)
+            for c in r.caveats
+            for title, text in [words.caveat_words(c, currency=r.plan.currency)]
+        ),
+        reading=words.READING,
+    )
+
+
+def _level(r: Recommendation) -> float:
+    """The level of the first known quantity: the one that goes without saying beside the others."""
+    quantities = (r.over_baseline.speedup, r.over_expert.speedup, r.net_saving.hours, r.roi.ratio, r.noise_floor)
+    return next((q.level for q in quantities if isinstance(q, Interval)), 0.9)
+
+
+def _headline(r: Recommendation) -> str:
+    word = words.verdict_word(r.verdict)
+    speedup = finite(r.over_baseline.speedup)
+    match r.verdict, speedup:
+        case Verdict.ADOPT, Interval(level=level):
+            shown = Printer(level).ratio(speedup)
+            return f"{word}: {shown.value} faster to equal quality ({level * 100:g} % interval {shown.interval}x)"
+        case Verdict.ADOPT, Unknown(reason=reason):
+            return f"{word}; the speed-up to equal quality is not known: {plain(reason)}"
+        case Verdict.KEEP_BASELINE, _:
+            return f"{word}: {_short_reason_to_keep(r)}"
+        case Verdict.INCONCLUSIVE, Interval(level=level):
+            shown = Printer(level).ratio(speedup)
+            return f"{word}: a speed-up anywhere in {shown.interval}x fits what was measured"
+        case Verdict.INCONCLUSIVE, Unknown(reason=reason):
+            return f"{word}: {plain(reason)}"
+        case _:
+            raise AssertionError(r.verdict)
+
+
+def _floor(r: Recommendation) -> float:
+    floor = finite(r.noise_floor)
+    return floor.estimate if isinstance(floor, Interval) else 0.0
+
+
+def _gains_speed(r: Recommendation) -> bool:
+    """Whether the candidate is shown to be faster than the baseline by more than the noise floor."""
+    speedup = finite(r.over_baseline.speedup)
+    return isinstance(speedup, Interval) and speedup.low > 1 and speedup.estimate > 1 + _floor(r)
+
+
+def _short_reason_to_keep(r: Recommendation) -> str:
+    if r.candidate == r.baseline:
+        return "nothing that was tried is better"
+    if _gains_speed(r):
+        return "the gain would not pay for itself on this plan"
+    return "nothing that was tried is faster beyond this machine's noise"
+
+
+def _why(r: Recommendation, p: Printer) -> Iterator[str]:
+    speedup, floor = p.ratio(r.over_baseline.speedup), p.percent(r.noise_floor)
+    saving = _saving_clause(r, p)
+    match r.verdict:
+        case Verdict.ADOPT:
+            rate, efficiency = p.ratio(r.over_baseline.throughput), p.ratio(r.over_baseline.token_efficiency)
+            if rate.is_known:
+                same = f", at a token efficiency of {efficiency.text}" if efficiency.is_known else ""
+                yield (
+                    "Confirmed on fresh data: the recommended configuration processes "
+                    f"{rate.text} as many tokens per second as your baseline{same}."
+                )
+            yield saving or "What that saves on your plan could not be stated."
+        case Verdict.KEEP_BASELINE:
+            if r.candidate == r.baseline:
+                tried = _count(len(r.trials), "trial")
+                yield f"After {tried}, no configuration was left that does better than your baseline."
+                if floor.is_known:
+                    yield f"Differences below {floor.value} cannot be resolved on this machine."
+            elif _gains_speed(r):
+                yield f"On fresh data, the best candidate reached {speedup.text}, which is more than noise."
+                yield saving or "It was not shown to save anything on your plan."
+                break_even = p.tokens(r.break_even_tokens)
+                if break_even.is_known:
+                    yield f"It would pay from runs of {break_even.text} on."
+            else:
+                yield (
+                    f"On fresh data, the best candidate reached a speed-up of {speedup.text}."
+                    if speedup.is_known
+                    else f"The speed-up of the best candidate is {speedup.text}."
+                )
+                if floor.is_known:
+                    yield f"The noise floor of this machine is {floor.text}, and no gain below it is claimed."
+        case Verdict.INCONCLUSIVE:
+            if speedup.is_known:
+                yield f"The best candidate's speed-up, {speedup.text}, is too uncertain to call it better or not."
+            else:
+                yield "No candidate could be compared with your baseline well enough to call it better or not."
+            yield "Until more is known, keep what you have; resuming the study with a larger budget narrows it down."
+        case _:
+            assert_never(r.verdict)
+
+
+def _saving_clause(r: Recommendation, p: Printer) -> str:
+    hours, amount = p.hours(r.net_saving.hours), p.money(r.net_saving.money, r.plan.currency)
+    is_priced = r.plan.device_hour_usd > 0  # else both say the same
+    known = [s.text for s in (hours, amount) if s.is_known and (s is hours or is_priced)]
+    if not known:
+        return ""
+    chance = probability(r.roi.probability_positive)
+    tail = "" if chance == NOT_KNOWN else f"; the probability that it saves anything is {chance}"
+    return f"Over your plan its net saving is {', in money '.join(known)}{tail}."
+
+
+def _plan(plan: Plan, length: Shown) -> str:
+    if plan.target_loss > 0:
+        expected = f"expected length {length.text}" if length.is_known else f"its length is {length.text}"
+        aim = f"training to a loss of {plan.target_loss:g} nats per token ({expected})"
+    else:
+        aim = f"training on {tokens(plan.tokens)} tokens"
+    ownership = "owned" if plan.owned else "rented"
+    price = f" at {plan.device_hour_usd:,g} USD per device-hour ({ownership})" if plan.device_hour_usd else ""
+    engineer = f", {plan.engineer_hour_usd:,g} USD per engineer-hour" if plan.engineer_hour_usd else ""
+    tariff = f", {plan.kwh_usd:,g} USD per kWh" if plan.owned and plan.kwh_usd else ""
+    return f"{_count(plan.runs, 'run')} of {aim} on {_count(plan.devices, 'device')}{price}{tariff}{engineer}"
+
+
+def _carried(r: Recommendation, p: Printer) -> tuple[KeyFigure, ...]:
+    """The source's section 4.1: seconds per step, carried over the user's own plan."""
+    saving = r.net_saving
+    provenance = plain(saving.energy_provenance)
+    figures = (
+        KeyFigure(
+            label="Saved per step", shown=p.seconds(saving.seconds_per_step), note="per optimizer step of your baseline"
+        ),
+        KeyFigure(label="Saved on the plan", shown=p.hours(saving.hours), note="net of search and adoption"),
+        KeyFigure(
+            label="In money" if r.plan.device_hour_usd > 0 else f"In {r.plan.currency}",
+            shown=p.money(saving.money, r.plan.currency),
+            note="net of search and adoption",
+        ),
+        KeyFigure(label="In energy", shown=p.plain(saving.kwh, unit="kWh"), note=provenance),
+    )
+    return tuple(_without_idle_note(f) for f in figures)
+
+
+def _groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
+    chance = probability(r.roi.probability_positive)
+    certainty = "" if chance == NOT_KNOWN else f"probability that the net saving is positive: {chance}"
+    spent = f"{duration(r.search_cost.total_seconds)}, {money(r.search_cost.money, r.plan.currency)}"
+    adoption = f"and {money(r.search_cost.adoption_money, r.plan.currency)} to adopt"
+    groups = (
+        FigureGroup(
+            title="Speed",
+            figures=(
+                KeyFigure(label="Speed-up to equal quality", shown=p.ratio(r.over_baseline.speedup), note=""),
+                KeyFigure(label="Throughput", shown=p.ratio(r.over_baseline.throughput), note="over your baseline"),
+                KeyFigure(
+                    label="Token efficiency",
+                    shown=p.ratio(r.over_baseline.token_efficiency),
+                    note="over your baseline, at the tested horizon",
+                ),
+                KeyFigure(
+                    label="Against the expert default",
+                    shown=p.ratio(r.over_expert.speedup),
+                    note="speed-up over what a careful engineer would set unmeasured",
+                ),
+            ),
+        ),
+        FigureGroup(
+            title="Worth",
+            figures=(
+                KeyFigure(label="ROI", shown=p.plain(r.roi.ratio), note=certainty),
+                KeyFigure(
+                    label="Break-even", shown=p.tokens(r.break_even_tokens), note="shortest run for which it pays"
+                ),
+                KeyFigure(
+                    label="Search cost", shown=_stated(spent), note=adoption if r.search_cost.adoption_money else ""
+                ),
+            ),
+        ),
+        FigureGroup(
+            title="Ground",
+            figures=(
+                KeyFigure(
+                    label="Your baseline",
+                    shown=p.plain(r.baseline_tokens_per_second, unit="tokens/s"),
+                    note="measured here",
+                ),
+                KeyFigure(label="Your plan at the baseline", shown=p.hours(r.baseline_hours), note=""),
+                KeyFigure(label="Noise floor", shown=p.percent(r.noise_floor), note="smallest effect resolved here"),
+            ),
+        ),
+    )
+    return tuple(dataclasses.replace(g, figures=tuple(map(_without_idle_note, g.figures))) for g in groups)
+
+
+def _without_idle_note(figure: KeyFigure) -> KeyFigure:
+    """`figure`, its note dropped where there is no number for it to explain."""
+    return figure if figure.shown.is_known else dataclasses.replace(figure, note="")
+
+
+def _stated(text: str) -> Shown:
+    """A figure that is simply known: no interval."""
+    return Shown(text=text, value=text, interval="", reason="", bounds=(0.0,))
+
+
+def _changes(r: Recommendation) -> tuple[Change, ...]:
+    new = r.recommended if r.verdict is Verdict.ADOPT else r.candidate
+    return tuple(
+        Change(
+            knob=name,
+            title=_title(name),
+            baseline=_value(r.baseline, name),
+            value=_value(new, name),
+            expert=_value(r.expert_default, name),
+        )
+        for name in _changed(r.baseline, new)
+    )
+
+
+def _changed(baseline: TrainingConfig, other: TrainingConfig) -> tuple[str, ...]:
+    """The knobs whose values differ, in the order of the configuration's fields."""
+    names = (f.name for f in dataclasses.fields(TrainingConfig))
+    return tuple(name for name in names if getattr(baseline, name) != getattr(other, name))
+
+
+def _difference(baseline: TrainingConfig, other: TrainingConfig) -> str:
+    return ", ".join(f"{n}={_value(other, n)}" for n in _changed(baseline, other)) or "as the baseline"
+
+
+def _title(knob: str) -> str:
+    return KNOBS[knob].title if knob in KNOBS else plain(knob)
+
+
+def _value(config: TrainingConfig, knob: str) -> str:
+    return value_text(getattr(config, knob, "")) if knob in KNOBS else ""
+
+
+def _toml(config: TrainingConfig, baseline: TrainingConfig) -> str:
+    """The whole configuration as TOML, with the old value beside each changed line."""
+
+    def literal(value: KnobValue) -> str:
+        return json.dumps(value) if isinstance(value, str) else value_text(value)
+
+    lines = []
+    for name, value in config.to_mapping().items():
+        old = getattr(baseline, name)
+        remark = f"  # was {literal(old)}" if old != value else ""
+        lines.append(f"{name} = {literal(value)}{remark}")
+    return "\n".join(lines) + "\n"
+
+
+def _comparison(label: str, comparison: Comparison, p: Printer) -> ComparisonRow:
+    return ComparisonRow(
+        label=label,
+        speedup=p.ratio(comparison.speedup),
+        throughput=p.ratio(comparison.throughput),
+        token_efficiency=p.ratio(comparison.token_efficiency),
+    )
+
+
+def _technique(t: TechniqueEffect, p: Printer, currency: str) -> TechniqueRow:
+    old, new = plain(t.baseline_value), plain(t.value)
+    return TechniqueRow(
+        name=plain(t.name),
+        title=plain(t.title),
+        section=plain(t.section),
+        knob_class=words.class_word(t.knob_class),
+        complexity=words.complexity_word(t.complexity),
+        change=f"{old} -> {new}" if old != new else f"{old}, unchanged",
+        speed=p.ratio(t.speed_effect),
+        quality=p.ratio(t.quality_effect),
+        saving=p.money(t.saving, currency),
+        roi=p.plain(t.roi),
+        break_even=p.tokens(t.break_even_tokens),
+        verdict_key=t.verdict.value,
+        verdict=words.technique_word(t.verdict),
+        reason=plain(t.reason),
+    )
+
+
+def _hypotheses_text(r: Recommendation, p: Printer) -> str:
+    if not r.hypotheses:
+        return ""
+    gain = p.ratio(r.hypothesis_efficiency)
+    found = f"a token efficiency of {gain.text}" if gain.is_known else "a gain whose size is " + gain.text
+    return (
+        f"At the tested horizon these values showed {found}. That is not shown to last to the length of the plan, "
+        "so it is in none of the figures above. Try them at a longer horizon before you rely on them."
+    )
+
+
+def _curve(curve: Curve | Unknown) -> CurveView:
+    match curve:
+        case Unknown(reason=reason):
+            return CurveView(text=f"{NOT_KNOWN}: {plain(reason)}", points=(), fit=())
+        case Curve(points=points, irreducible=e, amplitude=a, exponent=b):
+            return CurveView(
+                text=f"L(D) = {significant(e)} + {significant(a)} D^-{significant(b)} nats per token after D tokens",
+                points=points,
+                fit=(e, a, b),
+            )
+
+
+def _search_text(r: Recommendation) -> str:
+    cost, currency = r.search_cost, r.plan.currency
+    adoption = f", and adopting the change {money(cost.adoption_money, currency)}" if cost.adoption_money else ""
+    return (
+        f"The search took {duration(cost.total_seconds)} of wall time, failures included. "
+        f"It cost {money(cost.money, currency)}{adoption}."
+    )
+
+
+def _shares(seconds: Mapping[str, float]) -> tuple[Share, ...]:
+    total = sum(seconds.values())
+    return tuple(
+        Share(label=label, seconds=value, text=words.share_text(value, total))
+        for label, value in seconds.items()
+        if value > 0
+    )
+
+
+def _outcomes(trials: tuple[TrialSummary, ...], p: Printer) -> tuple[OutcomeGroup, ...]:
+    """Trials by outcome: completed ones first, then in order of appearance."""
+    groups: dict[str, list[TrialSummary]] = {"completed": []}
+    for trial in trials:
+        groups.setdefault(trial.outcome, []).append(trial)
+    return tuple(
+        OutcomeGroup(
+            key=plain(outcome),
+            title=words.outcome_word(outcome),
+            count=_count(len(members), "trial"),
+            cost=duration(sum(t.cost_seconds for t in members)),
+            trials=tuple(_trial(t, p) for t in members),
+        )
+        for outcome, members in groups.items()
+        if members
+    )
+
+
+def _trial(t: TrialSummary, p: Printer) -> TrialRow:
+    def cell(quantity: Quantity, shown: Shown) -> str:
+        return shown.text if isinstance(finite(quantity), Interval) else "-"
+
+    return TrialRow(
+        number=t.number,
+        stage=words.stage_word(t.stage),
+        label=plain(t.label),
+        reason=plain(t.reason),
+        throughput=cell(t.throughput_ratio, p.ratio(t.throughput_ratio)),
+        loss=cell(t.loss, p.plain(t.loss, digits=4)),
+        cost=duration(t.cost_seconds),
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

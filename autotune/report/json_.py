@@ -1,0 +1,188 @@
+"""The report as data: the published form of a `Recommendation`, described by `docs/report.schema.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+from autotune.recommendation import (
+    Comparison,
+    Contender,
+    Curve,
+    Interval,
+    Quantity,
+    Recommendation,
+    TechniqueEffect,
+    TrialSummary,
+    Unknown,
+)
+from autotune.report.quantities import finite
+from autotune.report.view import View
+from autotune.space import Plan
+
+SCHEMA_VERSION = 1
+"""Raised when a field changes its meaning or goes away; a new field alone does not raise it."""
+
+
+def render_json(recommendation: Recommendation, view: View) -> str:
+    """The text of `report.json`. Never holds NaN or Infinity.
+
+    Raises:
+        ValueError: a plain figure that must always be known (a cost, a time) is not finite.
+    """
+    return json.dumps(_report(recommendation, view), indent=2, allow_nan=False) + "\n"
+
+
+def _report(r: Recommendation, view: View) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "autotune_version": view.version,
+        "study": view.study,
+        "space": view.space,
+        "created_at": view.created_at,
+        "verdict": r.verdict.value,
+        "headline": view.headline,
+        "why": list(view.why),
+        "baseline": r.baseline.to_mapping(),
+        "expert_default": r.expert_default.to_mapping(),
+        "candidate": r.candidate.to_mapping(),
+        "recommended": r.recommended.to_mapping(),
+        "speedup": _both(r, "speedup"),
+        "throughput": _both(r, "throughput"),
+        "token_efficiency": _both(r, "token_efficiency"),
+        "plan": _plan(r.plan, r.plan_tokens),
+        "baseline_rate": {
+            "tokens_per_second": _quantity(r.baseline_tokens_per_second),
+            "plan_hours": _quantity(r.baseline_hours),
+        },
+        "net_saving": {
+            "seconds_per_step": _quantity(r.net_saving.seconds_per_step),
+            "hours": _quantity(r.net_saving.hours),
+            "money": _quantity(r.net_saving.money),
+            "currency": r.plan.currency,
+            "kwh": _quantity(r.net_saving.kwh),
+            "energy_provenance": r.net_saving.energy_provenance,
+        },
+        "roi": {**_quantity(r.roi.ratio), "probability_positive": _probability(r.roi.probability_positive)},
+        "break_even_tokens": _quantity(r.break_even_tokens),
+        "search_cost": {
+            "total_seconds": r.search_cost.total_seconds,
+            "money": r.search_cost.money,
+            "adoption_money": r.search_cost.adoption_money,
+            "currency": r.plan.currency,
+            "seconds_by_stage": dict(r.search_cost.seconds_by_stage),
+            "seconds_by_activity": dict(r.search_cost.seconds_by_activity),
+        },
+        "noise_floor": _quantity(r.noise_floor),
+        "curve": _curve(r.curve),
+        "techniques": [_technique(t) for t in r.techniques],
+        "hypotheses": {"values": dict(r.hypotheses), "token_efficiency": _quantity(r.hypothesis_efficiency)},
+        "runners_up": [_contender(c) for c in r.runners_up],
+        "trials": [_trial(t) for t in r.trials],
+        "trials_by_outcome": _by_outcome(r.trials),
+        "environment": dict(r.environment),
+        "caveats": [
+            {"kind": c.kind.value, "details": _details(c.details), "title": words.title, "text": words.text}
+            for c, words in zip(r.caveats, view.caveats, strict=True)
+        ],
+    }
+
+
+def _quantity(quantity: Quantity) -> dict[str, Any]:
+    known = finite(quantity)
+    match known:
+        case Interval():
+            return dataclasses.asdict(known)
+        case Unknown(reason=reason):
+            return {"unknown": reason}
+        case _:
+            assert_never(known)
+
+
+def _both(r: Recommendation, name: str) -> dict[str, Any]:
+    def of(comparison: Comparison) -> dict[str, Any]:
+        return _quantity(getattr(comparison, name))
+
+    return {"over_baseline": of(r.over_baseline), "over_expert_default": of(r.over_expert)}
+
+
+def _plan(plan: Plan, length: Quantity) -> dict[str, Any]:
+    """The plan as the user gave it, and how long a run of it is."""
+    return {**dataclasses.asdict(plan), "currency": plan.currency, "expected_tokens": _quantity(length)}
+
+
+def _probability(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _details(details: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
+    """A caveat's details, with what JSON has no number for as text."""
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in details.items()}
+
+
+def _curve(curve: Curve | Unknown) -> dict[str, Any]:
+    match curve:
+        case Unknown(reason=reason):
+            return {"unknown": reason}
+        case Curve():
+            return {
+                "points": [{"tokens": d, "loss": loss} for d, loss in curve.points],
+                "irreducible": curve.irreducible,
+                "amplitude": curve.amplitude,
+                "exponent": curve.exponent,
+            }
+
+
+def _technique(t: TechniqueEffect) -> dict[str, Any]:
+    return {
+        "name": t.name,
+        "title": t.title,
+        "section": t.section,
+        "class": t.knob_class.value,
+        "complexity": int(t.complexity),
+        "baseline_value": t.baseline_value,
+        "value": t.value,
+        "speed_effect": _quantity(t.speed_effect),
+        "quality_effect": _quantity(t.quality_effect),
+        "saving": _quantity(t.saving),
+        "roi": _quantity(t.roi),
+        "break_even_tokens": _quantity(t.break_even_tokens),
+        "verdict": t.verdict.value,
+        "reason": t.reason,
+    }
+
+
+def _contender(c: Contender) -> dict[str, Any]:
+    return {
+        "label": c.label,
+        "config": c.config.to_mapping(),
+        "speedup": _quantity(c.speedup),
+        "trial_numbers": list(c.trial_numbers),
+    }
+
+
+def _trial(t: TrialSummary) -> dict[str, Any]:
+    return {
+        "number": t.number,
+        "stage": t.stage,
+        "label": t.label,
+        "outcome": t.outcome,
+        "reason": t.reason,
+        "throughput_ratio": _quantity(t.throughput_ratio),
+        "loss": _quantity(t.loss),
+        "cost_seconds": t.cost_seconds,
+    }
+
+
+def _by_outcome(trials: tuple[TrialSummary, ...]) -> dict[str, Any]:
+    outcomes = dict.fromkeys(t.outcome for t in trials)
+    return {
+        outcome: {
+            "trials": [t.number for t in trials if t.outcome == outcome],
+            "cost_seconds": sum(t.cost_seconds for t in trials if t.outcome == outcome),
+        }
+        for outcome in outcomes
+    }

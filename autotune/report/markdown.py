@@ -1,0 +1,183 @@
+"""The report as Markdown that reads well as it stands, in a terminal, and rendered on a forge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from autotune.report.view import FigureGroup, OutcomeGroup, Share, TechniqueRow, View
+
+_MARKUP = re.compile(r"[\\`*\[\]<&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def escape(text: str) -> str:
+    """`text` so that Markdown (and the HTML it may hold) shows it as it is."""
+    return _MARKUP.sub(r"\\\g<0>", text)
+
+
+def code(text: str) -> str:
+    """`text` as inline code, whatever it holds; safe in the cell of a table."""
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}".replace("|", "\\|") if text else ""
+
+
+def render_markdown(view: View) -> str:
+    """The text of `report.md`."""
+    return "\n\n".join(_blocks(view)) + "\n"
+
+
+def _blocks(v: View) -> Iterator[str]:
+    yield f"# {escape(v.headline)}"
+    yield from (escape(sentence) for sentence in v.why)
+    yield "\n".join(
+        f"- {name}: {escape(value)}"
+        for name, value in (("Study", v.study), ("Space", v.space), ("Plan", v.plan), ("Written", _written(v)))
+        if value
+    )
+
+    yield "## Key figures"
+    yield f"Figures of {escape(v.subject)}; ranges are {v.level} intervals."
+    yield from (_figures(group) for group in v.groups)
+
+    yield "## What that is on your plan"
+    yield _table(("", "Saved", "Note"), ((escape(f.label), escape(f.shown.text), escape(f.note)) for f in v.carried))
+
+    yield f"## {escape(v.changes_title)}"
+    if v.changes:
+        yield _table(
+            ("Knob", "", "Your baseline", "Here", "Expert default"),
+            ((code(c.knob), escape(c.title), code(c.baseline), code(c.value), code(c.expert)) for c in v.changes),
+        )
+    else:
+        yield "Nothing: it equals your baseline."
+    yield "The configuration to run, whole:"
+    yield f"```toml\n{v.toml}```"
+
+    yield "## How it compares"
+    yield _table(
+        ("", "Speed-up to equal quality", "Throughput", "Token efficiency"),
+        (
+            (escape(c.label), escape(c.speedup.text), escape(c.throughput.text), escape(c.token_efficiency.text))
+            for c in v.comparisons
+        ),
+    )
+    yield f"Noise floor of this machine: {escape(v.noise_floor.text)}."
+
+    yield "## Techniques"
+    yield from _techniques(v.techniques)
+
+    if v.hypotheses:
+        yield "## Worth trying, not claimed"
+        yield escape(v.hypotheses_text)
+        yield _table(
+            ("Knob", "", "Your baseline", "Value to try"),
+            ((code(h.knob), escape(h.title), code(h.baseline), code(h.value)) for h in v.hypotheses),
+        )
+
+    yield "## Caveats"
+    yield "\n".join(f"- **{escape(c.title)}.** {escape(c.text)}" for c in v.caveats) or "None."
+
+    yield "## The baseline's loss curve"
+    yield escape(v.curve.text) + ("." if v.curve.fit else "")
+    if v.curve.points:
+        yield _table(("Tokens", "Loss, nats per token"), ((f"{d:,}", f"{loss:.3f}") for d, loss in v.curve.points))
+
+    yield "## Where the search time went"
+    yield escape(v.search_text)
+    yield from (_shares(title, shares) for title, shares in (("Stage", v.stages), ("Activity", v.activities)) if shares)
+
+    if v.runners_up:
+        yield "## Runners-up"
+        yield _table(
+            ("", "Speed-up to equal quality", "Differs from the baseline in", "Trials"),
+            ((escape(c.label), escape(c.speedup.text), code(c.changes), c.trials) for c in v.runners_up),
+        )
+
+    yield "## Trials by outcome"
+    yield escape(v.trials_text) + "."
+    for group in v.outcomes:
+        yield from _outcome(group)
+
+    yield "## Environment"
+    yield (
+        _table(("", ""), ((escape(k), escape(value)) for k, value in v.environment))
+        if v.environment
+        else ("Not recorded.")
+    )
+
+    yield "## How to read this"
+    yield "\n".join(f"- **{escape(term)}.** {escape(text)}" for term, text in v.reading)
+
+
+def _written(v: View) -> str:
+    return f"{v.created_at} by autotune {v.version}" if v.version else v.created_at
+
+
+def _figures(group: FigureGroup) -> str:
+    return _table(
+        (group.title, "", ""), ((escape(f.label), escape(f.shown.text), escape(f.note)) for f in group.figures)
+    )
+
+
+def _techniques(techniques: Sequence[TechniqueRow]) -> Iterator[str]:
+    if not techniques:
+        yield "None was judged by itself."
+        return
+    yield _table(
+        ("Technique", "Section", "Change", "Speed", "Quality", "Saving", "Verdict"),
+        (
+            (
+                escape(t.title),
+                escape(t.section),
+                code(t.change),
+                escape(t.speed.text if t.speed.is_known else t.speed.value),
+                escape(t.quality.text if t.quality.is_known else t.quality.value),
+                escape(t.saving.text if t.saving.is_known else t.saving.value),
+                f"**{escape(t.verdict)}**",
+            )
+            for t in techniques
+        ),
+    )
+    for t in techniques:
+        gaps = (("speed", t.speed), ("quality", t.quality), ("saving", t.saving))
+        unknown = "".join(f" {name.capitalize()} {shown.text}." for name, shown in gaps if not shown.is_known)
+        yield (
+            f"- **{escape(t.title)}** ({code(t.name)}; {escape(t.knob_class)}; {escape(t.complexity)}): "
+            f"{escape(t.reason)}. ROI {escape(t.roi.text)}; break-even {escape(t.break_even.text)}.{escape(unknown)}"
+        )
+
+
+def _shares(title: str, shares: Sequence[Share]) -> str:
+    return _table((title, "Time"), ((escape(s.label), escape(s.text)) for s in shares))
+
+
+def _outcome(group: OutcomeGroup) -> Iterator[str]:
+    yield f"### {escape(group.title.capitalize())} ({group.count}, {group.cost})"
+    with_reason = any(t.reason for t in group.trials)
+    yield _table(
+        ("Trial", "Stage", "Label", "Throughput", "Loss", "Cost", *(("Reason",) if with_reason else ())),
+        (
+            (
+                str(t.number),
+                escape(t.stage),
+                escape(t.label),
+                escape(t.throughput),
+                escape(t.loss),
+                t.cost,
+                *((escape(t.reason),) if with_reason else ()),
+            )
+            for t in group.trials
+        ),
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose columns line up in plain text."""
+    lines = [tuple(header), *map(tuple, rows)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
+
+    def joined(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+
+    return "\n".join([joined(lines[0]), joined(["-" * w for w in widths]), *map(joined, lines[1:])])

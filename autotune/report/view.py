@@ -1,0 +1,174 @@
+"""The view model of a report: strings and numbers ready to print, the same for HTML, Markdown and terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autotune.report.quantities import Shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFigure:
+    """One figure of the summary, with a few words of what it means."""
+
+    label: str
+    shown: Shown
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureGroup:
+    """Key figures that belong together."""
+
+    title: str
+    figures: tuple[KeyFigure, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A knob whose value differs from the baseline's, with the expert default's value beside it."""
+
+    knob: str
+    title: str
+    baseline: str
+    value: str
+    expert: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow:
+    """The candidate against another configuration."""
+
+    label: str
+    speedup: Shown
+    throughput: Shown
+    token_efficiency: Shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TechniqueRow:
+    """One searched knob, judged. `verdict_key` is the machine's word, `verdict` ours."""
+
+    name: str
+    title: str
+    section: str
+    knob_class: str
+    complexity: str
+    change: str
+    speed: Shown
+    quality: Shown
+    saving: Shown
+    roi: Shown
+    break_even: Shown
+    verdict_key: str
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hypothesis:
+    """A learning knob whose gain is not claimed, with the value worth trying."""
+
+    knob: str
+    title: str
+    baseline: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveView:
+    """The baseline's loss curve. `fit` is (irreducible, amplitude, exponent), empty where there is no curve."""
+
+    text: str
+    points: tuple[tuple[int, float], ...]
+    fit: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A part of the search's wall time."""
+
+    label: str
+    seconds: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerUp:
+    """A configuration that was measured and not chosen."""
+
+    label: str
+    changes: str
+    speedup: Shown
+    trials: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRow:
+    """One trial."""
+
+    number: int
+    stage: str
+    label: str
+    reason: str
+    throughput: str
+    loss: str
+    cost: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeGroup:
+    """All trials that ended alike. `key` is the outcome as recorded."""
+
+    key: str
+    title: str
+    count: str
+    cost: str
+    trials: tuple[TrialRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaveatView:
+    """A caveat in words."""
+
+    kind: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A whole report, worded. `subject` names the configuration that the figures are about."""
+
+    study: str
+    space: str
+    version: str
+    created_at: str
+    folder: str
+    verdict: str
+    verdict_word: str
+    headline: str
+    why: tuple[str, ...]
+    subject: str
+    level: str
+    plan: str
+    carried: tuple[KeyFigure, ...]
+    groups: tuple[FigureGroup, ...]
+    changes_title: str
+    changes: tuple[Change, ...]
+    toml: str
+    comparisons: tuple[ComparisonRow, ...]
+    noise_floor: Shown
+    techniques: tuple[TechniqueRow, ...]
+    hypotheses_text: str
+    hypotheses: tuple[Hypothesis, ...]
+    curve: CurveView
+    search_text: str
+    stages: tuple[Share, ...]
+    activities: tuple[Share, ...]
+    runners_up: tuple[RunnerUp, ...]
+    trials_text: str
+    outcomes: tuple[OutcomeGroup, ...]
+    environment: tuple[tuple[str, str], ...]
+    caveats: tuple[CaveatView, ...]
+    reading: tuple[tuple[str, str], ...]

@@ -1,0 +1,1 @@
+"""The stages of a search, one file each, in the order in which `autotune.search` calls them."""

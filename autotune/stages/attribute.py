@@ -1,0 +1,89 @@
+"""Attribute: leave one technique out at a time, then confirm what is left without the idle ones (METHOD 6.3)."""
+
+from __future__ import annotations
+
+from autotune.analysis.claims import Claim
+from autotune.analysis.conclude import forecast_for
+from autotune.analysis.evidence import BASELINE, CLAIM, REDUCED, Calibration
+from autotune.analysis.techniques import is_droppable, technique_effects, without
+from autotune.measure import Lab
+from autotune.recommendation import Unknown
+from autotune.stages.common import (
+    ATTRIBUTE_SEED,
+    LARGEST_BLOCK,
+    REDUCED_SEED,
+    Member,
+    StageEnd,
+    begin,
+    block_seconds,
+    end,
+    order_block,
+)
+from autotune.trial.types import Stage
+
+_REPLICATES = 3
+_REDUCED_BLOCK = 100  # blocks of the reduced configuration are numbered from here
+
+
+def attribute(lab: Lab, calibration: Calibration, claim: Claim | Unknown) -> None:
+    """Measure the claimed configuration beside itself without each technique, then the reduced one if there is one."""
+    stage = Stage.ATTRIBUTE
+    if not begin(lab, stage):
+        return
+    forecast = forecast_for(lab.space, lab.study.records, calibration, claim, lab.budget.elapsed_seconds)
+    if isinstance(claim, Unknown) or isinstance(forecast, Unknown) or forecast.net.low <= 0:
+        end(lab, stage, StageEnd.NOTHING_TO_DO)
+        return
+    reason = _leave_one_out(lab, claim)
+    if reason is StageEnd.DONE:
+        reason = _confirm_reduced(lab, calibration, claim)
+    end(lab, stage, reason)
+
+
+def _leave_one_out(lab: Lab, claim: Claim) -> StageEnd:
+    variants: list[Member] = [(f"without {n}", c) for n, c in without(claim.config, lab.space.baseline).items()]
+    if len(variants) < 2:
+        return StageEnd.DONE  # the one technique's effect is the whole, and confirmed already
+    size = LARGEST_BLOCK - 1
+    groups = [variants[i : i + size] for i in range(0, len(variants), size)]
+    for replicate in range(_REPLICATES):
+        for number, group in enumerate(groups):
+            if block_seconds(lab, len(group) + 1) > lab.budget.remaining_seconds:
+                return StageEnd.BUDGET
+            specs = order_block(
+                lab,
+                Stage.ATTRIBUTE,
+                replicate * len(groups) + number,
+                [(CLAIM, claim.config), *group],
+                seed=ATTRIBUTE_SEED + replicate,
+            )
+            lab.block(specs, complete=True)
+    return StageEnd.DONE
+
+
+def _confirm_reduced(lab: Lab, calibration: Calibration, claim: Claim) -> StageEnd:
+    techniques = technique_effects(
+        lab.space,
+        lab.study.records,
+        calibration,
+        claim,
+        adopted=claim.config,
+        search_seconds=lab.budget.elapsed_seconds,
+    )
+    baseline = lab.space.baseline
+    idle = {t.name: getattr(baseline, t.name) for t in techniques if is_droppable(t)}
+    reduced = claim.config.with_knobs(idle)
+    if not idle or reduced == baseline:
+        return StageEnd.DONE
+    for number in range(_REPLICATES):
+        if block_seconds(lab, 2) > lab.budget.remaining_seconds:
+            return StageEnd.BUDGET
+        specs = order_block(
+            lab,
+            Stage.ATTRIBUTE,
+            _REDUCED_BLOCK + number,
+            [(BASELINE, baseline), (REDUCED, reduced)],
+            seed=REDUCED_SEED + number,
+        )
+        lab.block(specs, complete=True)
+    return StageEnd.DONE

@@ -1,0 +1,52 @@
+"""Calibrate: the noise floor of this machine today, the baseline's loss over horizons, the expert default."""
+
+from __future__ import annotations
+
+from autotune.analysis.evidence import BASELINE, EXPERT, Calibration, calibration_of
+from autotune.errors import NothingFeasible
+from autotune.measure import Lab, reason_of
+from autotune.recommendation import Unknown
+from autotune.stages.common import ROUNDS, StageEnd, begin, complete_seconds, end, expert_of, order_block
+from autotune.trial.types import Stage
+from model.config import TrainingConfig
+
+_SMALLEST_CURVE = 2  # horizons beside D without which there is no curve at all
+
+
+def calibrate(lab: Lab) -> Calibration:
+    """Measure copies of the baseline at several horizons against the warm reference (METHOD 3.6, 4.2).
+
+    One series of runs serves twice: a baseline of another horizon or seed is one more copy of the
+    same process, so its slices against the reference are the A/A measurement.
+
+    Raises:
+        NothingFeasible: the baseline cannot be trained here.
+    """
+    stage, baseline, horizon = Stage.CALIBRATE, lab.space.baseline, lab.space.workload.horizon_tokens
+    if begin(lab, stage):
+        _run(lab, BASELINE, baseline, seed=0, horizon_tokens=horizon)
+        expert = expert_of(lab)
+        if expert != baseline:
+            _run(lab, EXPERT, expert, seed=0, horizon_tokens=horizon)
+        reason = StageEnd.DONE
+        series = ((horizon // 4, 0), (horizon // 2, 0), (horizon * 2, 0), (horizon, 1), (horizon // 2, 1))
+        for done, (tokens, seed) in enumerate(series):
+            seconds = complete_seconds(lab, tokens)
+            left = lab.budget.left_seconds(stage) if done >= _SMALLEST_CURVE else lab.budget.remaining_seconds
+            if seconds > left:
+                reason = StageEnd.BUDGET
+                break
+            if tokens >= baseline.global_batch * lab.space.workload.gpt.sequence_length:
+                _run(lab, BASELINE, baseline, seed=seed, horizon_tokens=tokens)
+        end(lab, stage, reason)
+    records = lab.study.of_stage(stage)
+    calibration = calibration_of(records)
+    if isinstance(calibration, Unknown):
+        why = "; ".join(dict.fromkeys(reason_of(r.outcome) for r in records)) or calibration.reason
+        raise NothingFeasible(f"the baseline must be trainable here; got {why}: change [baseline] or the budget")
+    return calibration
+
+
+def _run(lab: Lab, label: str, config: TrainingConfig, *, seed: int, horizon_tokens: int) -> None:
+    (spec,) = order_block(lab, Stage.CALIBRATE, seed, [(label, config)], seed=seed, horizon_tokens=horizon_tokens)
+    lab.trial(spec, rounds=ROUNDS, complete=True)

@@ -1,0 +1,114 @@
+"""What the stages share: beginning and ending one, ordering its trials, foreseeing what they cost."""
+
+from __future__ import annotations
+
+import enum
+import statistics
+from collections.abc import Sequence
+
+from autotune.analysis.evidence import BASELINE, Calibration
+from autotune.measure import Lab
+from autotune.progress import EventKind
+from autotune.propose import expert_default, mirror
+from autotune.recommendation import Unknown
+from autotune.trial.types import Stage, TrialSpec
+from model.config import TrainingConfig
+
+ROUNDS = 12  # pairs of slices of a trial judged on speed: METHOD 3.4 measured a spread of 4 % at 10
+DELTA = 0.02  # the lead worth telling apart, in log units, where the noise floor allows
+LARGEST_BLOCK = 5  # sessions side by side: more pair worse (METHOD 3.4)
+RACE_SEED, CONFIRM_SEED, ATTRIBUTE_SEED, REDUCED_SEED = 100, 200, 300, 400
+
+_RENEWAL_SECONDS = 4.0  # a fresh process image imports torch anew
+_OPEN_SECONDS = 1.0  # until one was seen
+_BF16_GAINS = 1.1  # times faster in a matrix product than fp32
+
+Member = tuple[str, TrainingConfig]
+"""A label and its configuration: what stands beside what in a block."""
+
+
+class StageEnd(enum.StrEnum):
+    """Why a stage ended; kept with the study and told in the report."""
+
+    DONE = "done"
+    BUDGET = "its share of the budget is spent"
+    EXHAUSTED = "nothing new is left to try"
+    NOT_WORTH_IT = "another trial would cost more than it is expected to save"
+    NOTHING_TO_DO = "nothing to do"
+
+
+def begin(lab: Lab, stage: Stage) -> bool:
+    """Enter `stage`; False where it was finished before."""
+    if lab.budget.is_finished(stage):
+        return False
+    mark = lab.budget.begin(stage)
+    lab.tell(
+        EventKind.STAGE_STARTED, stage, allotted_seconds=round(mark.deadline_seconds - lab.budget.elapsed_seconds, 1)
+    )
+    return True
+
+
+def end(lab: Lab, stage: Stage, reason: StageEnd) -> None:
+    """Leave `stage` for good, its trials in the database."""
+    if stage not in (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING):  # their proposals are there already
+        mirror(lab.study.database, lab.study.of_stage(stage))
+    lab.budget.finish(stage, reason.value)
+    mark = lab.budget.begin(stage)
+    spent = lab.budget.elapsed_seconds - mark.started_seconds
+    lab.tell(EventKind.STAGE_FINISHED, stage, spent_seconds=round(spent, 1), reason=reason.value)
+
+
+def expert_of(lab: Lab) -> TrainingConfig:
+    """The expert default on this machine; bf16 is part of it where its matrix products are faster."""
+    peak = lab.machine.peak_flops
+    gains = peak.get("bf16", 0.0) > _BF16_GAINS * peak.get("fp32", float("inf"))
+    return expert_default(lab.space, bf16_gains=gains)
+
+
+def order_block(
+    lab: Lab, stage: Stage, block: int, members: Sequence[Member], *, seed: int, horizon_tokens: int = 0
+) -> tuple[TrialSpec, ...]:
+    """Order a group of sessions with a common seed; the first is what the others are paired with."""
+    horizon = horizon_tokens or lab.space.workload.horizon_tokens
+    return tuple(
+        lab.study.order(stage=stage, label=label, config=config, seed=seed, horizon_tokens=horizon, block=block)
+        for label, config in members
+    )
+
+
+def ordered_blocks(lab: Lab, stage: Stage) -> list[tuple[TrialSpec, ...]]:
+    """The groups ordered so far in `stage`, by block."""
+    specs = lab.study.ordered(stage)
+    return [tuple(s for s in specs if s.block == block) for block in sorted({s.block for s in specs})]
+
+
+def complete_seconds(lab: Lab, horizon_tokens: int) -> float:
+    """About how long one session takes to open, train to that horizon and be evaluated, seen from the baseline's."""
+    seen = [r for r in lab.study.records if r.spec.label == BASELINE and r.is_complete and r.evaluations]
+    if not seen:
+        return 0.0
+    opening = statistics.median(r.costs.open_seconds for r in lab.study.records if r.ready)
+    last = seen[-1]
+    tokens = sum(s.tokens for s in last.slices)
+    return opening + last.costs.evaluate_seconds + last.costs.step_seconds * horizon_tokens / tokens
+
+
+def block_seconds(lab: Lab, sessions: int, *, complete: bool = True, horizon_tokens: int = 0) -> float:
+    """About how long a block of that many sessions takes in fresh processes."""
+    compiling = max((r.costs.compile_seconds for r in lab.study.records), default=0.0)
+    if complete:
+        each = complete_seconds(lab, horizon_tokens or lab.space.workload.horizon_tokens)
+    else:
+        each = _OPEN_SECONDS + ROUNDS * 0.2
+    return _RENEWAL_SECONDS + sessions * each + compiling
+
+
+def floor_of(calibration: Calibration, *, restarts: int) -> float:
+    """The noise floor in log units; `DELTA` where too few copies were measured to tell."""
+    floor = calibration.floor(restarts)
+    return DELTA if isinstance(floor, Unknown) else floor
+
+
+def warm_start(lab: Lab, base: TrainingConfig, names: Sequence[str]) -> list[TrainingConfig]:
+    """The configurations of the study this one was forked from, reduced to `names` and put on `base`."""
+    return [base.with_knobs({name: getattr(config, name) for name in names}) for config in lab.study.info.warm_start]

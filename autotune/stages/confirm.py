@@ -1,0 +1,72 @@
+"""Confirm: the winner against the baseline on fresh seeds, the number fixed in advance (METHOD 6.2)."""
+
+from __future__ import annotations
+
+from autotune.analysis.claims import Claim, choose
+from autotune.analysis.conclude import confirmed_claims
+from autotune.analysis.evidence import BASELINE, EXPERT, SYSTEM_PART, WINNER, Calibration, changed, system_part
+from autotune.measure import Lab
+from autotune.recommendation import Unknown
+from autotune.stages.common import (
+    CONFIRM_SEED,
+    Member,
+    StageEnd,
+    begin,
+    block_seconds,
+    end,
+    expert_of,
+    order_block,
+    ordered_blocks,
+)
+from autotune.trial.types import Stage
+from model.config import TrainingConfig
+from model.knobs import KnobClass
+
+_FEWEST, _MOST = 3, 6  # restarts; METHOD 3.5 asks for three
+_AT_HALF_HORIZON = 2  # restarts that show which way a learning gain goes with the horizon
+
+
+def confirm(lab: Lab, calibration: Calibration, winner: TrainingConfig) -> Claim | Unknown:
+    """Run the winner, its system part and the expert default beside the baseline; what may be claimed.
+
+    The system part is what remains where a learning gain does not carry to the plan; the expert
+    default is what beating a naive baseline is worth.
+    """
+    stage = Stage.CONFIRM
+    if begin(lab, stage):
+        if winner == lab.space.baseline:
+            end(lab, stage, StageEnd.NOTHING_TO_DO)
+        else:
+            if not ordered_blocks(lab, stage):
+                _order(lab, winner)
+            end(lab, stage, _run(lab))
+    return choose(confirmed_claims(lab.space, lab.study.records, calibration))
+
+
+def _order(lab: Lab, winner: TrainingConfig) -> None:
+    """Fix the number of blocks: what the stage can pay for, within bounds; the orders on disk bind a resumed search."""
+    space = lab.space
+    system, expert = system_part(winner, space.baseline), expert_of(lab)
+    members: list[Member] = [(BASELINE, space.baseline), (WINNER, winner)]
+    if system not in (winner, space.baseline):
+        members.append((SYSTEM_PART, system))
+    if expert not in (c for _, c in members):
+        members.append((EXPERT, expert))
+    seconds = block_seconds(lab, len(members))
+    blocks = max(_FEWEST, min(_MOST, int(lab.budget.left_seconds(Stage.CONFIRM) / seconds)))
+    for block in range(blocks):
+        order_block(lab, Stage.CONFIRM, block, members, seed=CONFIRM_SEED + block)
+    if changed(winner, space.baseline, KnobClass.LEARNING):
+        half = space.workload.horizon_tokens // 2
+        for block in range(blocks, blocks + _AT_HALF_HORIZON):
+            order_block(lab, Stage.CONFIRM, block, members[:2], seed=CONFIRM_SEED + block, horizon_tokens=half)
+
+
+def _run(lab: Lab) -> StageEnd:
+    for specs in ordered_blocks(lab, Stage.CONFIRM):
+        missing = [s for s in specs if lab.study.result_of(s) is None]
+        seconds = block_seconds(lab, len(missing), horizon_tokens=specs[0].horizon_tokens)
+        if missing and seconds > lab.budget.remaining_seconds:
+            return StageEnd.BUDGET
+        lab.block(specs, complete=True)
+    return StageEnd.DONE

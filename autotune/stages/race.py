@@ -1,0 +1,111 @@
+"""Race: Kim-Nelson selection among the finalists, every block in fresh processes on a fresh seed (METHOD 6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autotune.analysis.evidence import BASELINE, Calibration, changed, complexity, effects_of
+from autotune.analysis.race import survivors
+from autotune.analysis.rates import FloatArray
+from autotune.measure import Lab
+from autotune.progress import EventKind
+from autotune.stages.common import (
+    DELTA,
+    RACE_SEED,
+    ROUNDS,
+    StageEnd,
+    begin,
+    block_seconds,
+    end,
+    floor_of,
+    order_block,
+    ordered_blocks,
+)
+from autotune.stages.explore import Explored
+from autotune.trial.types import Stage
+from model.config import TrainingConfig
+from model.knobs import KnobClass
+
+_ALPHA = 0.05
+_FIRST_STAGE = 5
+_FINALISTS = 4
+_HOPELESS = 3.0  # deltas behind the leader: exploration alone has decided
+
+
+def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> TrainingConfig:
+    """The winner among `finalists` (best first by exploration); the simplest of those not told apart."""
+    stage = Stage.RACE
+    delta = max(DELTA, floor_of(calibration, restarts=1))
+    running = begin(lab, stage)
+    contested = _contested(lab, finalists, delta)
+    if len(contested) < 2:
+        if running:
+            close = len(finalists) > 1 and finalists[1].score > finalists[0].score - _HOPELESS * delta
+            end(lab, stage, StageEnd.BUDGET if close else StageEnd.NOTHING_TO_DO)
+        return finalists[0].config
+    if running:
+        end(lab, stage, _run(lab, calibration, contested, delta))
+    scores = _scores(lab, calibration, len(contested))
+    alive = survivors(scores, delta=delta, alpha=_ALPHA, first_stage=_FIRST_STAGE)
+    means = {i: float(np.nanmean(scores[:, i])) for i in alive if not np.isnan(scores[:, i]).all()}
+    if not means:
+        return finalists[0].config
+    near = [i for i, mean in means.items() if mean >= max(means.values()) - delta]
+    best = min(near, key=lambda i: (complexity(contested[i], lab.space.baseline), -means[i]))
+    lab.tell(
+        EventKind.DECISION, stage, what=f"{_label(best)} wins", why="simplest of those not told apart from the best"
+    )
+    return contested[best]
+
+
+def _contested(lab: Lab, finalists: Sequence[Explored], delta: float) -> list[TrainingConfig]:
+    """Who races: those of the first block ordered, or as many of the leaders as the stage can pay for."""
+    if blocks := ordered_blocks(lab, Stage.RACE):
+        return [spec.config for spec in blocks[0] if spec.label != BASELINE]
+    leader = finalists[0].score
+    near = [f.config for f in finalists[:_FINALISTS] if f.score > leader - _HOPELESS * delta]
+    affordable = lab.budget.left_seconds(Stage.RACE)
+    while len(near) > 1 and _FIRST_STAGE * block_seconds(lab, len(near) + 1, complete=_learns(lab, near)) > affordable:
+        near.pop()
+    return near
+
+
+def _run(lab: Lab, calibration: Calibration, contested: Sequence[TrainingConfig], delta: float) -> StageEnd:
+    learns = _learns(lab, contested)
+    alive: Sequence[int] = range(len(contested))
+    block = 0
+    while len(alive) > 1:
+        enough = block >= _FIRST_STAGE
+        if enough and block_seconds(lab, len(alive) + 1, complete=learns) > lab.budget.left_seconds(Stage.RACE):
+            return StageEnd.BUDGET
+        if lab.budget.remaining_seconds <= 0:
+            return StageEnd.BUDGET
+        members = [(BASELINE, lab.space.baseline), *((_label(i), contested[i]) for i in alive)]
+        specs = order_block(lab, Stage.RACE, block, members, seed=RACE_SEED + block)
+        lab.block(specs, complete=learns, rounds=10**6 if learns else ROUNDS)
+        block += 1
+        scores = _scores(lab, calibration, len(contested))
+        alive = survivors(scores, delta=delta, alpha=_ALPHA, first_stage=_FIRST_STAGE)
+    return StageEnd.DONE
+
+
+def _scores(lab: Lab, calibration: Calibration, finalists: int) -> FloatArray:
+    """ln S over the baseline as (blocks, finalists); NaN where a finalist was not in a block or broke."""
+    records = lab.study.of_stage(Stage.RACE)
+    blocks = sorted({r.spec.block for r in records})
+    scores = np.full((len(blocks), finalists), np.nan)
+    for index in range(finalists):
+        for effect in effects_of(records, _label(index), against=BASELINE, curve=calibration.curve):
+            scores[blocks.index(effect.block), index] = effect.total
+    return scores
+
+
+def _learns(lab: Lab, configs: Sequence[TrainingConfig]) -> bool:
+    """Whether the configurations differ in what they learn, so that only complete schedules tell them apart."""
+    return len({tuple(changed(c, lab.space.baseline, KnobClass.LEARNING).items()) for c in configs}) > 1
+
+
+def _label(index: int) -> str:
+    return f"finalist {index + 1}"

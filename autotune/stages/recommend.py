@@ -1,0 +1,27 @@
+"""Recommend: conclude from the records."""
+
+from __future__ import annotations
+
+from autotune.analysis.conclude import Circumstances, conclude
+from autotune.analysis.evidence import Calibration
+from autotune.measure import Lab
+from autotune.progress import EventKind
+from autotune.recommendation import Recommendation
+from autotune.stages.common import expert_of
+from autotune.trial.types import Stage
+
+
+def recommend(lab: Lab, calibration: Calibration) -> Recommendation:
+    """The recommendation that the study's records support."""
+    lab.budget.note()
+    facts = Circumstances(
+        expert=expert_of(lab),
+        search_seconds=lab.study.elapsed_seconds,
+        seconds_by_stage=lab.study.seconds_by_stage,
+        stage_ends={stage: mark.reason for stage in Stage if (mark := lab.study.stage(stage))},
+        train_tokens=lab.machine.corpus.train_tokens,
+        environment=lab.machine.environment,
+    )
+    recommendation = conclude(lab.space, lab.study.records, calibration, facts)
+    lab.tell(EventKind.SITTING_FINISHED, verdict=recommendation.verdict.value)
+    return recommendation

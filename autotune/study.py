@@ -1,0 +1,326 @@
+"""A study on disk: one folder that survives anything and can be taken up again.
+
+reports/<study>/
+    study.json   what the study is: format, corpus, budget, fingerprint
+    space.toml   the exact copy of the space that was asked
+    trials/NNNN/ spec.json (ordered), result.json (acknowledged), log.txt (the worker's own output)
+    stages.json  deadlines of the stages and which are finished
+    study.db     the same trials for Optuna and its dashboard
+    events.jsonl the decision log
+    report.*     the recommendation
+
+A trial counts from the moment its `result.json` is in place, and only then. One driver owns a study.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+from autotune.errors import BadInput, StoreDamaged, StudyBusy
+from autotune.files import write_atomically
+from autotune.load import parse_space
+from autotune.progress import Event
+from autotune.space import SearchSpace
+from autotune.trial.types import Stage, TrialRecord, TrialSpec
+from autotune.trial.wire import from_json, to_json
+from model.config import TrainingConfig
+
+T = TypeVar("T")
+
+FORMAT = 1
+_NAME_RULE = "a study's name is letters, digits, '.', '_' and '-', and starts with none of '.-'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What a study's measurements depend on; a study goes on only where all of it is as it was."""
+
+    space: str
+    data: str
+    code: str
+    hardware: str
+
+    def differences(self, now: Fingerprint) -> tuple[str, ...]:
+        """One line for every part in which `now` differs."""
+        return tuple(
+            f"{f.name} was {getattr(self, f.name)[:80]}, is {getattr(now, f.name)[:80]}"
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != getattr(now, f.name)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyInfo:
+    """What a study is. `warm_start` are configurations of the study it was forked from, best first."""
+
+    format: int
+    name: str
+    created_at: str
+    space_name: str
+    corpus: str
+    budget_seconds: float
+    fingerprint: Fingerprint
+    forked_from: str = ""
+    warm_start: tuple[TrainingConfig, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageMark:
+    """Where a stage stands, on the study's own clock (seconds of search over all sittings)."""
+
+    started_seconds: float
+    deadline_seconds: float
+    finished: bool = False
+    finished_seconds: float = 0.0
+    reason: str = ""
+
+
+def check_name(name: str) -> str:
+    """`name` itself where it can name a study.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    if not name or name[0] in ".-" or not all(c.isalnum() or c in "._-" for c in name):
+        raise BadInput(f"{_NAME_RULE}; got {name!r}: try 'my-study'")
+    return name
+
+
+class Study:
+    """An open study, locked for this process. A context manager: leaving it gives the lock back."""
+
+    def __init__(self, folder: Path, lock: IO[str]) -> None:
+        """Read the study in `folder`; use `Study.open` or `Study.create`."""
+        self.folder = folder
+        self._lock = lock
+        self.info: StudyInfo = _read(StudyInfo, folder / "study.json")
+        if self.info.format != FORMAT:
+            raise StoreDamaged(
+                f"this version reads studies of format {FORMAT}; got {self.info.format} in {folder}: "
+                "use the version that made it"
+            )
+        self.space = _read_space(folder, self.info)
+        self._records = {r.spec.number: r for r in _read_all(TrialRecord, folder, "result.json")}
+        self._specs = {s.number: s for s in _read_all(TrialSpec, folder, "spec.json")}
+        self._stages: dict[str, StageMark] = {
+            name: _decode(StageMark, mark, folder / "stages.json")
+            for name, mark in _read_plain(folder / "stages.json", {}).items()
+        }
+        self._log = _open_log(folder / "events.jsonl")
+        self.elapsed_seconds = float(_read_plain(folder / "elapsed.json", 0.0))
+
+    @classmethod
+    def create(cls, folder: Path, info: StudyInfo, space_text: str) -> Self:
+        """Make a new study; nothing is left behind where that fails.
+
+        Raises:
+            BadInput: there is a study of this name already.
+            StudyBusy: another driver is just making it.
+        """
+        check_name(info.name)
+        if (folder / "study.json").exists():
+            raise BadInput(f"a new study needs a new name; got {info.name!r}, which exists: choose another --study")
+        (folder / "trials").mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+        write_atomically(folder / "space.toml", space_text)
+        write_atomically(folder / "study.json", json.dumps(to_json(info), indent=1) + "\n")
+        return cls(folder, lock)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a study that exists.
+
+        Raises:
+            BadInput: there is none.
+            StudyBusy: another driver owns it.
+            StoreDamaged: a file of it cannot be read back.
+        """
+        if not (folder / "study.json").exists():
+            raise BadInput(f"a study is a folder with study.json; got {str(folder)!r}: see `autotune studies`")
+        return cls(folder, _lock(folder))
+
+    def close(self) -> None:
+        """Give the study back. Safe to call twice."""
+        self._log.close()
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # -- trials ----------------------------------------------------------------------------------
+
+    @property
+    def records(self) -> tuple[TrialRecord, ...]:
+        """All acknowledged trials, by number."""
+        return tuple(self._records[n] for n in sorted(self._records))
+
+    def of_stage(self, stage: Stage) -> tuple[TrialRecord, ...]:
+        """The acknowledged trials of one stage, by number."""
+        return tuple(r for r in self.records if r.spec.stage is stage)
+
+    def order(
+        self, *, stage: Stage, label: str, config: TrainingConfig, seed: int, horizon_tokens: int, block: int
+    ) -> TrialSpec:
+        """The spec of this trial: the one ordered before a crash if there was one, else a new one, kept on disk."""
+        wanted = TrialSpec(
+            number=max(self._specs, default=-1) + 1,
+            stage=stage,
+            label=label,
+            config=config,
+            seed=seed,
+            horizon_tokens=horizon_tokens,
+            block=block,
+        )
+        for spec in self._specs.values():
+            if replace(spec, number=wanted.number) == wanted:
+                return spec
+        folder = self.trial_folder(wanted.number)
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / "spec.json", json.dumps(to_json(wanted), indent=1) + "\n")
+        self._specs[wanted.number] = wanted
+        return wanted
+
+    def ordered(self, stage: Stage) -> tuple[TrialSpec, ...]:
+        """All trials ordered so far in one stage, acknowledged or not, by number."""
+        return tuple(self._specs[n] for n in sorted(self._specs) if self._specs[n].stage is stage)
+
+    def result_of(self, spec: TrialSpec) -> TrialRecord | None:
+        """The acknowledged record of `spec`, if there is one."""
+        return self._records.get(spec.number)
+
+    def acknowledge(self, record: TrialRecord) -> None:
+        """Keep a finished trial: from here on it counts, whatever happens."""
+        path = self.trial_folder(record.spec.number) / "result.json"
+        write_atomically(path, json.dumps(to_json(record)) + "\n")
+        self._records[record.spec.number] = record
+
+    def trial_folder(self, number: int) -> Path:
+        """Where trial `number` keeps its files."""
+        return self.folder / "trials" / f"{number:04d}"
+
+    @property
+    def database(self) -> Path:
+        """The Optuna database of this study."""
+        return self.folder / "study.db"
+
+    # -- stages, clock and log -------------------------------------------------------------------
+
+    def stage(self, stage: Stage) -> StageMark | None:
+        """Where `stage` stands, or None before it starts."""
+        return self._stages.get(stage.value)
+
+    @property
+    def seconds_by_stage(self) -> dict[str, float]:
+        """How long each finished stage took, on the study's clock."""
+        return {name: m.finished_seconds - m.started_seconds for name, m in self._stages.items() if m.finished}
+
+    def mark(self, stage: Stage, mark: StageMark) -> None:
+        """Keep where `stage` stands."""
+        self._stages[stage.value] = mark
+        plain = {name: to_json(m) for name, m in self._stages.items()}
+        write_atomically(self.folder / "stages.json", json.dumps(plain, indent=1) + "\n")
+
+    def note_elapsed(self, seconds: float) -> None:
+        """Keep how long the study has been searched, all sittings together."""
+        self.elapsed_seconds = seconds
+        write_atomically(self.folder / "elapsed.json", f"{seconds:.3f}\n")
+
+    def log(self, event: Event) -> None:
+        """Append to the decision log."""
+        self._log.write(json.dumps(to_json(event), allow_nan=False) + "\n")
+        self._log.flush()
+
+
+def studies(root: Path) -> Iterator[tuple[StudyInfo, Path]]:
+    """Every readable study under `root`, by name; none is locked or changed."""
+    for path in sorted(root.glob("*/study.json")):
+        yield _read(StudyInfo, path), path.parent
+
+
+def read_records(folder: Path) -> tuple[TrialRecord, ...]:
+    """The acknowledged trials of the study in `folder`, by number; the study is not locked."""
+    return tuple(sorted(_read_all(TrialRecord, folder, "result.json"), key=lambda r: r.spec.number))
+
+
+def _lock(folder: Path) -> IO[str]:
+    file = (folder / "lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise StudyBusy(
+            f"one driver owns a study; {folder.name!r} is owned by process {owner}: wait for it or stop it"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _read_space(folder: Path, info: StudyInfo) -> SearchSpace:
+    path = folder / "space.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreDamaged(f"a study keeps its space; {path} cannot be read ({error}): restore it") from None
+    space = parse_space(text, name=info.space_name, source=str(path), folder=folder)
+    data = replace(space.workload.data, corpus=info.corpus)
+    return replace(space, workload=replace(space.workload, data=data), budget_seconds=info.budget_seconds)
+
+
+def _open_log(path: Path) -> IO[str]:
+    """The decision log, ready to append; a line torn by a crash is cut off first."""
+    if path.exists():
+        whole = path.read_bytes()
+        end = whole.rfind(b"\n") + 1
+        if end != len(whole):
+            with path.open("r+b") as file:
+                file.truncate(end)
+    return path.open("a", encoding="utf-8")
+
+
+def _read_all(kind: type[T], folder: Path, name: str) -> list[T]:
+    return [_read(kind, path) for path in sorted((folder / "trials").glob(f"*/{name}"))]
+
+
+def _read_plain(path: Path, default: Any) -> Any:
+    if not path.exists():
+        return default
+    return _json(path)
+
+
+def _read(kind: type[T], path: Path) -> T:
+    return _decode(kind, _json(path), path)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreDamaged(f"a study's files are JSON; {path} is not ({error}): {_remedy(path)}") from None
+
+
+def _decode(kind: type[T], plain: Any, path: Path) -> T:
+    try:
+        return from_json(kind, plain)
+    except ValueError as error:
+        raise StoreDamaged(f"a study's files keep their form; {path} does not ({error}): {_remedy(path)}") from None
+
+
+def _remedy(path: Path) -> str:
+    if path.name in ("result.json", "spec.json"):
+        return f"delete {path.parent} and resume, that trial is run again"
+    return "restore it from a copy, or start a new study"

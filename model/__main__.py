@@ -1,0 +1,122 @@
+"""`python -P -m model`: the processes that autotune starts. Torch is imported only once the command is known.
+
+-P keeps the current folder off the import path, where a `model.py` of the user's would shadow this package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from model.config import DataConfig
+from model.failures import failure_report
+from model.protocol import send
+
+
+def main() -> int:
+    started = time.perf_counter()
+    intruder = _package_from_elsewhere()
+    if intruder:
+        print(
+            f"model and autotune must be installed together; got model in {Path(__file__).parent} but autotune in "
+            f"{intruder}: remove or rename the latter",
+            file=sys.stderr,
+        )
+        return 2
+    arguments = _parser().parse_args()
+    match arguments.command:
+        case "worker":
+            _worker(arguments.session, arguments.commands, arguments.events, started)
+        case "launcher":
+            _launcher(arguments.control)
+        case "prepare":
+            return _prepare(arguments.data, arguments.device)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -P -m model", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    worker = commands.add_parser("worker", help="run one training session")
+    worker.add_argument("--session", type=Path, required=True, help="SessionConfig as JSON")
+    worker.add_argument("--commands", type=int, required=True, help="descriptor that commands are read from")
+    worker.add_argument("--events", type=int, required=True, help="descriptor that events are written to")
+    launcher = commands.add_parser("launcher", help="fork workers on request")
+    launcher.add_argument("--control", type=int, required=True, help="descriptor of a Unix stream socket")
+    prepare = commands.add_parser("prepare", help="encode a corpus and measure the machine; prints one JSON line")
+    prepare.add_argument("--data", type=Path, required=True, help="DataConfig as JSON")
+    prepare.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    return parser
+
+
+def _package_from_elsewhere() -> Path | None:
+    """The folder of an `autotune` that was not installed beside this `model`, found without importing it."""
+    spec = importlib.util.find_spec("autotune")
+    folders = spec.submodule_search_locations or [] if spec else []
+    expected = Path(__file__).resolve().parent.parent / "autotune"
+    return next((Path(folder) for folder in folders if Path(folder).resolve() != expected), None)
+
+
+def _own_process_group() -> None:
+    """Become the leader of a process group, unless the driver already saw to that."""
+    if os.getpgrp() != os.getpid():
+        os.setsid()
+
+
+def _worker(session_path: Path, commands_fd: int, events_fd: int, started: float) -> None:
+    _own_process_group()
+    events = os.fdopen(events_fd, "w", encoding="utf-8")
+    send(events, "phase", {"name": "started"})
+    from model import worker
+
+    worker.serve(session_path, commands_fd, events, started)
+
+
+def _launcher(control_fd: int) -> None:
+    _own_process_group()  # a Ctrl-C on the terminal is the driver's to act on
+    from model import launcher
+
+    with socket.socket(fileno=control_fd) as control:
+        launcher.serve(control)
+
+
+def _prepare(data_path: Path, device_name: str) -> int:
+    answer, status = {}, 0
+    with contextlib.redirect_stdout(sys.stderr):
+        from model import tokens
+
+        try:
+            config = DataConfig.from_mapping(json.loads(data_path.read_text()))
+            corpus = tokens.open_corpus(config)
+            from model import device, probe  # torch, which takes seconds, once the corpus is known to be sound
+
+            resolved = device.resolve_device(device_name)
+            answer = {
+                "corpus": {
+                    "train_tokens": len(corpus.train),
+                    "holdout_tokens": len(corpus.holdout),
+                    "documents": corpus.documents,
+                    "bytes_per_token": corpus.bytes_per_token,
+                    "vocab_size": corpus.vocab_size,
+                    "content_sha256": corpus.content_sha256,
+                },
+                "environment": probe.environment(resolved),
+                "peak_flops": probe.peak_flops(resolved),
+            }
+        except Exception as error:
+            traceback.print_exc()
+            answer, status = {"failure": failure_report(error)}, 2
+    print(json.dumps(answer))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

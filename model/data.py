@@ -1,0 +1,64 @@
+"""Batches: which sequences are trained on, in which order, and which are evaluated."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.config import InvalidConfiguration
+from model.tokens import Corpus, TokenArray
+
+
+class Batches:
+    """Training sequences in an order that is a function of seed and sequence number alone.
+
+    The tokens are cut into windows that do not overlap; each epoch goes through all of them in a new
+    random order. However sequences are grouped into micro-batches and steps, the stream is the same.
+    """
+
+    def __init__(self, corpus: Corpus, *, sequence_length: int, sequences_per_step: int, seed: int) -> None:
+        self._tokens = corpus.train
+        self._length = sequence_length
+        self._seed = seed
+        self._windows = (len(self._tokens) - 1) // sequence_length
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        if self._windows < sequences_per_step:
+            raise InvalidConfiguration(
+                f"the training text must hold one global batch of {sequences_per_step} sequences of {sequence_length} "
+                f"tokens; got {len(self._tokens)} tokens, {self._windows} sequences: use more text or a smaller batch"
+            )
+
+    def take(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Sequences `first` to `first + count` as tokens and targets, `(count, T)` each."""
+        return _rows(self._tokens, np.array([self._window(first + i) for i in range(count)]), self._length)
+
+    def _window(self, sequence: int) -> int:
+        epoch, position = divmod(sequence, self._windows)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self._seed, epoch]).permutation(self._windows)
+        return int(self._order[position])
+
+
+def holdout_windows(corpus: Corpus, *, sequence_length: int, evaluation_tokens: int) -> tuple[Tensor, Tensor]:
+    """The held-out windows that every evaluation uses, spread evenly: tokens and targets `(windows, T)`.
+
+    At least two windows, or there would be no standard error.
+    """
+    there = (len(corpus.holdout) - 1) // sequence_length
+    wanted = max(2, evaluation_tokens // sequence_length)
+    if there < wanted:
+        raise InvalidConfiguration(
+            f"the held-out text must hold {wanted} sequences of {sequence_length} tokens for an evaluation; "
+            f"got {len(corpus.holdout)} tokens, {max(0, there)} sequences: use more text or fewer evaluation_tokens"
+        )
+    return _rows(corpus.holdout, np.arange(wanted) * there // wanted, sequence_length)
+
+
+def _rows(stream: TokenArray, windows: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
+    """Tokens of the windows and, one further on, their targets: `(len(windows), length)` int64 each."""
+    positions = windows[:, None] * length + np.arange(length + 1)
+    rows = stream[positions].astype(np.int64)
+    return torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())

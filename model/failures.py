@@ -1,0 +1,30 @@
+"""From an exception to what the driver is told. No torch here: its exceptions are known by name and message."""
+
+from __future__ import annotations
+
+from model.config import InvalidConfiguration
+from model.protocol import FailureReport
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""What the allocators of the CPU (Linux, others), of CUDA and of MPS say; all are RuntimeErrors."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is no number, or worse than a uniform guess can explain."""
+
+
+def failure_report(error: Exception) -> FailureReport:
+    """The kind of a failure, and one line about it (torch's own messages go on for many; the log has them whole)."""
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, InvalidConfiguration):
+        return FailureReport(kind="invalid", message=first_line)
+    if isinstance(error, Diverged):
+        return FailureReport(kind="diverged", message=first_line)
+    kind = "crash"
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    ):
+        kind = "oom"
+    elif any(base.__name__ == "TorchDynamoException" for base in type(error).__mro__):
+        kind = "compile"
+    return FailureReport(kind=kind, message=f"{type(error).__name__}: {first_line}")

@@ -1,0 +1,97 @@
+"""The launcher (Linux): a process that has imported everything and forks workers on request.
+
+Importing torch takes seconds, a fork some milliseconds. It computes nothing with torch itself:
+neither libgomp's threads nor a CUDA context survive a fork.
+
+```
+driver -> launcher   {"fork": {"session": PATH}} with three descriptors: commands, events, log
+launcher -> driver   {"launcher": {"ready": {}}}   {"forked": {"pid": n}}   {"exited": {"pid": n, "status": n}}
+```
+The status is the one of wait(2): it tells a signal (9: the kernel ran out of memory) from an exit.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import selectors
+import socket
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import NoReturn
+
+from model import worker
+from model.protocol import message_line, parse_message, send
+
+_MESSAGE_BYTES = 65_536
+_DESCRIPTORS = 3  # commands, events, log
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a worker for each request, and report its end, until the driver closes its end of `control`."""
+    gc.collect()
+    gc.freeze()  # the collector of a child would otherwise touch, hence copy, every page of the imports
+    selector = selectors.DefaultSelector()
+    selector.register(control, selectors.EVENT_READ)
+    _tell(control, "launcher", {"ready": {}})
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is not control:
+                selector.unregister(key.fd)
+                _report_exit(control, pid_fd=key.fd, pid=key.data)
+                continue
+            message, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, _DESCRIPTORS)
+            if not message:
+                return
+            _, request = parse_message(message)
+            pid = _fork(Path(request["session"]), *descriptors)
+            selector.register(os.pidfd_open(pid), selectors.EVENT_READ, data=pid)
+            _tell(control, "forked", {"pid": pid})
+
+
+def _fork(session_path: Path, commands_fd: int, events_fd: int, log_fd: int) -> int:
+    """Start a worker that holds these descriptors and no others; returns its process id."""
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        # From Python 3.12 on; the other threads are OpenBLAS's, which sees to its own forks.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        _become_worker(session_path, commands_fd, events_fd, log_fd, started)
+    for descriptor in (commands_fd, events_fd, log_fd):
+        os.close(descriptor)
+    return pid
+
+
+def _become_worker(session_path: Path, commands_fd: int, events_fd: int, log_fd: int, started: float) -> NoReturn:
+    try:
+        os.setsid()
+        os.dup2(log_fd, 1)
+        os.dup2(log_fd, 2)
+        _close_all_but(0, 1, 2, commands_fd, events_fd)
+        events = os.fdopen(events_fd, "w", encoding="utf-8")
+        send(events, "phase", {"name": "started"})
+        worker.serve(session_path, commands_fd, events, started)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)  # never back into the launcher's loop
+
+
+def _close_all_but(*kept: int) -> None:
+    """Close every other descriptor: the launcher's, and those of workers forked before."""
+    for below, above in itertools.pairwise([*sorted(kept), os.sysconf("SC_OPEN_MAX")]):
+        os.closerange(below + 1, above)
+
+
+def _report_exit(control: socket.socket, pid_fd: int, pid: int) -> None:
+    os.close(pid_fd)
+    _, status = os.waitpid(pid, 0)
+    _tell(control, "exited", {"pid": pid, "status": status})
+
+
+def _tell(control: socket.socket, name: str, body: dict[str, object]) -> None:
+    control.sendall(message_line(name, body).encode())

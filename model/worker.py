@@ -1,0 +1,102 @@
+"""The worker: one training session in a process group of its own, told what to do over a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from model.config import SessionConfig
+from model.device import peak_memory_bytes, resolve_device
+from model.failures import failure_report
+from model.probe import environment
+from model.protocol import ReadyReport, parse_message, send
+from model.tokens import open_corpus
+from model.trainer import Trainer
+
+Commands = queue.SimpleQueue[tuple[str, dict[str, Any]]]
+
+
+def serve(session_path: Path, commands_fd: int, events: IO[str], started: float) -> NoReturn:
+    """Run the session that the file describes until it is closed or fails, then end the process group.
+
+    The process must be the leader of its own group. `started` is when it began, by `perf_counter`.
+    """
+    commands: Commands = queue.SimpleQueue()
+    threading.Thread(target=_read_commands, args=(commands_fd, commands), daemon=True).start()
+    try:
+        session = SessionConfig.from_mapping(json.loads(session_path.read_text()))
+        trainer = _open(session, events, started)
+        while True:
+            name, body = commands.get()
+            if name == "close":
+                break
+            _obey(trainer, name, body, events)
+    except Exception as error:
+        traceback.print_exc()
+        send(events, "failure", failure_report(error))
+        _leave(1)
+    _leave(0)
+
+
+def _open(session: SessionConfig, events: IO[str], started: float) -> Trainer:
+    """Build the session and rehearse one pass, reporting each stage."""
+    device = resolve_device(session.device)
+    trainer = Trainer(session, open_corpus(session.data), device)
+    setup_seconds = time.perf_counter() - started
+    send(events, "phase", {"name": "built"})
+    first_pass_seconds = trainer.first_pass()
+    compile_seconds = 0.0
+    if session.training.compile != "off":
+        compile_seconds = max(0.0, first_pass_seconds - trainer.first_pass())
+    ready = ReadyReport(
+        setup_seconds=setup_seconds,
+        compile_seconds=compile_seconds,
+        parameters=trainer.model.parameter_count,
+        flops_per_token=trainer.model.flops_per_token,
+        tokens_per_step=session.tokens_per_step,
+        horizon_steps=session.horizon_steps,
+        peak_memory_bytes=peak_memory_bytes(device),
+        environment=environment(device),
+    )
+    send(events, "ready", ready)
+    return trainer
+
+
+def _obey(trainer: Trainer, name: str, body: dict[str, Any], events: IO[str]) -> None:
+    match name:
+        case "advance":
+            slice_report = trainer.advance(body["steps"], body["round"])
+            if trainer.skipped_steps:
+                print(f"{trainer.skipped_steps} of {trainer.steps_done} updates skipped: overflow", file=sys.stderr)
+            send(events, "slice", slice_report)
+        case "evaluate":
+            send(events, "evaluation", trainer.evaluate())
+        case _:
+            raise ValueError(f"a command must be advance, evaluate or close; got {name!r}: mend the driver")
+
+
+def _read_commands(commands_fd: int, commands: Commands) -> None:
+    """Pass commands on; when the driver's end of the pipe closes, kill the process group, whatever it is doing."""
+    try:
+        with os.fdopen(commands_fd, encoding="utf-8") as lines:
+            for line in lines:
+                commands.put(parse_message(line))
+    finally:
+        os.killpg(0, signal.SIGKILL)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process and the compile helpers in its group, without the clean-up of a launcher it was forked from."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    os._exit(status)
