@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from autotune import api
-from autotune.errors import AutotuneError, BadInput, ExitCode
+from autotune.errors import AutotuneError, BadInput, ExitCode, StoreDamaged
 from autotune.load import load_space, parse_duration
 from autotune.preview import preview
 from autotune.study import check_name, studies
@@ -27,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)  # `kill` ends a search as Ctrl-C does: resumable
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # here, where a reader that has gone away can be told from a broken disk
+        return code
     except AutotuneError as error:
         print(f"autotune: {error}", file=sys.stderr)
         return int(error.exit_code)
@@ -35,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("autotune: interrupted", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
         return int(ExitCode.DONE)
+    except OSError as error:
+        print(f"autotune: files must be readable and writable; got {error}: see --root and free space", file=sys.stderr)
+        return int(ExitCode.ENVIRONMENT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,10 +118,19 @@ def _report(options: argparse.Namespace) -> ExitCode:
 def _studies(options: argparse.Namespace) -> ExitCode:
     for info, folder in studies(options.root):
         report = folder / "report.json"
-        state = json.loads(report.read_bytes())["verdict"] if report.exists() else "unfinished"
+        state = _verdict(report, info.name) if report.exists() else "unfinished"
         made = datetime.fromisoformat(info.created_at).strftime("%Y-%m-%d %H:%M")
         print(f"{info.name:24} {state:14} {made}  {info.space_name}")
     return ExitCode.DONE
+
+
+def _verdict(report: Path, study: str) -> str:
+    try:
+        return str(json.loads(report.read_bytes())["verdict"])
+    except (ValueError, KeyError, TypeError):
+        raise StoreDamaged(
+            f"report.json is JSON with a verdict; {report} is not: `autotune resume {study}` writes it anew"
+        ) from None
 
 
 def _knobs(_: argparse.Namespace) -> ExitCode:

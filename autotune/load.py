@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -31,7 +32,7 @@ def parse_duration(text: str) -> float:
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     seconds = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
-    if seconds <= 0 or "".join(number + unit for number, unit in parts) != text:
+    if not 0 < seconds < math.inf or "".join(number + unit for number, unit in parts) != text:
         raise BadInput(f"a duration is a number with s, m, h or d; got {text!r}: write 90s, 20m or 1h30m")
     return seconds
 
@@ -98,7 +99,12 @@ class _Reader:
         except InvalidConfiguration as error:
             raise self._error("workload", _first_key(str(error), table), str(error)) from None
         if data.corpus != "stdlib":
-            table["corpus"] = str(folder / Path(data.corpus).expanduser())
+            try:
+                table["corpus"] = str(folder / Path(data.corpus).expanduser())
+            except RuntimeError:
+                raise self._error(
+                    "workload", "corpus", f"~ must stand for a user's folder; got {data.corpus!r}: write the path out"
+                ) from None
             data = DataConfig.from_mapping({k: v for k, v in table.items() if k in _DATA_KEYS})
         if table["horizon_tokens"] < gpt.sequence_length:
             raise self._error(
@@ -251,16 +257,28 @@ class _Reader:
         return BadInput(f"{place}: [{section}] {problem}" if section else f"{place}: {problem}")
 
     def _line_of(self, section: str, key: str) -> int:
-        """The line of `key` in `section` (tomllib keeps none), else the line of the section, else the first."""
-        current, section_line = "", 1
-        for number, line in enumerate(self.text.splitlines(), start=1):
-            if header := re.match(r"\s*\[([^\[\]]+)\]", line):
-                current = header.group(1).strip()
-                if current in (section, key):
-                    section_line = number
-            elif key and current == section and re.match(rf'\s*"?{re.escape(key)}"?\s*[.=]', line):
-                return number
-        return section_line
+        """The line of `key` in `section` (tomllib keeps none), else of what it would stand in, else the first."""
+        lines: dict[str, int] = {}
+        table = ""
+        for number, line in enumerate(self.text.split("\n"), start=1):
+            if header := re.match(r"\s*\[\[?([^\[\]]+)\]", line):
+                name = table = _dotted(header.group(1))
+            elif assignment := re.match(r"([^=#\[\]{}]+)=", line):
+                name = _dotted(table, assignment.group(1))
+            else:
+                continue
+            while name:
+                lines.setdefault(name, number)
+                name = name.rpartition(".")[0]
+        wanted = _dotted(section, key)
+        while wanted and wanted not in lines:
+            wanted = wanted.rpartition(".")[0]
+        return lines.get(wanted, 1)
+
+
+def _dotted(*keys: str) -> str:
+    """A TOML key in full, without quotes and spaces."""
+    return ".".join(re.sub(r"[\s\"']", "", key) for key in keys if key)
 
 
 def _as_kind(knob: Knob, value: Any) -> Any:

@@ -46,6 +46,7 @@ _LEAST_PATIENCE_SECONDS = 1.5  # a burst on a shared machine slows everything si
 _FIRST_PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
 _COMPILE_PATIENCE_SECONDS = 240.0
 _ROUNDS_BEFORE_PRUNING = 5
+_BLOCK_ROUNDS = 60  # more pairs resolve nothing that restarts do not hide (METHOD 3.4, 3.5)
 _DISTURBED = 2.5  # times slower than usual: the machine is in a burst
 
 
@@ -160,10 +161,12 @@ class Lab:
         self._keep(record)
         return record
 
-    def block(self, specs: Sequence[TrialSpec], *, complete: bool, rounds: int = 1_000_000) -> tuple[TrialRecord, ...]:
+    def block(
+        self, specs: Sequence[TrialSpec], *, complete: bool, rounds: int = _BLOCK_ROUNDS
+    ) -> tuple[TrialRecord, ...]:
         """Measure a group side by side in fresh processes, the first being the one the others are paired with.
 
-        Rounds go on until one session reaches the end of its schedule (or for `rounds`); with
+        There are at most `rounds` rounds, fewer where one session reaches the end of its schedule; with
         `complete` each is then trained to its own end and evaluated. Members that the study has
         already are not run again; where that is the first, a copy of it is opened to pair with.
         """

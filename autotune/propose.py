@@ -7,8 +7,12 @@ FAIL and walk back into the same region (METHOD 5).
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import math
+import random
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +22,7 @@ import optuna
 from optuna.trial import TrialState
 
 from autotune.analysis.rates import PairedSpeed, paired_speed
-from autotune.space import Choice, Dimension, FloatRange, IntRange, SearchSpace, contains
+from autotune.space import Choice, Dimension, Domain, FloatRange, IntRange, SearchSpace, contains
 from autotune.trial.types import Completed, Pruned, Stage, TrialRecord, outcome_kind
 from model.config import InvalidConfiguration, TrainingConfig
 from model.knobs import KNOBS, Knob, KnobValue
@@ -29,8 +33,11 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _POOR_SCORE = -5.0  # a log-ratio that no sound configuration comes near: 150 times slower than the baseline
 _STARTUP_TRIALS = 6  # small budgets cannot afford the sampler's usual ten random trials; the design covers them
-_UNPRODUCTIVE_ASKS = 40  # proposals in a row that were impossible or known: then the space is exhausted
+_REPEATS_BEFORE_LISTING = 3  # proposals in a row that were impossible or known: then what is left is looked up
+_UNPRODUCTIVE_ASKS = 40  # and where it is too much to look up: then the space counts as exhausted
+_LARGEST_LISTING = 5_000
 _LARGEST_GRID = 100_000
+_LOCK_SECONDS = 30.0  # that a dashboard may hold the database
 _TRIAL = "trial"  # user attribute: the number of our trial
 
 
@@ -82,13 +89,32 @@ class Proposer:
             proposal = self._configure(optuna.trial.Trial(self._study, frozen._trial_id))
             if proposal:
                 return proposal
-        for _ in range(_UNPRODUCTIVE_ASKS):
-            if self._is_exhausted():
+        for unproductive in range(_UNPRODUCTIVE_ASKS):
+            if unproductive == _REPEATS_BEFORE_LISTING and not self._enqueue_untried():
                 return None
             proposal = self._configure(self._study.ask())
             if proposal:
                 return proposal
         return None
+
+    def _enqueue_untried(self) -> bool:
+        """Queue a random combination that is possible and new, so that a finite space is not asked in vain.
+
+        False where there is none; in a space too large to list, the sampler simply goes on.
+        """
+        if grid_size(self._dimensions) > _LARGEST_LISTING:
+            return True
+        names = [d.knob.name for d in self._dimensions]
+        untried = []
+        for values in itertools.product(*(_members(d.domain) for d in self._dimensions)):
+            knobs = dict(zip(names, values, strict=True))
+            with contextlib.suppress(InvalidConfiguration):
+                self._base.with_knobs(knobs)
+                if self._key(knobs) not in self._scores:
+                    untried.append(knobs)
+        if untried:
+            self._study.enqueue_trial(random.Random(len(self._scores)).choice(untried))
+        return bool(untried)
 
     def tell(
         self, proposal: Proposal, *, score: float | None, infeasible: str = "", trial_number: int | None = None
@@ -109,7 +135,7 @@ class Proposer:
 
     def _configure(self, trial: optuna.trial.Trial) -> Proposal | None:
         """The configuration of an asked trial; None where it was impossible or known, and is already told."""
-        values = {d.knob.name: _suggest(trial, d) for d in self._dimensions}
+        values = {d.knob.name: self._typed(d, _suggest(trial, d)) for d in self._dimensions}
         known = self._scores.get(self._key(values))
         if known is not None:
             trial.set_user_attr("repeats", True)
@@ -130,14 +156,14 @@ class Proposer:
         self._scores[self._key(trial.params)] = value
 
     def _key(self, params: Mapping[str, object]) -> tuple[object, ...]:
-        return tuple(_tidy(params[d.knob.name]) for d in self._dimensions)
+        return tuple(self._typed(d, params[d.knob.name]) for d in self._dimensions)
+
+    def _typed(self, dimension: Dimension, value: T) -> T:
+        """`value` as a user would type it; what the base has stays as the user typed that."""
+        return value if value == getattr(self._base, dimension.knob.name) else _tidy(dimension.domain, value)
 
     def _is_whole(self, params: Mapping[str, object]) -> bool:
         return all(d.knob.name in params for d in self._dimensions)
-
-    def _is_exhausted(self) -> bool:
-        grid = grid_size(self._dimensions)
-        return grid <= _LARGEST_GRID and len(self._scores) >= grid
 
 
 def _suggest(trial: optuna.trial.Trial, dimension: Dimension) -> KnobValue:
@@ -148,12 +174,28 @@ def _suggest(trial: optuna.trial.Trial, dimension: Dimension) -> KnobValue:
         case IntRange(low=low, high=high, log=log):
             return trial.suggest_int(name, low, high, log=log)
         case FloatRange(low=flow, high=fhigh, log=log):
-            return _tidy(trial.suggest_float(name, flow, fhigh, log=log))
+            return trial.suggest_float(name, flow, fhigh, log=log)
 
 
-def _tidy(value: T) -> T:
-    """A float to three significant digits: nobody types more of a learning rate, and equal ones are recognised."""
-    return type(value)(f"{value:.3g}") if isinstance(value, float) else value
+def _tidy(domain: Domain, value: T) -> T:
+    """A value of a continuous range to three significant digits, or the end of the range that they would pass.
+
+    Nobody types more of a learning rate, and equal ones are recognised.
+    """
+    if isinstance(domain, FloatRange) and isinstance(value, float):
+        return type(value)(min(max(float(f"{value:.3g}"), domain.low), domain.high))
+    return value
+
+
+def _members(domain: Domain) -> Sequence[KnobValue]:
+    """The values of a finite domain."""
+    match domain:
+        case Choice(values=values):
+            return values
+        case IntRange(low=low, high=high):
+            return range(low, high + 1)
+        case FloatRange():
+            return ()
 
 
 def grid_size(dimensions: Sequence[Dimension]) -> float:
@@ -238,10 +280,12 @@ def _alternatives(dimension: Dimension, centre: KnobValue) -> list[KnobValue]:
                 others.sort(key=lambda v: abs(float(v) - float(centre)))
             return others
         case IntRange(low=low, high=high, log=log):
-            middles = {round(_middle(float(centre), float(end), log=log)) for end in (high, low)}
-            return [m for m in sorted(middles, reverse=True) if m != centre]
+            middles = {round(_middle(float(centre), float(end), log=log)) for end in (high, low)} - {centre}
+            return sorted(middles or {low, high} - {centre}, reverse=True)
         case FloatRange(low=flow, high=fhigh, log=log):
-            return [_tidy(_middle(float(centre), end, log=log)) for end in (fhigh, flow) if end != centre]
+            tidied = (_tidy(dimension.domain, _middle(float(centre), end, log=log)) for end in (fhigh, flow))
+            fmiddles = {m: None for m in tidied if m != centre}
+            return list(fmiddles) or [end for end in (fhigh, flow) if end != centre]
 
 
 def _middle(a: float, b: float, *, log: bool) -> float:
@@ -289,13 +333,26 @@ def _everything(knob: Knob) -> optuna.distributions.BaseDistribution:
 
 
 def _stage_study(database: Path, stage: Stage, seed: int) -> optuna.Study:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 30}})
+    storage = optuna.storages.RDBStorage(
+        f"sqlite:///{database}", engine_kwargs={"creator": functools.partial(_connect, database)}
+    )
     study = optuna.create_study(study_name=stage.value, storage=storage, direction="maximize", load_if_exists=True)
     # Seeded by what is known already: a resumed study does not repeat its first random draws.
     study.sampler = optuna.samplers.TPESampler(
         seed=seed + len(study.get_trials(deepcopy=False)), n_startup_trials=_STARTUP_TRIALS
     )
     return study
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    """Write-ahead logging syncs once in a while rather than at each of Optuna's many commits.
+
+    The database stays whole whatever is killed; what a power cut may cost it, `result.json` still has.
+    """
+    connection = sqlite3.connect(database, timeout=_LOCK_SECONDS, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
 
 
 def _dispose(study: optuna.Study) -> None:

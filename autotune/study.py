@@ -5,6 +5,8 @@ reports/<study>/
     space.toml   the exact copy of the space that was asked
     trials/NNNN/ spec.json (ordered), result.json (acknowledged), log.txt (the worker's own output)
     stages.json  deadlines of the stages and which are finished
+    elapsed.json seconds searched so far, over all sittings
+    next_trial.json the number of the next trial: none is given twice, whatever is deleted
     study.db     the same trials for Optuna and its dashboard
     events.jsonl the decision log
     report.*     the recommendation
@@ -14,9 +16,11 @@ A trial counts from the moment its `result.json` is in place, and only then. One
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,7 +40,10 @@ from model.config import TrainingConfig
 T = TypeVar("T")
 
 FORMAT = 1
-_NAME_RULE = "a study's name is letters, digits, '.', '_' and '-', and starts with none of '.-'"
+_LONGEST_NAME = 60  # characters: a file system takes 255 bytes
+_NAME_RULE = (
+    f"a study's name is at most {_LONGEST_NAME} letters, digits, '.', '_' and '-', and starts with none of '.-'"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +96,8 @@ def check_name(name: str) -> str:
     Raises:
         BadInput: it cannot.
     """
-    if not name or name[0] in ".-" or not all(c.isalnum() or c in "._-" for c in name):
+    is_legal = 0 < len(name) <= _LONGEST_NAME and name[0] not in ".-" and all(c.isalnum() or c in "._-" for c in name)
+    if not is_legal:
         raise BadInput(f"{_NAME_RULE}; got {name!r}: try 'my-study'")
     return name
 
@@ -110,29 +118,29 @@ class Study:
         self.space = _read_space(folder, self.info)
         self._records = {r.spec.number: r for r in _read_all(TrialRecord, folder, "result.json")}
         self._specs = {s.number: s for s in _read_all(TrialSpec, folder, "spec.json")}
-        self._stages: dict[str, StageMark] = {
-            name: _decode(StageMark, mark, folder / "stages.json")
-            for name, mark in _read_plain(folder / "stages.json", {}).items()
-        }
+        self._stages = _read_stages(folder / "stages.json")
+        self._next_number = max(int(_read_number(folder / "next_trial.json")), max(self._specs, default=-1) + 1)
+        self.elapsed_seconds = _read_number(folder / "elapsed.json")
         self._log = _open_log(folder / "events.jsonl")
-        self.elapsed_seconds = float(_read_plain(folder / "elapsed.json", 0.0))
 
     @classmethod
     def create(cls, folder: Path, info: StudyInfo, space_text: str) -> Self:
         """Make a new study; nothing is left behind where that fails.
 
         Raises:
-            BadInput: there is a study of this name already.
+            BadInput: there is a study of this name already, or the space cannot be searched.
             StudyBusy: another driver is just making it.
         """
         check_name(info.name)
+        parse_space(space_text, name=info.space_name, source=info.space_name, folder=folder)
         if (folder / "study.json").exists():
             raise BadInput(f"a new study needs a new name; got {info.name!r}, which exists: choose another --study")
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
-        write_atomically(folder / "space.toml", space_text)
-        write_atomically(folder / "study.json", json.dumps(to_json(info), indent=1) + "\n")
-        return cls(folder, lock)
+        with _given_back_on_error(lock):
+            write_atomically(folder / "space.toml", space_text)
+            write_atomically(folder / "study.json", json.dumps(to_json(info), indent=1) + "\n")
+            return cls(folder, lock)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -145,7 +153,9 @@ class Study:
         """
         if not (folder / "study.json").exists():
             raise BadInput(f"a study is a folder with study.json; got {str(folder)!r}: see `autotune studies`")
-        return cls(folder, _lock(folder))
+        lock = _lock(folder)
+        with _given_back_on_error(lock):
+            return cls(folder, lock)
 
     def close(self) -> None:
         """Give the study back. Safe to call twice."""
@@ -174,7 +184,7 @@ class Study:
     ) -> TrialSpec:
         """The spec of this trial: the one ordered before a crash if there was one, else a new one, kept on disk."""
         wanted = TrialSpec(
-            number=max(self._specs, default=-1) + 1,
+            number=self._next_number,
             stage=stage,
             label=label,
             config=config,
@@ -185,6 +195,8 @@ class Study:
         for spec in self._specs.values():
             if replace(spec, number=wanted.number) == wanted:
                 return spec
+        self._next_number += 1
+        write_atomically(self.folder / "next_trial.json", f"{self._next_number}\n")
         folder = self.trial_folder(wanted.number)
         folder.mkdir(exist_ok=True)
         write_atomically(folder / "spec.json", json.dumps(to_json(wanted), indent=1) + "\n")
@@ -270,6 +282,15 @@ def _lock(folder: Path) -> IO[str]:
     return file
 
 
+@contextlib.contextmanager
+def _given_back_on_error(lock: IO[str]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        lock.close()
+        raise
+
+
 def _read_space(folder: Path, info: StudyInfo) -> SearchSpace:
     path = folder / "space.toml"
     try:
@@ -296,10 +317,19 @@ def _read_all(kind: type[T], folder: Path, name: str) -> list[T]:
     return [_read(kind, path) for path in sorted((folder / "trials").glob(f"*/{name}"))]
 
 
-def _read_plain(path: Path, default: Any) -> Any:
-    if not path.exists():
-        return default
-    return _json(path)
+def _read_stages(path: Path) -> dict[str, StageMark]:
+    plain = _json(path) if path.exists() else {}
+    if not isinstance(plain, dict):
+        raise _misshapen(path, "it must be an object")
+    return {name: _decode(StageMark, mark, path) for name, mark in plain.items()}
+
+
+def _read_number(path: Path) -> float:
+    """The number that the file holds, or 0 before there is one."""
+    plain = _json(path) if path.exists() else 0.0
+    if isinstance(plain, bool) or not isinstance(plain, int | float) or not 0 <= plain < math.inf:
+        raise _misshapen(path, "it must be a number, 0 or more")
+    return float(plain)
 
 
 def _read(kind: type[T], path: Path) -> T:
@@ -309,7 +339,7 @@ def _read(kind: type[T], path: Path) -> T:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreDamaged(f"a study's files are JSON; {path} is not ({error}): {_remedy(path)}") from None
 
 
@@ -317,7 +347,11 @@ def _decode(kind: type[T], plain: Any, path: Path) -> T:
     try:
         return from_json(kind, plain)
     except ValueError as error:
-        raise StoreDamaged(f"a study's files keep their form; {path} does not ({error}): {_remedy(path)}") from None
+        raise _misshapen(path, error) from None
+
+
+def _misshapen(path: Path, why: object) -> StoreDamaged:
+    return StoreDamaged(f"a study's files keep their form; {path} does not ({why}): {_remedy(path)}")
 
 
 def _remedy(path: Path) -> str:

@@ -162,7 +162,7 @@ class DataConfig(_FromMapping):
             size = self.tokenizer.removeprefix("bpe:")
             _require(
                 size.isdecimal() and 257 <= int(size) <= 1_000_000,
-                "bpe:<vocabulary> needs a size between 257 and 1000000",
+                "tokenizer bpe:<vocabulary> needs a size between 257 and 1000000",
                 self.tokenizer,
                 'try "bpe:2048"',
             )

@@ -20,6 +20,8 @@ from pathlib import Path
 from model.config import InvalidConfiguration
 
 _PIECES_OF_A_SINGLE_DOCUMENT = 100
+_TELLING_BYTES = 8192
+"""A zero among the first bytes marks a file as binary; git looks as far."""
 _NOT_OURS = frozenset({"test", "tests", "idle_test", "__pycache__", "site-packages", "dist-packages"})
 """Folders of the standard library that hold tests, or packages that differ between machines."""
 
@@ -65,13 +67,16 @@ class Source:
     def _read(self, path: Path) -> str:
         """The text of a file; empty where it may be passed over."""
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(_TELLING_BYTES)
+                is_binary = b"\0" in data
+                data += b"" if is_binary else file.read()
         except OSError as error:
             raise InvalidConfiguration(
                 f"the files of a corpus must be readable; got {str(path)!r} ({error.strerror}): "
                 "grant access or name other files"
             ) from None
-        if b"\0" not in data[:8192]:
+        if not is_binary:
             try:
                 return data.decode("utf-8-sig")
             except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What differs between devices: choosing one, waiting for it, timing steps on it, its peak memory.
+"""What differs between devices: choosing one, bringing data to it, waiting for it, timing it, its peak memory.
 
 The CUDA and MPS branches follow the documented interfaces of torch.
 """
@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from model.config import InvalidConfiguration
 
@@ -29,6 +30,13 @@ def resolve_device(name: str) -> torch.device:
             f'device must be present; got {name!r}, which torch {torch.__version__} cannot use here: use "auto"'
         )
     return torch.device(name)
+
+
+def to_device(rows: Tensor, device: torch.device) -> Tensor:
+    """A batch on the device. From pinned memory CUDA fetches it without first emptying its queue of kernels."""
+    if device.type == "cuda":
+        return rows.pin_memory().to(device, non_blocking=True)
+    return rows.to(device)
 
 
 def synchronize(device: torch.device) -> None:

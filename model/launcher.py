@@ -43,6 +43,7 @@ def serve(control: socket.socket) -> None:
                 selector.unregister(key.fd)
                 _report_exit(control, pid_fd=key.fd, pid=key.data)
                 continue
+            # The kernel never joins a message that carries descriptors with the next: this is one whole request.
             message, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, _DESCRIPTORS)
             if not message:
                 return

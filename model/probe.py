@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from model.device import synchronize
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SWEEP_SIZES = (128, 256, 512, 1024, 2048, 4096, 8192)
 _SWEEP_SECONDS = 0.4
-_REPEATS = 3
+_SIZE_SECONDS = 0.05
 _TELLING_CPU_FLAGS = frozenset(
     {"avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_fp16", "asimdhp", "bf16", "sve"}
 )
@@ -58,18 +59,22 @@ def peak_flops(device: torch.device) -> dict[str, float]:
 
 
 def _best_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """The best of growing sizes, as far as a fraction of a second goes: emulated fp16 stops at the first."""
+    """The best of growing sizes, as far as a fraction of a second goes: emulated fp16 stops early.
+
+    Each size is repeated for some time slices of the scheduler, for other processes may hold the cores.
+    """
     best = 0.0
-    deadline = time.perf_counter() + _SWEEP_SECONDS
+    deadline = math.inf
     for size in _SWEEP_SIZES:
         flops = 2.0 * size**3
-        if best and time.perf_counter() + (_REPEATS + 1) * flops / best > deadline:
+        if best and time.perf_counter() + 2 * flops / best > deadline:
             break
         a = torch.ones(size, size, dtype=dtype, device=device)
         a @ a  # makes libraries load and choose their kernels
-        for _ in range(_REPEATS):
-            synchronize(device)
-            started = time.perf_counter()
+        synchronize(device)
+        deadline = min(deadline, time.perf_counter() + _SWEEP_SECONDS)  # loading is not counted
+        size_deadline = time.perf_counter() + _SIZE_SECONDS
+        while (started := time.perf_counter()) < size_deadline:
             a @ a
             synchronize(device)
             best = max(best, flops / (time.perf_counter() - started))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.config import SessionConfig
 from model.data import Batches, holdout_windows
-from model.device import StepTimer, peak_memory_bytes, synchronize
+from model.device import StepTimer, peak_memory_bytes, synchronize, to_device
 from model.failures import Diverged
 from model.gpt import GPT
 from model.optim import build_optimizer, updates_made
@@ -129,7 +129,7 @@ class Trainer:
         windows = []
         for tokens, targets in zip(*(torch.split(rows, size) for rows in self.holdout), strict=True):
             with self.precision.autocast():
-                losses = self.model.token_losses(tokens.to(self.device), targets.to(self.device))
+                losses = self.model.token_losses(to_device(tokens, self.device), to_device(targets, self.device))
             windows.append(losses.mean(dim=1).cpu())
         self.model.train()
         window_losses = torch.cat(windows).double()  # (windows,)
@@ -154,7 +154,7 @@ class Trainer:
         """Add the gradient of `count` sequences; returns their share of the step's mean loss."""
         tokens, targets = self.batches.take(first_sequence, count)
         with self.precision.autocast():
-            loss = self.loss(tokens.to(self.device), targets.to(self.device))
+            loss = self.loss(to_device(tokens, self.device), to_device(targets, self.device))
         loss = loss / self.session.training.accumulation_steps
         self.precision.backward(loss)
         return loss.detach()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
 
-from autotune.analysis.efficiency import HorizonPoint, extrapolate, tokens_to_reach
+from autotune.analysis.efficiency import HorizonPoint, curve_variance, extrapolate, tokens_to_reach
 from autotune.analysis.evidence import Calibration, Effect, changed
 from autotune.analysis.montecarlo import Economics, Forecast, forecast
 from autotune.analysis.rates import interval_over_restarts
@@ -54,7 +55,12 @@ def plan_tokens_of(space: SearchSpace, calibration: Calibration) -> float | Unkn
 
 
 def claim_of(
-    label: str, config: TrainingConfig, effects: Sequence[Effect], space: SearchSpace, plan_tokens: float
+    label: str,
+    config: TrainingConfig,
+    effects: Sequence[Effect],
+    space: SearchSpace,
+    calibration: Calibration,
+    plan_tokens: float,
 ) -> Claim:
     """What `effects` (this configuration against the baseline, over fresh restarts and seeds) allow to claim.
 
@@ -64,12 +70,14 @@ def claim_of(
     """
     horizon = space.workload.horizon_tokens
     judged = [e for e in effects if e.horizon_tokens == horizon]
+    if len(judged) < 2:
+        return _unconfirmed(label, config, len(judged))
     speed = interval_over_restarts([e.speed for e in judged], LEVEL)
     efficiencies = [e.efficiency.value for e in judged if not isinstance(e.efficiency, Unknown)]
     complete = len(efficiencies) == len(judged)
     efficiency = interval_over_restarts(efficiencies, LEVEL) if complete else _first_reason(judged)
     learns = bool(changed(config, space.baseline, KnobClass.LEARNING))
-    plan_efficiency = _at_plan(effects, plan_tokens) if learns else efficiency
+    plan_efficiency = _at_plan(effects, calibration, plan_tokens) if learns else efficiency
     is_hypothesis = learns and (isinstance(plan_efficiency, Unknown) or plan_efficiency.low <= 0.0)
     total: Interval | Unknown
     if isinstance(speed, Unknown):
@@ -94,6 +102,22 @@ def claim_of(
         is_hypothesis=is_hypothesis,
         stderr=0.0 if isinstance(total, Unknown) else (total.high - total.low) / (2.0 * _quantile(freedom)),
         degrees_of_freedom=freedom,
+    )
+
+
+def _unconfirmed(label: str, config: TrainingConfig, restarts: int) -> Claim:
+    unknown = Unknown(reason=f"the budget ended with {restarts} of at least 2 confirming runs done")
+    return Claim(
+        label=label,
+        config=config,
+        restarts=restarts,
+        speed=unknown,
+        efficiency=unknown,
+        plan_efficiency=unknown,
+        total=unknown,
+        is_hypothesis=False,
+        stderr=0.0,
+        degrees_of_freedom=1.0,
     )
 
 
@@ -161,34 +185,30 @@ def with_known_spread(centre: float, sd: float, degrees_of_freedom: float, resta
     return Interval(estimate=centre, low=centre - half, high=centre + half, level=LEVEL)
 
 
-def _at_plan(effects: Sequence[Effect], plan_tokens: float) -> Interval | Unknown:
-    """Learning efficiency carried from all tested horizons to the plan's tokens."""
-    points = []
-    spreads: list[float] = []
+def _at_plan(effects: Sequence[Effect], calibration: Calibration, plan_tokens: float) -> Interval | Unknown:
+    """Learning efficiency carried from all tested horizons to the plan's tokens, seeds' and curve's variance in it."""
     groups: dict[int, list[float]] = {}
+    differences: dict[int, list[float]] = {}
     for effect in effects:
         if isinstance(effect.efficiency, Unknown):
             return effect.efficiency
         if effect.efficiency.censored:
-            return Unknown(
-                reason="the gain lies beyond the horizons the baseline was measured at: only a bound is known"
-            )
+            return Unknown(reason="the gain reaches beyond the horizons the baseline was measured at")
         groups.setdefault(effect.horizon_tokens, []).append(effect.efficiency.value)
-    for values in groups.values():
-        if len(values) > 1:
-            mean = sum(values) / len(values)
-            spreads.append(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+        differences.setdefault(effect.horizon_tokens, []).append(effect.loss_difference)
+    spreads = [statistics.variance(values) for values in groups.values() if len(values) > 1]
     if not spreads:
         return Unknown(reason="a learning gain needs at least two seeds")
-    pooled = sum(spreads) / len(spreads)
-    for tokens, values in groups.items():
-        points.append(
-            HorizonPoint(
-                tokens=tokens,
-                log_efficiency=sum(values) / len(values),
-                variance=max(pooled, _LEAST_SD**2) / len(values),
-            )
+    of_seeds = max(statistics.fmean(spreads), _LEAST_SD**2)
+    points = [
+        HorizonPoint(
+            tokens=tokens,
+            log_efficiency=statistics.fmean(values),
+            variance=of_seeds / len(values)
+            + curve_variance(calibration.curves, tokens, statistics.fmean(differences[tokens])),
         )
+        for tokens, values in groups.items()
+    ]
     return extrapolate(points, plan_tokens, level=LEVEL)
 
 

@@ -87,6 +87,7 @@ def confirmed_claims(space: SearchSpace, records: Sequence[TrialRecord], calibra
             configs[label],
             effects_of(confirmation, label, against=BASELINE, curve=calibration.curve),
             space,
+            calibration,
             plan_tokens,
         )
         for label in (WINNER, SYSTEM_PART)
@@ -102,7 +103,7 @@ def reduced_claim(space: SearchSpace, records: Sequence[TrialRecord], calibratio
     if isinstance(plan_tokens, Unknown) or not configs:
         return Unknown(reason="nothing was left out")
     effects = effects_of(attribution, REDUCED, against=BASELINE, curve=calibration.curve)
-    return claim_of(REDUCED, configs[0], effects, space, plan_tokens)
+    return claim_of(REDUCED, configs[0], effects, space, calibration, plan_tokens)
 
 
 def forecast_for(
@@ -230,7 +231,10 @@ def _over_expert(
     claim: Claim | Unknown,
     expert: TrainingConfig,
 ) -> Comparison:
-    """The claimed configuration against the expert default, from the blocks in which both ran side by side."""
+    """The claimed configuration against the expert default, from the blocks in which both ran side by side.
+
+    At the tested horizon: what either learns is not carried to the plan here.
+    """
     if isinstance(claim, Unknown):
         return Comparison(speedup=claim, throughput=claim, token_efficiency=claim)
     if expert == space.baseline:
@@ -252,11 +256,7 @@ def _over_expert(
     ]
     speed = interval_over_restarts([e.speed for e in effects], LEVEL)
     quality = _efficiency_over(effects)
-    learns = bool(changed(expert, claim.config, KnobClass.LEARNING))
-    total: Interval | Unknown = interval_over_restarts([e.total for e in effects], LEVEL)
-    if learns and isinstance(claim.total, Interval):
-        # At the tested horizon only: what either learns is not carried to the plan here.
-        total = speed if isinstance(speed, Unknown) or isinstance(quality, Unknown) or claim.is_hypothesis else total
+    total = interval_over_restarts([e.total for e in effects], LEVEL)
     return Comparison(speedup=_ratio(total), throughput=_ratio(speed), token_efficiency=_ratio(quality))
 
 

@@ -9,10 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from autotune.analysis.efficiency import LogEfficiency, fit_curve, log_efficiency
+import numpy as np
+
+from autotune.analysis.efficiency import LogEfficiency, bootstrap_curves, fit_curve, log_efficiency
 from autotune.analysis.rates import noise_floor, paired_speed, tokens_per_second
 from autotune.recommendation import Curve, Unknown
-from autotune.trial.types import Evaluation, Stage, TrialRecord
+from autotune.trial.types import Completed, Evaluation, Pruned, Stage, TrialRecord
 from model.config import TrainingConfig
 from model.knobs import KNOBS, KnobClass
 
@@ -23,6 +25,8 @@ SYSTEM_PART = "winner's system part"
 REDUCED = "reduced"
 CLAIM = "claim"
 
+_BOOTSTRAP_DRAWS = 40
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
@@ -30,7 +34,7 @@ class Calibration:
 
     `rate` is the baseline's tokens/s and `rate_log_sd` its spread over the copies; `copies` are the
     A/A log-ratios of copies of the baseline against the warm reference; `points` are the baseline's
-    cooled losses (horizon tokens, nats per token).
+    cooled losses (horizon tokens, nats per token), `curve` their fit and `curves` its bootstrap.
     """
 
     rate: float
@@ -38,6 +42,7 @@ class Calibration:
     copies: tuple[float, ...]
     points: tuple[tuple[int, float], ...]
     curve: Curve | Unknown
+    curves: tuple[Curve, ...]
 
     def floor(self, restarts: int, level: float = 0.9) -> float | Unknown:
         """The smallest log-ratio that `restarts` pairs of fresh processes can resolve here."""
@@ -46,11 +51,15 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """One configuration against another on one seed in one pair of processes, in log units."""
+    """One configuration against another on one seed in one pair of processes, in log units.
+
+    `loss_difference` is in nats per token (NaN where there is none), `efficiency` what it is worth in tokens.
+    """
 
     block: int
     horizon_tokens: int
     speed: float
+    loss_difference: float
     efficiency: LogEfficiency | Unknown
 
     @property
@@ -61,7 +70,7 @@ class Effect:
 
 def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
     """The calibration that the records of that stage amount to; Unknown where the baseline gave no rate."""
-    copies = [r for r in records if r.spec.label == BASELINE and r.is_complete]
+    copies = [r for r in records if r.spec.label == BASELINE and isinstance(r.outcome, Completed | Pruned)]
     rates = [tokens_per_second(slices) for r in copies for slices in (r.slices, r.reference_slices)]
     known = [rate for rate in rates if not isinstance(rate, Unknown)]
     if not known:
@@ -75,6 +84,7 @@ def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
         copies=tuple(s.centre for s in speeds if not isinstance(s, Unknown)),
         points=points,
         curve=fit_curve(points),
+        curves=bootstrap_curves(points, draws=_BOOTSTRAP_DRAWS, rng=np.random.default_rng(0)),
     )
 
 
@@ -105,6 +115,7 @@ def against_reference(
         block=record.spec.block,
         horizon_tokens=record.spec.horizon_tokens,
         speed=speed.centre,
+        loss_difference=_loss_difference(record, baseline),
         efficiency=_efficiency(record, baseline, calibration.curve),
     )
 
@@ -132,10 +143,17 @@ def effects_of(
                 block=block,
                 horizon_tokens=ours.spec.horizon_tokens,
                 speed=speed.centre,
+                loss_difference=_loss_difference(ours, partner),
                 efficiency=_efficiency(ours, partner, curve),
             )
         )
     return tuple(effects)
+
+
+def _loss_difference(record: TrialRecord, partner: Evaluation | Unknown) -> float:
+    if isinstance(partner, Unknown) or not record.evaluations:
+        return math.nan
+    return record.evaluations[-1].loss - partner.loss
 
 
 def _efficiency(record: TrialRecord, partner: Evaluation | Unknown, curve: Curve | Unknown) -> LogEfficiency | Unknown:

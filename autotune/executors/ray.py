@@ -109,7 +109,8 @@ class RayExecutor:
             raise EnvironmentProblem("a cluster needs a node with a CPU or a GPU; got none: add one")
         thread = threading.get_ident()
         if self._place_of_thread.get(thread) not in places:
-            self._place_of_thread[thread] = places[len(self._place_of_thread) % len(places)]
+            taken = self._place_of_thread.values()
+            self._place_of_thread[thread] = next((p for p in places if p not in taken), places[0])
         return self._place_of_thread[thread]
 
 

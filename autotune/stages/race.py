@@ -84,7 +84,10 @@ def _run(lab: Lab, calibration: Calibration, contested: Sequence[TrainingConfig]
             return StageEnd.BUDGET
         members = [(BASELINE, lab.space.baseline), *((_label(i), contested[i]) for i in alive)]
         specs = order_block(lab, Stage.RACE, block, members, seed=RACE_SEED + block)
-        lab.block(specs, complete=learns, rounds=10**6 if learns else ROUNDS)
+        if learns:
+            lab.block(specs, complete=True)
+        else:
+            lab.block(specs, complete=False, rounds=ROUNDS)
         block += 1
         scores = _scores(lab, calibration, len(contested))
         alive = survivors(scores, delta=delta, alpha=_ALPHA, first_stage=_FIRST_STAGE)

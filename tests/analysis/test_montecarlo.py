@@ -1,0 +1,102 @@
+"""The forecast: exact without uncertainty, and its intervals those of the exact distribution with it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from autotune.analysis.montecarlo import Economics, Forecast, forecast
+from autotune.analysis.roi import net_saving_seconds
+from autotune.recommendation import Interval, Unknown
+
+PLAN = Economics(
+    baseline_device_seconds=36_000.0,
+    baseline_log_sd=0.0,
+    price_per_device_second=2.0 / 3600,
+    one_off_device_seconds=360.0,
+    search_cost=1.0,
+    adoption_cost=0.5,
+    kilowatts=0.4,
+)
+
+
+def of(economics: Economics, mean: float, stderr: float, freedom: float = 2.0, *, seed: int = 0) -> Forecast:
+    return forecast(
+        economics=economics,
+        log_speedup_mean=mean,
+        log_speedup_stderr=stderr,
+        degrees_of_freedom=freedom,
+        level=0.9,
+        draws=4000,
+        seed=seed,
+    )
+
+
+def width(interval: Interval | Unknown) -> float:
+    assert isinstance(interval, Interval)
+    return interval.high - interval.low
+
+
+@given(st.floats(-1.0, 2.0), st.floats(0.0, 1e4))
+@settings(max_examples=30)
+def test_without_uncertainty_every_figure_is_the_exact_one(mean: float, one_off: float) -> None:
+    answer = of(replace(PLAN, one_off_device_seconds=one_off), mean, 0.0)
+    saved = net_saving_seconds(36_000.0, math.exp(mean), one_off)
+    net = saved * 2.0 / 3600 - 1.5
+    for quantity, value in (
+        (answer.saved_device_seconds, saved),
+        (answer.kwh, saved / 3600 * 0.4),
+        (answer.net, net),
+        (answer.roi, net / 1.5),
+    ):
+        assert isinstance(quantity, Interval)
+        assert quantity.low == quantity.estimate == quantity.high == pytest.approx(value, abs=1e-6)
+        assert quantity.level == 0.9
+    assert answer.probability_positive == float(answer.net.estimate > 0)
+
+
+def test_interval_is_the_exact_one_of_a_monotone_function() -> None:
+    saved = of(PLAN, 0.2, 0.02, 2.0).saved_device_seconds
+    reach = stats.t.ppf(0.95, 2.0) * 0.02
+    assert saved.low == pytest.approx(net_saving_seconds(36_000.0, math.exp(0.2 - reach), 360.0), rel=0.03)
+    assert saved.high == pytest.approx(net_saving_seconds(36_000.0, math.exp(0.2 + reach), 360.0), rel=0.03)
+
+
+def test_probability_positive_is_that_of_passing_the_break_even_speed() -> None:
+    needed = -math.log1p(-(1.5 * 1800.0 + 360.0) / 36_000.0)
+    answer = of(PLAN, needed + 0.03, 0.03, 4.0)
+    assert answer.probability_positive == pytest.approx(stats.t.cdf(1.0, 4.0), abs=0.02)
+
+
+def test_every_uncertainty_widens_and_the_seed_fixes_the_answer() -> None:
+    certain, fewer, rough = of(PLAN, 0.3, 0.02, math.inf), of(PLAN, 0.3, 0.02, 1.0), of(PLAN, 0.3, 0.04, math.inf)
+    noisy = of(replace(PLAN, baseline_log_sd=0.3), 0.3, 0.02, math.inf)
+    for wider in (fewer, rough, noisy):
+        assert width(wider.net) > 1.5 * width(certain.net)
+        assert width(wider.roi) > 1.5 * width(certain.roi)
+    assert of(PLAN, 0.3, 0.02) == of(PLAN, 0.3, 0.02)
+    assert of(PLAN, 0.3, 0.02) != of(PLAN, 0.3, 0.02, seed=1)
+
+
+def test_what_is_not_known_or_not_spent_is_unknown() -> None:
+    free = of(replace(PLAN, search_cost=0.0, adoption_cost=0.0, kilowatts=0.0), 0.1, 0.01)
+    assert isinstance(free.roi, Unknown)
+    assert isinstance(free.kwh, Unknown)
+
+
+@pytest.mark.parametrize(("mean", "stderr", "freedom"), [(math.nan, 0.1, 2.0), (0.1, math.nan, 2.0), (0.1, 0.1, 0.0)])
+def test_bad_input_is_seen_in_every_figure(mean: float, stderr: float, freedom: float) -> None:
+    answer = of(PLAN, mean, stderr, freedom)
+    assert math.isnan(answer.probability_positive)
+    assert math.isnan(answer.net.low)
+    assert math.isnan(answer.saved_device_seconds.high)
+
+
+def test_the_far_tails_of_two_restarts_do_not_overflow() -> None:
+    answer = of(PLAN, 0.1, 5.0, 1.0)
+    assert -math.inf < answer.net.low < answer.net.high <= 36_000.0 * 2.0 / 3600

@@ -1,0 +1,249 @@
+"""What can go wrong with a worker, how each ends, and that nothing is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autotune.errors import EnvironmentProblem
+from autotune.executors import process
+from autotune.executors.base import Patience, SessionEnded
+from autotune.executors.local import LocalExecutor
+from autotune.trial.types import FailedKind, InfeasibleKind
+
+from .examples import dies, request, stand_in
+
+HASTY = Patience(setup_seconds=0.4, pass_seconds=0.4, step_seconds=0.1)
+
+
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    before = _descriptors()
+    yield
+    assert psutil.Process().children(recursive=True) == []
+    assert _descriptors() == before
+
+
+@pytest.fixture(params=["fork", "spawn"])
+def launch(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def _ending(executor: LocalExecutor, folder: Path, patience: Patience) -> SessionEnded:
+    """How a session ends that is asked for one slice and one evaluation."""
+    try:
+        session = executor.open(request(folder, patience=patience))
+        session.advance(1)
+        session.evaluate()
+    except SessionEnded as ended:
+        return ended
+    raise AssertionError("the session did all it was asked")
+
+
+@pytest.mark.parametrize(
+    ("mood", "kind", "words"),
+    [
+        ("signal=SIGKILL:in_advance", InfeasibleKind.OUT_OF_MEMORY, "out-of-memory killer"),
+        ("signal=SIGKILL:in_pass", InfeasibleKind.OUT_OF_MEMORY, "out-of-memory killer"),
+        ("signal=SIGSEGV:in_advance", FailedKind.CRASH, r"SIGSEGV \(last words\)"),
+        ("signal=SIGTERM:in_evaluate", FailedKind.CRASH, "SIGTERM"),
+        ("exit=3:in_setup", FailedKind.CRASH, r"exit code 3 \(ModuleNotFoundError"),
+        ("exit=0:in_advance", FailedKind.CRASH, "exit code 0"),
+        ("failure=oom:in_pass", InfeasibleKind.OUT_OF_MEMORY, "it is oom"),
+        ("failure=compile:in_pass", InfeasibleKind.COMPILE, "it is compile"),
+        ("failure=invalid:in_setup", InfeasibleKind.INVALID, "it is invalid"),
+        ("failure=diverged:in_advance", InfeasibleKind.DIVERGED, "it is diverged"),
+        ("failure=crash:in_evaluate", FailedKind.CRASH, "it is crash"),
+        ("failure=tired:in_evaluate", FailedKind.CRASH, "'tired'"),
+        (r"write=hello\n:in_advance", FailedKind.CRASH, "hello"),
+        (r"write=\xff\n:in_advance", FailedKind.CRASH, "protocol"),
+        (r"write=[1]\n:in_setup", FailedKind.CRASH, "protocol"),
+        ("torn:in_advance", FailedKind.CRASH, "finish its lines"),
+    ],
+)
+def test_every_end_has_its_kind_and_reason(launch: str, tmp_path: Path, mood: str, kind: object, words: str) -> None:
+    with LocalExecutor(command=stand_in(mood), launch=launch) as executor:
+        ended = _ending(executor, tmp_path, request(tmp_path).patience)
+    assert ended.kind is kind
+    assert ended.message == str(ended)
+    with pytest.raises(SessionEnded, match=words):
+        raise ended
+
+
+@pytest.mark.parametrize(
+    ("mood", "kind", "words"),
+    [
+        ("hang:in_setup", FailedKind.HUNG, "build its model within 0.4 s"),
+        ("hang:in_pass", InfeasibleKind.TOO_SLOW, "pass within 0.4 s"),
+        ("hang:in_advance", InfeasibleKind.TOO_SLOW, "train 1 steps within 1 s"),
+        ("hang:in_evaluate", InfeasibleKind.TOO_SLOW, "evaluate within 1 s"),
+    ],
+)
+def test_a_worker_without_progress_is_stopped(tmp_path: Path, mood: str, kind: object, words: str) -> None:
+    with LocalExecutor(command=stand_in(mood), launch="fork") as executor:
+        ended = _ending(executor, tmp_path, HASTY)
+        assert not _workers()
+    assert ended.kind is kind
+    assert words in ended.message
+
+
+def test_an_answer_to_another_question_is_a_crash(launch: str, tmp_path: Path) -> None:
+    mood = r'write={"phase"\u003a{"name"\u003a"built"}}\n:in_advance'
+    with LocalExecutor(command=stand_in(mood), launch=launch) as executor:
+        ended = _ending(executor, tmp_path, request(tmp_path).patience)
+    assert (ended.kind, "unexpected phase" in ended.message) == (FailedKind.CRASH, True)
+
+
+def test_a_worker_that_closes_its_pipe_is_stopped(launch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.executors.local._CLOSE_SECONDS", 0.1)
+    with LocalExecutor(command=stand_in("deaf:in_advance"), launch=launch) as executor:
+        ended = _ending(executor, tmp_path, request(tmp_path).patience)
+        assert not _workers()
+    assert (ended.kind, "event pipe" in ended.message) == (FailedKind.CRASH, True)
+
+
+def test_a_worker_killed_while_idle_is_noticed_at_the_next_order(launch: str, tmp_path: Path) -> None:
+    with LocalExecutor(command=stand_in(), launch=launch) as executor:
+        session = executor.open(request(tmp_path))
+        os.kill(int(session.ready.environment["pid"]), signal.SIGTERM)
+        with pytest.raises(SessionEnded, match="SIGTERM"):
+            session.advance(1)
+
+
+def test_an_end_spares_the_other_sessions(launch: str, tmp_path: Path) -> None:
+    with LocalExecutor(command=stand_in(), launch=launch) as executor:
+        doomed, sound = executor.open(request(tmp_path)), executor.open(request(tmp_path))
+        os.killpg(int(doomed.ready.environment["pid"]), signal.SIGKILL)
+        with pytest.raises(SessionEnded, match="out-of-memory"):
+            doomed.advance(1)
+        assert sound.advance(2).tokens == 2_048
+
+
+def test_what_a_worker_started_ends_with_it(launch: str, tmp_path: Path) -> None:
+    with LocalExecutor(command=stand_in("child:in_advance"), launch=launch) as executor:
+        session = executor.open(request(tmp_path))
+        session.advance(1)
+        child = psutil.Process(int((tmp_path / "log.txt").read_text()))
+        assert child.is_running()
+        session.close()
+        assert dies(child.pid)
+
+
+def test_a_worker_that_will_not_leave_is_ended(launch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.executors.local._CLOSE_SECONDS", 0.1)
+    with LocalExecutor(command=stand_in("hang:in_close"), launch=launch) as executor:
+        executor.open(request(tmp_path)).close()
+        assert not _workers()
+
+
+def test_only_the_own_log_lines_are_quoted(launch: str, tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("of an earlier session\n")
+    with LocalExecutor(command=stand_in("torn:in_advance"), launch=launch) as executor:
+        ended = _ending(executor, tmp_path, request(tmp_path).patience)
+    assert ended.message.endswith("nothing in its log")
+    assert (tmp_path / "log.txt").read_text() == "of an earlier session\n"
+
+
+def test_a_torch_that_is_missing_is_a_problem_of_the_environment(launch: str, tmp_path: Path) -> None:
+    mood = "exit=1:launcher" if launch == "fork" else "exit=1:at_start"
+    with (
+        LocalExecutor(command=stand_in(mood), launch=launch) as executor,
+        pytest.raises(EnvironmentProblem, match="No module named 'torch'"),
+    ):
+        executor.open(request(tmp_path))
+
+
+def test_a_launcher_that_speaks_another_language_is_a_problem_of_the_environment(tmp_path: Path) -> None:
+    with (
+        LocalExecutor(command=stand_in("garbage:launcher"), launch="fork") as executor,
+        pytest.raises(EnvironmentProblem, match="launcher"),
+    ):
+        executor.open(request(tmp_path))
+
+
+def test_a_launcher_that_dies_over_a_fork_fails_that_trial_only(tmp_path: Path) -> None:
+    with LocalExecutor(command=stand_in("die:fork"), launch="fork") as executor:
+        for _ in range(2):  # the second has a launcher of its own
+            with pytest.raises(SessionEnded, match="died") as ended:
+                executor.open(request(tmp_path))
+            assert ended.value.kind is FailedKind.CRASH
+
+
+def test_a_launcher_that_dies_is_replaced_and_its_sessions_go_on(tmp_path: Path) -> None:
+    with LocalExecutor(command=stand_in(), launch="fork") as executor:
+        old = executor.open(request(tmp_path))
+        (launcher,) = psutil.Process().children()
+        launcher.kill()
+        assert dies(launcher.pid)
+        new = executor.open(request(tmp_path))
+        assert old.advance(1).tokens == new.advance(1).tokens == 1_024
+
+
+def test_a_hanging_launcher_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_LAUNCHER_SECONDS", 0.2)
+    monkeypatch.setattr(process, "_LEAVE_SECONDS", 0.1)
+    with (
+        LocalExecutor(command=(sys.executable, "-c", "import time; time.sleep(100)"), launch="fork") as executor,
+        pytest.raises(EnvironmentProblem, match=r"within 0\.2 s"),
+    ):
+        executor.open(request(tmp_path))
+
+
+def test_renewing_forks_from_a_new_image_and_ends_the_old_one(tmp_path: Path) -> None:
+    def launcher_of(session: object) -> int:
+        return psutil.Process(int(session.ready.environment["pid"])).ppid()
+
+    with LocalExecutor(command=stand_in(), launch="fork") as executor:
+        one, twin = executor.open(request(tmp_path)), executor.open(request(tmp_path))
+        executor.renew()
+        fresh = executor.open(request(tmp_path))
+        assert launcher_of(one) == launcher_of(twin) != launcher_of(fresh)
+        assert len(psutil.Process().children()) == 2
+        one.close()
+        twin.close()
+        assert [p.pid for p in psutil.Process().children()] == [launcher_of(fresh)]
+
+
+def test_workers_lead_a_session_of_their_own(launch: str, tmp_path: Path) -> None:
+    with LocalExecutor(command=stand_in(), launch=launch) as executor:
+        pid = int(executor.open(request(tmp_path)).ready.environment["pid"])
+        assert os.getsid(pid) == os.getpgid(pid) == pid
+
+
+def test_workers_leave_when_the_driver_is_killed(launch: str, tmp_path: Path) -> None:
+    """The driver is a process of its own here, killed without a chance to clean up."""
+    driver = """
+import json, os, signal, sys
+from pathlib import Path
+from autotune.executors.local import LocalExecutor
+from tests.executors.examples import request, stand_in
+executor = LocalExecutor(command=stand_in(), launch=sys.argv[1])
+session = executor.open(request(Path(sys.argv[2])))
+pid = int(session.ready.environment["pid"])
+print(json.dumps([pid, os.getpid() if sys.argv[1] == "spawn" else executor._launcher._process.pid]), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", driver, launch, str(tmp_path)], cwd=root, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    for pid in json.loads(done.stdout):
+        assert dies(pid)
+
+
+def _workers() -> list[psutil.Process]:
+    """Workers and what they started, but no launcher."""
+    return [
+        p for p in psutil.Process().children(recursive=True) if "launcher" not in p.cmdline() or p.ppid() != os.getpid()
+    ]

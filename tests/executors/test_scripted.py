@@ -1,0 +1,166 @@
+"""The scripted world: simulated time passes as it should, and what is measured is the truth plus known noise."""
+
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from autotune.executors.base import Patience, SessionEnded
+from autotune.executors.scripted import ExampleWorld, LognormalNoise, ScriptedExecutor, SimulatedClock
+from autotune.trial.types import FailedKind, InfeasibleKind
+from model.config import TrainingConfig
+
+from .examples import request
+
+QUIET = LognormalNoise(moment=0.0, own=0.0, process=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    world: ExampleWorld
+    clock: SimulatedClock
+    executor: ScriptedExecutor
+
+
+def _bench(noise: LognormalNoise = QUIET, seed: int = 0, **changed: float) -> _Bench:
+    world, clock = ExampleWorld(noise=noise, **changed), SimulatedClock()
+    return _Bench(world=world, clock=clock, executor=ScriptedExecutor(world, clock, seed))
+
+
+def test_work_takes_simulated_time(tmp_path: Path) -> None:
+    bench = _bench()
+    session = bench.executor.open(request(tmp_path, compile="default"))
+    step = 1_024 / bench.world.tokens_per_second(TrainingConfig(compile="default"))
+    opened = 3.6 + 0.35 + 20.0 + step
+    assert bench.clock() == pytest.approx(opened)
+    taken = session.advance(5)
+    assert taken.seconds == pytest.approx(5 * step)
+    assert bench.clock() == pytest.approx(opened + 5 * step)
+    session.evaluate()
+    assert bench.clock() == pytest.approx(opened + 5 * step + 2 * step / 3)
+
+
+def test_only_the_first_session_of_an_image_pays_for_the_launch(tmp_path: Path) -> None:
+    bench = _bench()
+    costs = []
+    for renewed in (False, False, True):
+        if renewed:
+            bench.executor.renew()
+        before = bench.clock()
+        bench.executor.open(request(tmp_path))
+        costs.append(bench.clock() - before)
+    assert costs[0] == pytest.approx(costs[2]) == pytest.approx(costs[1] + 3.6)
+
+
+def test_a_quiet_world_measures_the_truth(tmp_path: Path) -> None:
+    bench = _bench()
+    fast = bench.executor.open(request(tmp_path, dtype="bf16_autocast")).advance(3)
+    slow = bench.executor.open(request(tmp_path)).advance(3)
+    assert fast.tokens_per_second / slow.tokens_per_second == pytest.approx(1.6)
+
+
+def test_pairing_cancels_what_is_common_to_the_moment(tmp_path: Path) -> None:
+    bench = _bench(LognormalNoise(moment=0.3, moment_seconds=5.0, own=0.01, process=0.0))
+    one, other = bench.executor.open(request(tmp_path)), bench.executor.open(request(tmp_path))
+    pairs = [(one.advance(1).seconds, other.advance(1).seconds) for _ in range(600)]
+    raw = statistics.stdev(math.log(a) for a, _ in pairs)
+    paired = statistics.median(abs(math.log(a / b)) for a, b in pairs)
+    assert 0.1 < raw < 0.5
+    assert paired < 0.02
+
+
+def test_only_restarts_average_the_offset_of_a_process(tmp_path: Path) -> None:
+    bench = _bench(LognormalNoise(moment=0.0, own=0.001, process=0.02))
+    true = math.log(1_024 / bench.world.tokens_per_second(TrainingConfig()))
+
+    def centre() -> float:
+        session = bench.executor.open(request(tmp_path))
+        return statistics.fmean(math.log(session.advance(1).seconds) for _ in range(50)) - true
+
+    offsets = [centre() for _ in range(60)]
+    assert 0.014 < statistics.stdev(offsets) < 0.026
+    assert abs(statistics.fmean(offsets)) < 0.008
+
+
+def test_the_same_seed_repeats_everything(tmp_path: Path) -> None:
+    def taken(seed: int) -> object:
+        return _bench(LognormalNoise(), seed).executor.open(request(tmp_path)).advance(4)
+
+    assert taken(1) == taken(1)
+    assert taken(1) != taken(2)
+
+
+def test_the_loss_is_the_true_one_at_the_end_of_the_schedule(tmp_path: Path) -> None:
+    bench = _bench()
+    session = bench.executor.open(request(tmp_path, seed=3))
+    session.advance(5)
+    halfway = session.evaluate()
+    session.advance(5)
+    final = session.evaluate()
+    true = bench.world.loss(TrainingConfig(), 10_240, 3)
+    assert final.loss == pytest.approx(true)
+    assert halfway.loss == pytest.approx(1.015 * bench.world.loss(TrainingConfig(), 5_120, 3))
+    session.advance(5)
+    assert session.evaluate().loss == pytest.approx(bench.world.loss(TrainingConfig(), 15_360, 3))
+
+
+def test_configurations_share_the_luck_of_a_seed() -> None:
+    world = ExampleWorld()
+    slow, good = TrainingConfig(learning_rate=1e-3), TrainingConfig(learning_rate=3e-3)
+    losses = [(world.loss(slow, 100_000, seed), world.loss(good, 100_000, seed)) for seed in range(200)]
+    apart = statistics.stdev(a for a, _ in losses)
+    paired = statistics.stdev(a - b for a, b in losses)
+    assert 0.02 < apart < 0.04
+    assert paired < 0.01
+
+
+def test_equal_loss_takes_tokens_in_the_ratio_of_efficiencies() -> None:
+    world = ExampleWorld(seed_luck=0.0, own_luck=0.0)
+    poor, good = TrainingConfig(learning_rate=1e-3), TrainingConfig(learning_rate=3e-3)
+    ratio = world.efficiency(good) / world.efficiency(poor)
+    assert ratio > 1.2
+    assert world.loss(poor, round(100_000 * ratio), 0) == pytest.approx(world.loss(good, 100_000, 0), rel=1e-5)
+
+
+def test_the_example_has_the_responses_it_promises() -> None:
+    speed = ExampleWorld().tokens_per_second
+    assert speed(TrainingConfig(dtype="bf16_autocast")) > speed(TrainingConfig())
+    by_batch = [speed(TrainingConfig(micro_batch=2**i, global_batch=256)) for i in range(9)]
+    assert by_batch.index(max(by_batch)) == 4
+    worth = ExampleWorld().efficiency
+    by_rate = [worth(TrainingConfig(learning_rate=r)) for r in (3e-4, 1e-3, 3e-3, 1e-2)]
+    assert by_rate.index(max(by_rate)) == 2
+
+
+def test_divergence_is_an_end_of_its_own_kind(tmp_path: Path) -> None:
+    session = _bench().executor.open(request(tmp_path, learning_rate=0.5))
+    with pytest.raises(SessionEnded, match="finite") as ended:
+        session.advance(1)
+    assert ended.value.kind is InfeasibleKind.DIVERGED
+    with pytest.raises(SessionEnded, match="open another"):
+        session.evaluate()
+
+
+@pytest.mark.parametrize(
+    ("patience", "kind", "spent"),
+    [
+        (Patience(setup_seconds=0.1, pass_seconds=9.0, step_seconds=9.0), FailedKind.HUNG, 0.1),
+        (Patience(setup_seconds=9.0, pass_seconds=0.01, step_seconds=9.0), InfeasibleKind.TOO_SLOW, 0.36),
+        (Patience(setup_seconds=9.0, pass_seconds=9.0, step_seconds=0.01), InfeasibleKind.TOO_SLOW, None),
+    ],
+)
+def test_patience_ends_and_no_more_time_passes(
+    tmp_path: Path, patience: Patience, kind: object, spent: float | None
+) -> None:
+    bench = _bench(base_tokens_per_second=500.0)
+    with pytest.raises(SessionEnded, match="in time") as ended:  # noqa: PT012 - either may end it
+        session = bench.executor.open(request(tmp_path, patience=patience))
+        opened = bench.clock()
+        session.advance(3)
+    assert ended.value.kind is kind
+    if spent is None:
+        assert bench.clock() - opened == pytest.approx(1.0)
+    else:
+        assert bench.clock() == pytest.approx(3.6 + spent)

@@ -1,0 +1,117 @@
+"""The memory model: known sizes by hand, and the directions in which it must grow."""
+
+import dataclasses
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotune.hardware.memory import (
+    RUNTIME_BYTES,
+    available_bytes,
+    fits,
+    multiplied_parameter_count,
+    parameter_count,
+    predict_peak_bytes,
+)
+from model.config import GPTConfig, TrainingConfig
+
+SMALL = GPTConfig(layers=2, heads=4, width=8, sequence_length=16)
+VOCABULARY = 32
+
+
+def test_parameters_of_a_model_counted_by_hand() -> None:
+    layer = 8 * 24 + 8 * 8 + 8 * 32 + 32 * 8 + 2 * 8  # qkv, projection, the MLP, two norms
+    untied = 32 * 8 + 16 * 8 + 2 * layer + 8 + 32 * 8
+    assert parameter_count(SMALL, VOCABULARY, tied_head=False) == untied
+    assert parameter_count(SMALL, VOCABULARY, tied_head=True) == untied - 32 * 8
+    assert multiplied_parameter_count(SMALL, VOCABULARY) == untied - 32 * 8 - 16 * 8
+
+
+def test_gpt2_small_has_its_known_size() -> None:
+    gpt2 = GPTConfig(layers=12, heads=12, width=768, sequence_length=1_024)
+    biases = (
+        12 * 11 * 768 + 768
+    )  # the published 124.4 million include them: 9 widths a layer, 2 in norms, the last norm
+    assert parameter_count(gpt2, 50_257, tied_head=True) + biases == 124_439_808
+
+
+def test_bytes_of_a_session_counted_by_hand() -> None:
+    training = TrainingConfig(micro_batch=2, global_batch=8, attention="math", dtype="fp32")
+    state = 16 * parameter_count(SMALL, VOCABULARY, tied_head=False)
+    scores = 4 * 4 * 16  # fp32, 4 heads, 16 positions looked at
+    per_token = 2 * (64 * 8 + scores) + 2 * scores + 10 * 32
+    assert predict_peak_bytes(SMALL, VOCABULARY, training) == RUNTIME_BYTES + state + 2 * 16 * per_token
+
+
+def test_activations_in_half_precision_follow_korthikanti() -> None:
+    """Sixteen activations of two bytes, and two norms whose inputs autocast keeps in fp32."""
+    one = TrainingConfig(micro_batch=1, global_batch=2, attention="sdpa", dtype="bf16_autocast")
+    two = dataclasses.replace(one, micro_batch=2)
+    grown = predict_peak_bytes(SMALL, VOCABULARY, two) - predict_peak_bytes(SMALL, VOCABULARY, one)
+    assert grown == 16 * (2 * ((32 + 4) * 8 + 4 * 4) + 12 * 32)
+
+
+_shapes = st.builds(
+    lambda layers, heads, head_width, sequence_length, dropout: GPTConfig(
+        layers=layers, heads=heads, width=heads * head_width, sequence_length=sequence_length, dropout=dropout
+    ),
+    layers=st.integers(1, 48),
+    heads=st.integers(1, 32),
+    head_width=st.integers(8, 128),
+    sequence_length=st.integers(8, 8_192),
+    dropout=st.sampled_from((0.0, 0.1)),
+)
+
+
+def _training(**knobs: object) -> TrainingConfig:
+    return TrainingConfig(global_batch=65_536, **knobs)  # type: ignore[arg-type]
+
+
+@given(
+    gpt=_shapes,
+    exponent=st.integers(0, 15),
+    dtype=st.sampled_from(("fp32", "bf16_autocast")),
+    attention=st.sampled_from(("math", "sdpa")),
+    vocab_size=st.integers(257, 100_000),
+)
+def test_more_of_anything_takes_more_memory(
+    gpt: GPTConfig, exponent: int, dtype: str, attention: str, vocab_size: int
+) -> None:
+    training = _training(micro_batch=2**exponent, dtype=dtype, attention=attention)
+    predicted = predict_peak_bytes(gpt, vocab_size, training)
+    larger = dataclasses.replace(training, micro_batch=2 ** (exponent + 1))
+    assert predict_peak_bytes(gpt, vocab_size, larger) > predicted
+    assert predict_peak_bytes(gpt, vocab_size + 1, training) > predicted
+    assert predict_peak_bytes(dataclasses.replace(gpt, layers=gpt.layers + 1), vocab_size, training) > predicted
+    longer = dataclasses.replace(gpt, sequence_length=gpt.sequence_length + 1)
+    assert predict_peak_bytes(longer, vocab_size, training) > predicted
+
+
+@given(gpt=_shapes, vocab_size=st.integers(257, 100_000))
+def test_techniques_save_what_they_are_known_to_save(gpt: GPTConfig, vocab_size: int) -> None:
+    def predicted(**knobs: object) -> int:
+        return predict_peak_bytes(gpt, vocab_size, _training(micro_batch=8, **knobs))
+
+    assert predicted(tied_head=True) < predicted(tied_head=False)
+    assert predicted(optimizer_kernel="fused") < predicted(optimizer_kernel="foreach")
+    assert predicted(attention="sdpa") < predicted(attention="math")
+    assert predict_peak_bytes(gpt, vocab_size, TrainingConfig(micro_batch=8, global_batch=8)) == predicted()
+
+
+def test_a_session_must_fit_with_a_margin() -> None:
+    assert fits(100, 125)
+    assert not fits(100, 124)
+
+
+def test_an_accelerator_has_the_memory_it_states() -> None:
+    assert available_bytes({"device": "cuda", "device_memory_bytes": "80000000000"}) == 80_000_000_000
+
+
+def test_a_machine_without_has_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    class _Free:
+        available = 5_000
+
+    monkeypatch.setattr(psutil, "virtual_memory", _Free)
+    assert available_bytes({"device": "cpu"}) == 5_000

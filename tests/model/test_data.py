@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_corpus import made_up_documents
+
+from model.config import DataConfig, InvalidConfiguration
+from model.corpus import Source
+from model.data import Batches, holdout_windows
+from model.tokenizer import byte_encoding
+from model.tokens import Corpus, open_corpus
+
+END = byte_encoding().eot_token
+
+
+@pytest.fixture
+def fresh(data: DataConfig, tmp_path: Path) -> DataConfig:
+    """The corpus with an empty cache."""
+    return dataclasses.replace(data, cache_dir=str(tmp_path / "cache"))
+
+
+def texts(tokens: np.ndarray) -> list[str]:
+    """The documents of a stream of byte tokens."""
+    ends = np.flatnonzero(tokens == END)
+    return [bytes(part[part != END].astype(np.uint8)).decode() for part in np.split(tokens, ends + 1)[:-1]]
+
+
+def token_folder(config: DataConfig) -> Path:
+    (folder,) = Path(config.cache_dir, "tokens").iterdir()
+    return folder
+
+
+def test_documents_are_split_whole_and_none_is_lost(corpus: Corpus) -> None:
+    train, holdout = texts(corpus.train), texts(corpus.holdout)
+    assert not set(train) & set(holdout)
+    assert Counter(train + holdout) == Counter(made_up_documents())
+    assert corpus.documents == len(made_up_documents())
+    assert len(holdout) == 4  # a fifth of 24, not exceeded
+
+
+def test_split_does_not_depend_on_file_names(corpus: Corpus, fresh: DataConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    for number, document in enumerate(reversed(made_up_documents())):
+        (folder / f"{number:02}.md").write_text(document)
+    renamed = open_corpus(dataclasses.replace(fresh, corpus=str(folder)))
+    assert set(texts(renamed.holdout)) == set(texts(corpus.holdout))
+
+
+def test_tokens_take_the_smallest_type_and_know_their_bytes(corpus: Corpus, fresh: DataConfig) -> None:
+    assert corpus.train.dtype == np.uint16  # 257 tokens
+    assert corpus.vocab_size == 257
+    for one in (corpus, open_corpus(dataclasses.replace(fresh, tokenizer="bpe:300"))):
+        held_bytes = int(one.token_bytes[one.holdout].sum())
+        assert held_bytes == sum(len(text.encode()) for text in texts(corpus.holdout))
+        assert one.bytes_per_token == pytest.approx(held_bytes / len(one.holdout))
+
+
+def test_known_corpus_opens_without_reading_text(fresh: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_corpus(fresh)
+    monkeypatch.setattr(Source, "documents", lambda self: pytest.fail("read the text again"))
+    again = open_corpus(fresh)
+    assert np.array_equal(first.train, again.train)
+    assert again.content_sha256 == first.content_sha256
+    assert isinstance(again.train, np.memmap)
+
+
+def test_touched_file_keeps_the_tokens_and_changed_text_does_not(fresh: DataConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for number, document in enumerate(made_up_documents()):
+        (folder / f"{number}.txt").write_text(document)
+    config = dataclasses.replace(fresh, corpus=str(folder))
+    first = open_corpus(config)
+    tokens = token_folder(config)
+    written_at = (tokens / "train.bin").stat().st_mtime_ns
+    os.utime(folder / "0.txt", ns=(1, 1))
+    assert open_corpus(config).content_sha256 == first.content_sha256
+    assert (token_folder(config) / "train.bin").stat().st_mtime_ns == written_at
+    (folder / "0.txt").write_text("something else entirely")
+    assert open_corpus(config).content_sha256 != first.content_sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("train.bin", b""),
+        ("train.bin", b"\1\2"),
+        ("holdout.bin", None),
+        ("about.json", b"{"),
+        ("about.json", b'{"key": "another"}'),
+        ("about.json", b"[]"),
+    ],
+)
+def test_torn_or_foreign_cache_is_rebuilt(fresh: DataConfig, name: str, damage: bytes | None) -> None:
+    config = dataclasses.replace(fresh, tokenizer="bpe:300")
+    whole = np.array(open_corpus(config).train)
+    damaged = token_folder(config) / name
+    damaged.unlink()
+    if damage is not None:
+        damaged.write_bytes(damage)
+    assert np.array_equal(open_corpus(config).train, whole)
+    assert np.array_equal(open_corpus(config).train, whole)
+
+
+def test_interrupted_build_leaves_nothing_that_is_used(fresh: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Source.documents
+    readings = iter(range(10))
+
+    def interrupted(self: Source) -> Iterator[str]:
+        if next(readings) == 2:  # while the tokens are being written
+            yield "half of it"
+            raise KeyboardInterrupt
+        yield from read(self)
+
+    config = dataclasses.replace(fresh, tokenizer="bpe:300")
+    monkeypatch.setattr(Source, "documents", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_corpus(config)
+    assert not list(Path(config.cache_dir, "tokens").iterdir())
+    monkeypatch.undo()
+    assert len(open_corpus(config).holdout)
+
+
+def test_leftovers_of_a_killed_build_are_cleared(fresh: DataConfig) -> None:
+    whole = np.array(open_corpus(fresh).train)
+    folder = token_folder(fresh)
+    folder.rename(folder.with_name(f".{folder.name}.unfinished"))
+    assert np.array_equal(open_corpus(fresh).train, whole)
+    assert token_folder(fresh) == folder
+
+
+def test_two_processes_at_once_make_one_cache(fresh: DataConfig) -> None:
+    script = (
+        "import json, sys\n"
+        "from model.config import DataConfig\n"
+        "from model.tokens import open_corpus\n"
+        "config = DataConfig.from_mapping(json.loads(sys.argv[1]))\n"
+        "print(open_corpus(config).train.sum())\n"
+    )
+    command = [sys.executable, "-P", "-c", script, json.dumps(fresh.to_mapping())]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    sums = {process.communicate(timeout=60)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sums == {f"{open_corpus(fresh).train.sum()}\n"}
+    assert token_folder(fresh)
+
+
+def batches(corpus: Corpus, *, seed: int = 0, sequence_length: int = 16) -> Batches:
+    return Batches(corpus, sequence_length=sequence_length, sequences_per_step=8, seed=seed)
+
+
+def test_stream_is_the_same_however_it_is_grouped(corpus: Corpus) -> None:
+    in_eights = [batches(corpus).take(first, 8) for first in range(0, 48, 8)]
+    in_twos = [batches(corpus).take(first, 2) for first in range(0, 48, 2)]
+    for eights, twos in zip(zip(*in_eights, strict=True), zip(*in_twos, strict=True), strict=True):
+        assert torch.equal(torch.cat(eights), torch.cat(twos))
+
+
+def test_targets_are_the_tokens_one_further_on(corpus: Corpus) -> None:
+    tokens, targets = batches(corpus).take(0, 4)
+    assert tokens.shape == targets.shape == (4, 16)
+    assert torch.equal(tokens[:, 1:], targets[:, :-1])
+
+
+def test_an_epoch_sees_every_window_once_and_the_next_in_another_order(corpus: Corpus) -> None:
+    windows = (len(corpus.train) - 1) // 16
+    source = batches(corpus)
+    first, second = source.take(0, windows)[0], source.take(windows, windows)[0]
+    expected = torch.from_numpy(corpus.train[: windows * 16].astype(np.int64)).view(windows, 16)
+    assert sorted(first.tolist()) == sorted(second.tolist()) == sorted(expected.tolist())
+    assert not torch.equal(first, second)
+    assert torch.equal(source.take(0, windows)[0], first)  # and back again
+
+
+def test_seeds_differ(corpus: Corpus) -> None:
+    assert not torch.equal(batches(corpus, seed=0).take(0, 8)[0], batches(corpus, seed=1).take(0, 8)[0])
+
+
+def test_too_little_training_text_is_an_error(corpus: Corpus) -> None:
+    with pytest.raises(InvalidConfiguration, match=r"one global batch of 8 sequences of 4096 tokens; got \d+ tokens"):
+        batches(corpus, sequence_length=4096)
+
+
+def test_held_out_windows_are_spread_over_the_held_out_text(corpus: Corpus) -> None:
+    tokens, targets = holdout_windows(corpus, sequence_length=16, evaluation_tokens=16 * 8)
+    assert tokens.shape == targets.shape == (8, 16)
+    assert tokens[0].tolist() == corpus.holdout[:16].tolist()
+    stride = (len(corpus.holdout) - 1) // 16 * 7 // 8
+    assert tokens[7].tolist() == corpus.holdout[16 * stride : 16 * stride + 16].tolist()
+
+
+def test_too_little_held_out_text_is_an_error(corpus: Corpus) -> None:
+    with pytest.raises(InvalidConfiguration, match=r"must hold 62500 sequences of 16 tokens .*fewer evaluation_tokens"):
+        holdout_windows(corpus, sequence_length=16, evaluation_tokens=1_000_000)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from worker_client import MODEL
+
+from model.config import DataConfig
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*MODEL, *arguments], cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_prepare_describes_corpus_and_machine_in_one_line(data: DataConfig, tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text(json.dumps(data.to_mapping()))
+    done = run("prepare", "--data", "data.json", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    answer = json.loads(line)
+    assert set(answer) == {"corpus", "environment", "peak_flops"}
+    assert answer["corpus"]["vocab_size"] == 257
+    assert answer["corpus"]["documents"] == 24
+    assert answer["environment"]["device"] == "cpu"
+    assert int(answer["environment"]["memory_bytes"]) > 1e8
+    assert {type(value) for value in answer["environment"].values()} == {str}
+    assert set(answer["peak_flops"]) == {"fp32", "bf16", "fp16"}
+    assert min(answer["peak_flops"].values()) > 1e6
+
+
+def test_prepare_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text('{"corpus": "nowhere"}')
+    done = run("prepare", "--data", "data.json", cwd=tmp_path)
+    assert done.returncode == 2
+    failure = json.loads(done.stdout)["failure"]
+    assert failure["kind"] == "invalid"
+    assert "'nowhere'" in failure["message"]
+
+
+def test_model_of_the_users_own_is_passed_by(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("raise SystemExit('the wrong model')")
+    assert run("--help", cwd=tmp_path).returncode == 0
+
+
+def test_autotune_from_elsewhere_is_named(tmp_path: Path) -> None:
+    intruder = tmp_path / "autotune"
+    intruder.mkdir()
+    (intruder / "__init__.py").write_text("raise RuntimeError('imported')")
+    done = run("--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert str(intruder) in line

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.knobs import KNOBS
+from model.schedule import lr_factor
+
+schedules = st.sampled_from(KNOBS["schedule"].values)
+warmups = st.floats(0.0, 0.9)
+progresses = st.floats(0.0, 2.0)
+
+
+@given(schedules, warmups, progresses)
+def test_factor_is_a_share_of_the_peak(schedule: str, warmup: float, progress: float) -> None:
+    assert 0.0 <= lr_factor(schedule, warmup, progress) <= 1.0
+
+
+@given(schedules, warmups, progresses, progresses)
+def test_it_rises_during_warmup_and_never_after(schedule: str, warmup: float, a: float, b: float) -> None:
+    early, late = sorted((a, b))
+    if late < warmup:
+        assert lr_factor(schedule, warmup, early) <= lr_factor(schedule, warmup, late)
+    elif early >= warmup:
+        assert lr_factor(schedule, warmup, early) >= lr_factor(schedule, warmup, late)
+
+
+@given(schedules, st.floats(0.01, 0.9), st.floats(0.0, 0.99))
+def test_warmup_is_linear(schedule: str, warmup: float, share: float) -> None:
+    assert lr_factor(schedule, warmup, share * warmup) == pytest.approx(share)
+
+
+@given(schedules, warmups, st.floats(1.0, 100.0))
+def test_past_the_horizon_the_last_value_holds(schedule: str, warmup: float, progress: float) -> None:
+    assert lr_factor(schedule, warmup, progress) == lr_factor(schedule, warmup, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "quarter", "half", "nine_tenths", "end"),
+    [
+        ("constant", 1.0, 1.0, 1.0, 1.0),
+        ("linear", 0.75, 0.5, 0.1, 0.0),
+        ("cosine", 0.853553, 0.5, 0.024472, 0.0),
+        ("wsd", 1.0, 1.0, 0.5, 0.0),
+    ],
+)
+def test_shape(schedule: str, quarter: float, half: float, nine_tenths: float, end: float) -> None:
+    factors = [lr_factor(schedule, 0.0, progress) for progress in (0.25, 0.5, 0.9, 1.0)]
+    assert factors == pytest.approx([quarter, half, nine_tenths, end], abs=1e-5)
+
+
+def test_wsd_decays_right_after_a_warmup_that_ends_late() -> None:
+    assert lr_factor("wsd", 0.9, 0.95) == pytest.approx(0.5)
+
+
+def test_an_unknown_schedule_is_named() -> None:
+    with pytest.raises(ValueError, match="got 'steps'"):
+        lr_factor("steps", 0.0, 0.5)

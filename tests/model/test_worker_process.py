@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from worker_client import Client, DirectWorkers, ForkedWorkers
+
+from autotune.trial.types import Ready
+from model.config import SessionConfig
+from model.failures import failure_report
+
+MakeSession = Callable[..., SessionConfig]
+Workers = DirectWorkers | ForkedWorkers
+
+needs_launcher = pytest.mark.skipif(sys.platform != "linux", reason="the launcher forks, which is for Linux only")
+
+
+@pytest.fixture(scope="module")
+def direct() -> Iterator[DirectWorkers]:
+    workers = DirectWorkers()
+    yield workers
+    workers.close()
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[ForkedWorkers]:
+    workers = ForkedWorkers()
+    yield workers
+    workers.close()
+
+
+@pytest.fixture(params=["direct", pytest.param("forked", marks=needs_launcher)])
+def workers(request: pytest.FixtureRequest) -> Workers:
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_session_from_start_to_close(workers: Workers, make_session: MakeSession, tmp_path: Path) -> None:
+    session = make_session(micro_batch=4, global_batch=8)
+    client = Client(tmp_path, session, workers.start)
+    ready = client.receive("ready")
+    assert client.phases == ["started", "built"]
+    assert set(ready) == {field.name for field in dataclasses.fields(Ready)}
+    assert ready["setup_seconds"] > 0.0
+    assert ready["compile_seconds"] == 0.0
+    assert ready["tokens_per_step"] == session.tokens_per_step
+    assert ready["horizon_steps"] == session.horizon_steps
+    assert ready["environment"]["device"] == "cpu"
+    assert os.getpgid(client.pid) == client.pid
+    client.send("advance", steps=3, round=5)
+    first = client.receive("slice")
+    assert (first["round"], len(first["losses"])) == (5, 3)
+    client.send("evaluate")
+    assert client.receive("evaluation")["tokens_seen"] == 3 * session.tokens_per_step
+    client.send("advance", steps=1, round=-1)
+    assert client.receive("slice")["losses"][0] < first["losses"][0]
+    client.send("close")
+    client.wait_until_gone()
+    client.hang_up()
+    assert workers.exit_status(client.pid) == 0
+
+
+def test_worker_dies_at_once_when_the_driver_is_gone(
+    workers: Workers, make_session: MakeSession, tmp_path: Path
+) -> None:
+    client = Client(tmp_path, make_session(), workers.start)
+    client.receive("ready")
+    client.send("advance", steps=1_000_000, round=-1)
+    client.hang_up()
+    client.wait_until_gone()
+    assert workers.exit_status(client.pid) == -signal.SIGKILL
+
+
+def test_what_the_worker_started_dies_with_it() -> None:
+    script = (
+        "import os, subprocess, sys, threading, queue\n"
+        "from model.worker import _read_commands\n"
+        "os.setsid()\n"
+        "subprocess.Popen(['sleep', '600'])\n"
+        "print('started', flush=True)\n"
+        "_read_commands(0, queue.SimpleQueue())\n"
+    )
+    command = [sys.executable, "-P", "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        process.stdin.close()
+        assert process.stdout.read() == b""  # ends when `sleep`, too, has let go of it
+        assert process.wait() == -signal.SIGKILL
+
+
+@needs_launcher
+def test_divergence_is_reported_and_logged(forked: ForkedWorkers, make_session: MakeSession, tmp_path: Path) -> None:
+    session = make_session(learning_rate=10.0, clip_norm=0.0, warmup_fraction=0.0, schedule="constant")
+    client = Client(tmp_path, session, forked.start)
+    client.receive("ready")
+    client.send("advance", steps=20, round=0)
+    failure = client.receive("failure")
+    client.wait_until_gone()
+    client.hang_up()
+    assert failure["kind"] == "diverged"
+    assert "lower learning_rate" in failure["message"]
+    assert "Traceback" in client.log.read_text()
+    assert forked.exit_status(client.pid) == 1
+
+
+@needs_launcher
+def test_session_that_cannot_be_is_invalid(forked: ForkedWorkers, make_session: MakeSession, tmp_path: Path) -> None:
+    client = Client(tmp_path, make_session(micro_batch=4096, global_batch=4096), forked.start)
+    failure = client.receive("failure")
+    client.wait_until_gone()
+    client.hang_up()
+    assert failure["kind"] == "invalid"
+    assert "one global batch" in failure["message"]
+    assert "\n" not in failure["message"]
+    assert forked.exit_status(client.pid) == 1
+
+
+@needs_launcher
+def test_forked_workers_train_alike_and_hold_nothing_of_each_other(
+    forked: ForkedWorkers, make_session: MakeSession, tmp_path: Path
+) -> None:
+    clients = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        clients.append(Client(tmp_path / name, make_session(), forked.start))
+    first, second = clients
+    losses = []
+    for client in clients:
+        client.receive("ready")
+        client.send("advance", steps=2, round=0)
+        losses.append(client.receive("slice")["losses"])
+    assert losses[0] == losses[1]
+    first.hang_up()
+    first.wait_until_gone()
+    assert forked.exit_status(first.pid) == -signal.SIGKILL
+    second.send("evaluate")
+    second.receive("evaluation")
+    second.send("close")
+    second.wait_until_gone()
+    second.hang_up()
+    assert forked.exit_status(second.pid) == 0
+
+
+@needs_launcher
+def test_worker_outlives_the_launcher_but_not_the_driver(make_session: MakeSession, tmp_path: Path) -> None:
+    launcher = ForkedWorkers()
+    client = Client(tmp_path, make_session(), launcher.start)
+    client.receive("ready")
+    launcher.close()
+    client.send("evaluate")
+    client.receive("evaluation")
+    client.hang_up()
+    client.wait_until_gone()
+
+
+def test_imports_of_the_launcher_leave_cuda_alone() -> None:
+    script = (
+        "import torch\n"
+        "def touched(*arguments): raise AssertionError('a fork would inherit a broken CUDA')\n"
+        "for name in ('is_available', 'device_count', 'init', '_lazy_init'): setattr(torch.cuda, name, touched)\n"
+        "import model.launcher\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), "oom"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), "oom"),
+        (RuntimeError("shape mismatch\nand much more"), "crash"),
+        (OSError("disk full"), "crash"),
+    ],
+)
+def test_kinds_of_failure(error: Exception, kind: str) -> None:
+    report = failure_report(error)
+    assert report["kind"] == kind
+    assert "\n" not in report["message"]
+
+
+def test_kinds_of_failure_that_torch_raises() -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 46)
+    assert failure_report(caught.value)["kind"] == "oom"
+
+    def uncompilable(x: torch.Tensor) -> torch.Tensor:
+        torch._dynamo.graph_break()
+        return x
+
+    with pytest.raises(torch._dynamo.exc.TorchDynamoException) as uncompiled:
+        torch.compile(uncompilable, backend="eager", fullgraph=True)(torch.ones(1))
+    assert failure_report(uncompiled.value)["kind"] == "compile"

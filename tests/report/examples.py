@@ -1,0 +1,494 @@
+"""Three realistic recommendations, one of each verdict, for the tests of everything that shows them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from autotune.recommendation import (
+    Caveat,
+    CaveatKind,
+    Comparison,
+    Contender,
+    Curve,
+    Interval,
+    NetSaving,
+    Quantity,
+    Recommendation,
+    Roi,
+    SearchCost,
+    TechniqueEffect,
+    TechniqueVerdict,
+    TrialSummary,
+    Unknown,
+    Verdict,
+)
+from autotune.space import Plan
+from model.config import TrainingConfig
+from model.knobs import KNOBS
+
+CREATED_AT = "2026-11-23T23:40:00+00:00"
+
+BASELINE = TrainingConfig(micro_batch=8, global_batch=16)
+EXPERT = dataclasses.replace(
+    BASELINE, micro_batch=16, dtype="bf16_autocast", attention="sdpa", optimizer_kernel="fused", compile="default"
+)
+WINNER = dataclasses.replace(
+    BASELINE, micro_batch=16, dtype="bf16_autocast", attention="sdpa", optimizer_kernel="fused"
+)
+
+ENVIRONMENT = {
+    "torch": "2.13.0+cpu",
+    "python": "3.11.2",
+    "processor": "AMD EPYC 9R14 (avx512_bf16)",
+    "cores": "2",
+    "memory": "7.6 GiB",
+    "system": "Linux 6.1",
+}
+
+DETAILS: dict[CaveatKind, dict[str, str | int | float]] = {
+    CaveatKind.NO_STEADY_STATE: {"trial": 14},
+    CaveatKind.NOISY_MACHINE: {"floor": 0.0341},
+    CaveatKind.BUDGET_ENDED: {"stage": "explore_learning"},
+    CaveatKind.RACE_SKIPPED: {"candidates": 1},
+    CaveatKind.FEW_RESTARTS: {"restarts": 2},
+    CaveatKind.LEARNING_IS_HYPOTHESIS: {"knobs": "learning_rate, schedule", "factor": 1.237},
+    CaveatKind.SHORT_HORIZON: {"knobs": "learning_rate", "horizon_tokens": 98_304, "plan_tokens": 1_200_000_000},
+    CaveatKind.REPEATED_DATA: {"epochs": 1.4},
+    CaveatKind.CURVE_NOT_FITTED: {"reason": "two horizons finished, three are needed"},
+    CaveatKind.EFFICIENCY_CENSORED: {"bound": 2.04},
+    CaveatKind.ALTERNATED_SESSIONS: {},
+    CaveatKind.ENERGY_UNKNOWN: {"reason": "RAPL is not readable and the plan gives no device_watts"},
+    CaveatKind.UNPRICED: {},
+    CaveatKind.SEARCH_STOPPED_EARLY: {"stage": "explore_system", "expected_saving": 0.031, "cost": 0.058},
+    CaveatKind.EXPERT_PARTIAL: {"knobs": "compile"},
+    CaveatKind.REDUCED_UNCONFIRMED: {"knobs": "optimizer_kernel"},
+}
+
+
+def interval(estimate: float, low: float, high: float, level: float = 0.9) -> Interval:
+    return Interval(estimate=estimate, low=low, high=high, level=level)
+
+
+def caveat(kind: CaveatKind) -> Caveat:
+    return Caveat(kind=kind, details=DETAILS[kind])
+
+
+def technique(
+    name: str,
+    old: str,
+    new: str,
+    verdict: TechniqueVerdict,
+    reason: str,
+    *,
+    speed: Quantity,
+    quality: Quantity,
+    saving: Quantity,
+    roi: Quantity,
+    break_even: Quantity,
+) -> TechniqueEffect:
+    knob = KNOBS[name]
+    return TechniqueEffect(
+        name=name,
+        title=knob.title,
+        section=knob.technique,
+        knob_class=knob.knob_class,
+        complexity=knob.complexity,
+        baseline_value=old,
+        value=new,
+        speed_effect=speed,
+        quality_effect=quality,
+        saving=saving,
+        roi=roi,
+        break_even_tokens=break_even,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def trial(
+    number: int, stage: str, label: str, outcome: str, reason: str, ratio: Quantity, loss: Quantity, cost: float
+) -> TrialSummary:
+    return TrialSummary(
+        number=number,
+        stage=stage,
+        label=label,
+        outcome=outcome,
+        reason=reason,
+        throughput_ratio=ratio,
+        loss=loss,
+        cost_seconds=cost,
+    )
+
+
+NOT_JUDGED = Unknown(reason="judged on speed only")
+NOT_REACHED = Unknown(reason="no slice was finished")
+SAME = interval(1.0, 1.0, 1.0)
+
+
+def adopt() -> Recommendation:
+    """A clear win in speed, with a learning rate left as a hypothesis."""
+    return Recommendation(
+        verdict=Verdict.ADOPT,
+        baseline=BASELINE,
+        expert_default=EXPERT,
+        candidate=WINNER,
+        recommended=WINNER,
+        over_baseline=Comparison(
+            speedup=interval(1.4213, 1.3479, 1.4892),
+            throughput=interval(1.4284, 1.3611, 1.4932),
+            token_efficiency=interval(0.995, 0.9861, 1.0042),
+        ),
+        over_expert=Comparison(
+            speedup=interval(1.064, 1.012, 1.118),
+            throughput=interval(1.061, 1.014, 1.109),
+            token_efficiency=interval(1.003, 0.994, 1.012),
+        ),
+        plan=Plan(
+            tokens=1_200_000_000,
+            runs=4,
+            devices=1,
+            device_hour_usd=0.42,
+            engineer_hour_usd=90.0,
+            owned=True,
+            kwh_usd=0.31,
+            pue=1.2,
+        ),
+        plan_tokens=interval(1.2e9, 1.2e9, 1.2e9),
+        baseline_tokens_per_second=interval(14_123.0, 13_410.0, 14_850.0),
+        baseline_hours=interval(94.41, 89.8, 99.4),
+        net_saving=NetSaving(
+            seconds_per_step=interval(0.0430, 0.0374, 0.0477),
+            hours=interval(27.98, 24.1, 31.2),
+            money=interval(38.4, 18.9, 55.7),
+            kwh=interval(1.62, 1.31, 1.94),
+            energy_provenance="estimated from a TDP of 45 W",
+        ),
+        roi=Roi(ratio=interval(0.418, 0.206, 0.607), probability_positive=0.9971),
+        break_even_tokens=interval(843_200_000.0, 671_000_000.0, 1_010_000_000.0),
+        search_cost=SearchCost(
+            total_seconds=3_724.0,
+            money=0.434,
+            adoption_money=99.0,
+            seconds_by_stage={
+                "calibrate": 512.0,
+                "explore_system": 1_340.0,
+                "explore_learning": 905.0,
+                "race": 402.0,
+                "confirm": 391.0,
+                "attribute": 174.0,
+            },
+            seconds_by_activity={
+                "steps": 1_630.0,
+                "reference_steps": 1_120.0,
+                "compile": 310.0,
+                "open": 402.0,
+                "evaluate": 150.0,
+                "other": 112.0,
+            },
+        ),
+        noise_floor=interval(0.0213, 0.0154, 0.0291),
+        curve=Curve(
+            points=((24_576, 7.052), (49_152, 6.571), (98_304, 6.168), (98_304, 6.097), (196_608, 5.762)),
+            irreducible=2.13,
+            amplitude=21.4,
+            exponent=0.1457,
+        ),
+        techniques=(
+            technique(
+                "dtype",
+                "fp32",
+                "bf16_autocast",
+                TechniqueVerdict.ADOPT,
+                "faster at equal loss within the margin",
+                speed=interval(1.271, 1.224, 1.319),
+                quality=interval(0.995, 0.986, 1.004),
+                saving=interval(32.1, 21.4, 41.0),
+                roi=interval(0.71, 0.42, 0.94),
+                break_even=interval(510e6, 410e6, 640e6),
+            ),
+            technique(
+                "attention",
+                "math",
+                "sdpa",
+                TechniqueVerdict.ADOPT,
+                "faster, same mathematics",
+                speed=interval(1.087, 1.051, 1.124),
+                quality=SAME,
+                saving=interval(11.9, 6.8, 16.4),
+                roi=interval(1.21, 0.66, 1.72),
+                break_even=interval(190e6, 150e6, 260e6),
+            ),
+            technique(
+                "optimizer_kernel",
+                "for_loop",
+                "fused",
+                TechniqueVerdict.ADOPT,
+                "faster, same mathematics",
+                speed=interval(1.041, 1.024, 1.058),
+                quality=SAME,
+                saving=interval(5.12, 2.88, 7.31),
+                roi=interval(0.57, 0.31, 0.80),
+                break_even=interval(402e6, 310e6, 590e6),
+            ),
+            technique(
+                "micro_batch",
+                "8",
+                "16",
+                TechniqueVerdict.NEUTRAL,
+                "below the noise floor; kept because it costs nothing to keep",
+                speed=interval(1.008, 0.989, 1.027),
+                quality=SAME,
+                saving=interval(0.9, -1.6, 3.3),
+                roi=interval(0.1, -0.18, 0.37),
+                break_even=Unknown(reason="the interval of the speed effect contains 1"),
+            ),
+            technique(
+                "compile",
+                "off",
+                "off",
+                TechniqueVerdict.HARMFUL,
+                "compiled in 28 s and ran 4 % slower",
+                speed=interval(0.957, 0.931, 0.984),
+                quality=SAME,
+                saving=interval(-5.4, -8.9, -2.0),
+                roi=Unknown(reason="it saves nothing"),
+                break_even=Unknown(reason="it never pays"),
+            ),
+            technique(
+                "learning_rate",
+                "0.001",
+                "0.001",
+                TechniqueVerdict.HYPOTHESIS,
+                "gains at 98.3 k tokens, not shown at 1.2 B",
+                speed=SAME,
+                quality=interval(1.237, 1.118, 1.371),
+                saving=Unknown(reason="not claimed for the plan"),
+                roi=Unknown(reason="not claimed for the plan"),
+                break_even=Unknown(reason="not claimed for the plan"),
+            ),
+            technique(
+                "tied_head",
+                "false",
+                "false",
+                TechniqueVerdict.NOT_MEASURED,
+                "the budget ended before its turn",
+                speed=Unknown(reason="the budget ended"),
+                quality=Unknown(reason="the budget ended"),
+                saving=Unknown(reason="the budget ended"),
+                roi=Unknown(reason="the budget ended"),
+                break_even=Unknown(reason="the budget ended"),
+            ),
+        ),
+        hypotheses={"learning_rate": "0.003", "schedule": "wsd"},
+        hypothesis_efficiency=interval(1.237, 1.118, 1.371),
+        runners_up=(
+            Contender(
+                label="expert default", config=EXPERT, speedup=interval(1.336, 1.271, 1.402), trial_numbers=(4, 21, 22)
+            ),
+            Contender(
+                label="bf16 alone",
+                config=dataclasses.replace(BASELINE, dtype="bf16_autocast"),
+                speedup=interval(1.274, 1.201, 1.351),
+                trial_numbers=(9,),
+            ),
+        ),
+        trials=(
+            trial(0, "calibrate", "baseline", "completed", "", SAME, interval(6.341, 6.30, 6.38), 131.0),
+            trial(4, "explore_system", "expert default", "completed", "", interval(1.34, 1.27, 1.41), NOT_JUDGED, 96.2),
+            trial(
+                9, "explore_system", "dtype=bf16_autocast", "completed", "", interval(1.27, 1.2, 1.35), NOT_JUDGED, 61.0
+            ),
+            trial(
+                10,
+                "explore_system",
+                "threads=1",
+                "pruned",
+                "certainly slower than the incumbent",
+                interval(0.61, 0.57, 0.66),
+                NOT_JUDGED,
+                12.4,
+            ),
+            trial(
+                11,
+                "explore_system",
+                "micro_batch=128",
+                "predicted_oom",
+                "needs 9.1 GiB of 7.6 GiB",
+                NOT_REACHED,
+                NOT_JUDGED,
+                0.1,
+            ),
+            trial(
+                12,
+                "explore_system",
+                "dtype=fp16_autocast",
+                "too_slow",
+                "one step took more than 30 s",
+                NOT_REACHED,
+                NOT_JUDGED,
+                44.0,
+            ),
+            trial(
+                13,
+                "explore_system",
+                "compile=max-autotune-no-cudagraphs",
+                "compile",
+                "InductorError: C++ compile failed | see log.txt",
+                NOT_REACHED,
+                NOT_JUDGED,
+                71.9,
+            ),
+            trial(
+                17,
+                "explore_learning",
+                "learning_rate=0.1",
+                "diverged",
+                "loss 11.2 after warm-up, above a uniform guess",
+                NOT_REACHED,
+                NOT_JUDGED,
+                18.3,
+            ),
+            trial(
+                23,
+                "confirm",
+                "winner",
+                "completed",
+                "",
+                interval(1.4284, 1.3611, 1.4932),
+                interval(6.352, 6.31, 6.39),
+                140.0,
+            ),
+        ),
+        environment=ENVIRONMENT,
+        caveats=tuple(
+            map(
+                caveat,
+                (
+                    CaveatKind.LEARNING_IS_HYPOTHESIS,
+                    CaveatKind.SHORT_HORIZON,
+                    CaveatKind.FEW_RESTARTS,
+                    CaveatKind.SEARCH_STOPPED_EARLY,
+                    CaveatKind.BUDGET_ENDED,
+                ),
+            )
+        ),
+    )
+
+
+def keep_baseline() -> Recommendation:
+    """The best candidate is within the noise of the machine."""
+    candidate = dataclasses.replace(EXPERT, dtype="fp32", optimizer_kernel="foreach", compile="off")
+    never = Unknown(reason="the interval of the speed-up contains 1")
+    return Recommendation(
+        verdict=Verdict.KEEP_BASELINE,
+        baseline=EXPERT,
+        expert_default=EXPERT,
+        candidate=candidate,
+        recommended=EXPERT,
+        over_baseline=Comparison(
+            speedup=interval(1.0062, 0.9874, 1.0253), throughput=interval(1.0062, 0.9874, 1.0253), token_efficiency=SAME
+        ),
+        over_expert=Comparison(
+            speedup=interval(1.0062, 0.9874, 1.0253), throughput=interval(1.0062, 0.9874, 1.0253), token_efficiency=SAME
+        ),
+        plan=Plan(tokens=20_000_000),
+        plan_tokens=interval(20e6, 20e6, 20e6),
+        baseline_tokens_per_second=interval(20_110.0, 18_940.0, 21_330.0),
+        baseline_hours=interval(0.2763, 0.2604, 0.2933),
+        net_saving=NetSaving(
+            seconds_per_step=interval(0.00063, -0.0013, 0.0025),
+            hours=interval(-0.412, -0.438, -0.389),
+            money=interval(-0.412, -0.438, -0.389),
+            kwh=Unknown(reason="no meter is readable and the plan gives no device_watts"),
+            energy_provenance="no meter is readable and the plan gives no device_watts",
+        ),
+        roi=Roi(ratio=interval(-0.994, -1.04, -0.951), probability_positive=0.0),
+        break_even_tokens=never,
+        search_cost=SearchCost(
+            total_seconds=1_489.0,
+            money=0.4136,
+            adoption_money=0.0,
+            seconds_by_stage={"calibrate": 390.0, "explore_system": 799.0, "confirm": 300.0},
+            seconds_by_activity={"steps": 700.0, "reference_steps": 610.0, "open": 179.0},
+        ),
+        noise_floor=interval(0.0341, 0.0262, 0.0433),
+        curve=Unknown(reason="no learning knob was searched"),
+        techniques=(
+            technique(
+                "micro_batch",
+                "16",
+                "16",
+                TechniqueVerdict.NEUTRAL,
+                "no effect above the noise floor",
+                speed=interval(1.0062, 0.9874, 1.0253),
+                quality=SAME,
+                saving=interval(0.0017, -0.0035, 0.0068),
+                roi=interval(-0.994, -1.04, -0.951),
+                break_even=never,
+            ),
+        ),
+        hypotheses={},
+        hypothesis_efficiency=Unknown(reason="no learning knob was searched"),
+        runners_up=(),
+        trials=(
+            trial(0, "calibrate", "baseline", "completed", "", SAME, NOT_JUDGED, 120.0),
+            trial(
+                1,
+                "explore_system",
+                "fp32, foreach",
+                "completed",
+                "",
+                interval(1.0062, 0.9874, 1.0253),
+                NOT_JUDGED,
+                90.0,
+            ),
+            trial(2, "explore_system", "threads=4", "crash", "ended by signal 9", NOT_REACHED, NOT_JUDGED, 9.0),
+        ),
+        environment=ENVIRONMENT,
+        caveats=tuple(
+            map(caveat, (CaveatKind.NOISY_MACHINE, CaveatKind.UNPRICED, CaveatKind.ENERGY_UNKNOWN)),
+        ),
+    )
+
+
+def inconclusive() -> Recommendation:
+    """The budget ended before anything could be confirmed: nearly everything is unknown."""
+    unknown = Unknown(reason="the budget ended before the confirmation")
+    nothing = Comparison(speedup=unknown, throughput=unknown, token_efficiency=unknown)
+    return Recommendation(
+        verdict=Verdict.INCONCLUSIVE,
+        baseline=BASELINE,
+        expert_default=EXPERT,
+        candidate=WINNER,
+        recommended=BASELINE,
+        over_baseline=nothing,
+        over_expert=nothing,
+        plan=Plan(target_loss=3.2, runs=1, devices=8, device_hour_usd=2.1),
+        plan_tokens=Unknown(reason="no loss curve to read the target loss from"),
+        baseline_tokens_per_second=interval(14_123.0, 11_410.0, 16_850.0),
+        baseline_hours=Unknown(reason="the length of the plan is not known"),
+        net_saving=NetSaving(
+            seconds_per_step=unknown, hours=unknown, money=unknown, kwh=unknown, energy_provenance="measured by NVML"
+        ),
+        roi=Roi(ratio=unknown, probability_positive=float("nan")),
+        break_even_tokens=unknown,
+        search_cost=SearchCost(
+            total_seconds=300.0,
+            money=0.175,
+            adoption_money=0.0,
+            seconds_by_stage={"calibrate": 220.0, "explore_system": 80.0},
+            seconds_by_activity={"steps": 160.0, "open": 140.0},
+        ),
+        noise_floor=Unknown(reason="fewer than three restarts of the baseline"),
+        curve=Unknown(reason="only one horizon was finished"),
+        techniques=(),
+        hypotheses={},
+        hypothesis_efficiency=unknown,
+        runners_up=(),
+        trials=(trial(0, "calibrate", "baseline", "completed", "", SAME, NOT_JUDGED, 120.0),),
+        environment={},
+        caveats=tuple(map(caveat, (CaveatKind.BUDGET_ENDED, CaveatKind.CURVE_NOT_FITTED, CaveatKind.RACE_SKIPPED))),
+    )
+
+
+EXAMPLES = {"adopt": adopt, "keep_baseline": keep_baseline, "inconclusive": inconclusive}

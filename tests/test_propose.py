@@ -1,0 +1,474 @@
+"""What is tried next, and what the database says of it afterwards."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import SPACE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, TrialState
+
+from autotune.load import parse_space
+from autotune.propose import (
+    Proposer,
+    expert_default,
+    grid_size,
+    impossible_combinations,
+    mirror,
+    one_at_a_time,
+)
+from autotune.space import Choice, Dimension, Domain, FloatRange, IntRange, contains
+from autotune.trial.types import (
+    Completed,
+    Costs,
+    Failed,
+    FailedKind,
+    Infeasible,
+    InfeasibleKind,
+    Outcome,
+    Pruned,
+    Slice,
+    Stage,
+    TrialRecord,
+    TrialSpec,
+)
+from model.config import TrainingConfig
+from model.knobs import KNOBS, Knob, KnobValue
+
+BASE = TrainingConfig(micro_batch=4, global_batch=8)
+STAGE = Stage.EXPLORE_SYSTEM
+
+
+def dimension(name: str, domain: Domain | Sequence[KnobValue]) -> Dimension:
+    values = Choice(values=tuple(domain)) if isinstance(domain, Sequence) else domain
+    return Dimension(knob=KNOBS[name], domain=values)
+
+
+GRID = (dimension("micro_batch", [2, 4, 3]), dimension("attention", ["math", "sdpa"]))  # 3 does not divide 8
+POSSIBLE = {
+    BASE.with_knobs({"micro_batch": micro_batch, "attention": attention})
+    for micro_batch in (2, 4)
+    for attention in ("math", "sdpa")
+}
+RATE = dimension("learning_rate", FloatRange(low=3e-4, high=1e-2, log=True))
+
+
+@contextmanager
+def proposing(
+    folder: Path,
+    dimensions: Sequence[Dimension] = GRID,
+    *,
+    base: TrainingConfig = BASE,
+    design: Sequence[TrainingConfig] = (),
+) -> Iterator[Proposer]:
+    """A proposer over the database in `folder`; leaving it is a crash: nothing more is told."""
+    proposer = Proposer(
+        database=folder / "study.db", stage=STAGE, dimensions=dimensions, base=base, design=design, seed=0
+    )
+    try:
+        yield proposer
+    finally:
+        proposer.close()
+
+
+@contextmanager
+def database(folder: Path, stage: Stage = STAGE) -> Iterator[optuna.Study]:
+    """The database as any other program opens it."""
+    url = f"sqlite:///{folder / 'study.db'}"
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        yield optuna.load_study(study_name=stage.value, storage=storage)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def trials(folder: Path, stage: Stage = STAGE) -> list[FrozenTrial]:
+    with database(folder, stage) as study:
+        return study.get_trials()
+
+
+def all_of(proposer: Proposer) -> list[TrainingConfig]:
+    """Everything it proposes until it has no more."""
+    configs = []
+    while proposal := proposer.ask():
+        configs.append(proposal.config)
+        proposer.tell(proposal, score=0.01 * len(configs))
+    return configs
+
+
+def test_the_design_comes_first_and_in_order(tmp_path: Path) -> None:
+    design = [
+        BASE,
+        BASE.with_knobs({"learning_rate": 2e-3, "schedule": "linear"}),
+        BASE.with_knobs({"learning_rate": 1e-2}),
+        BASE.with_knobs({"schedule": "wsd"}),
+    ]
+    dimensions = (RATE, dimension("schedule", ["cosine", "linear", "wsd"]))
+    with proposing(tmp_path, dimensions, design=design) as proposer:
+        for number, config in enumerate(design):
+            proposal = proposer.ask()
+            assert proposal
+            assert (proposal.number, proposal.config) == (number, config)
+            proposer.tell(proposal, score=0.0)
+        beyond = proposer.ask()
+        assert beyond
+        assert beyond.config not in design
+        changed = beyond.config.difference(BASE)
+        assert set(changed) <= {"learning_rate", "schedule"}
+
+
+def test_an_exhausted_grid_ends_the_search_with_all_that_is_possible(tmp_path: Path) -> None:
+    with proposing(tmp_path, design=[BASE]) as proposer:
+        configs = all_of(proposer)
+        assert configs[0] == BASE
+        assert len(configs) == len(POSSIBLE)
+        assert set(configs) == POSSIBLE
+        assert proposer.ask() is None
+    with proposing(tmp_path, design=[BASE]) as proposer:
+        assert proposer.ask() is None
+    for trial in trials(tmp_path):
+        assert trial.state is TrialState.COMPLETE, "no zombie steers the sampler away for ever"
+        impossible = trial.params["micro_batch"] == 3
+        assert trial.constraints == {"feasible": 1.0 if impossible else 0.0}
+        if impossible:
+            assert trial.user_attrs["infeasible"].startswith("global_batch must be a multiple of micro_batch")
+
+
+def test_nothing_is_proposed_twice_not_even_by_the_next_sitting(tmp_path: Path) -> None:
+    seen = []
+    for _ in range(3):
+        with proposing(tmp_path, (RATE, *GRID), design=[BASE, BASE, replace(BASE, attention="sdpa")]) as proposer:
+            for _ in range(4):
+                proposal = proposer.ask()
+                assert proposal
+                seen.append(proposal.config)
+                proposer.tell(proposal, score=0.0)
+    assert len(set(seen)) == len(seen) == 12
+    assert seen[:2] == [BASE, replace(BASE, attention="sdpa")]
+
+
+def test_what_is_infeasible_is_complete_with_a_violated_constraint(tmp_path: Path) -> None:
+    with proposing(tmp_path) as proposer:
+        for why, score, number in (("oom: 9 GiB" + "!" * 300, None, 7), ("", 0.25, 8), ("", -9.0, None)):
+            proposal = proposer.ask()
+            assert proposal
+            proposer.tell(proposal, score=score, infeasible=why, trial_number=number)
+    told = [t for t in trials(tmp_path) if t.params["micro_batch"] != 3]
+    assert [t.state for t in told] == [TrialState.COMPLETE] * 3
+    assert [t.constraints["feasible"] for t in told] == [1.0, 0.0, 0.0]
+    assert [t.user_attrs.get("trial") for t in told] == [7, 8, None]
+    poor, good, slow = (t.value for t in told)
+    assert poor is not None
+    assert good == 0.25
+    assert slow == poor, "no score is poorer than that of what cannot be used, and none is infinite"
+    assert poor < -3
+    assert told[0].user_attrs["infeasible"].startswith("oom: 9 GiB")
+    assert len(told[0].user_attrs["infeasible"]) <= 200
+
+
+def test_the_best_of_the_database_is_never_infeasible(tmp_path: Path) -> None:
+    with proposing(tmp_path) as proposer:
+        for score in (None, -0.5):
+            proposal = proposer.ask()
+            assert proposal
+            proposer.tell(proposal, score=score, infeasible="" if score else "oom")
+    with database(tmp_path) as study:
+        assert study.best_value == -0.5
+
+
+def test_a_proposal_that_a_crash_left_comes_first_again_under_its_number(tmp_path: Path) -> None:
+    with proposing(tmp_path, (RATE, *GRID), design=[BASE]) as proposer:
+        first = proposer.ask()
+        assert first
+        proposer.tell(first, score=0.0)
+        lost = proposer.ask()
+        assert lost
+    with proposing(tmp_path, (RATE, *GRID), design=[BASE]) as proposer:
+        assert proposer.ask() == lost
+        assert proposer.ask() == lost, "until it is told"
+        proposer.tell(lost, score=0.1)
+        following = proposer.ask()
+        assert following
+        assert following.number > lost.number
+        assert following.config != lost.config
+
+
+@pytest.mark.parametrize("suggested", [0, 1, 2])
+def test_a_half_made_proposal_is_completed(tmp_path: Path, suggested: int) -> None:
+    design = [BASE.with_knobs({"attention": "sdpa", "micro_batch": 2})]
+    with proposing(tmp_path, design=design):
+        pass
+    with database(tmp_path) as study:
+        trial = study.ask()
+        for name, values in (("micro_batch", (2, 4, 3)), ("attention", ("math", "sdpa")))[:suggested]:
+            trial.suggest_categorical(name, values)
+    with proposing(tmp_path, design=design) as proposer:
+        proposal = proposer.ask()
+        assert proposal
+        assert (proposal.number, proposal.config) == (trial.number, design[0])
+        proposer.tell(proposal, score=0.0)
+        all_of(proposer)
+    assert {t.state for t in trials(tmp_path)} == {TrialState.COMPLETE}
+
+
+def test_a_half_made_proposal_without_a_design_keeps_what_was_suggested(tmp_path: Path) -> None:
+    with proposing(tmp_path) as proposer:
+        done = proposer.ask()
+        assert done
+        proposer.tell(done, score=0.0)
+    with database(tmp_path) as study:
+        trial = study.ask()
+        micro_batch = trial.suggest_categorical("micro_batch", (2, 4, 3))
+    with proposing(tmp_path) as proposer:
+        all_of(proposer)
+    completed = trials(tmp_path)[trial.number]
+    assert completed.state is TrialState.COMPLETE
+    assert completed.params["micro_batch"] == micro_batch
+    assert set(completed.params) == {"micro_batch", "attention"}
+
+
+def test_values_are_as_short_as_a_user_would_type_them_and_in_their_range(tmp_path: Path) -> None:
+    domain = FloatRange(low=1.2349e-3, high=1.2451e-3)
+    with proposing(tmp_path, [dimension("learning_rate", domain)], base=replace(BASE, learning_rate=1.24e-3)) as asked:
+        rates = [config.learning_rate for config in all_of(asked)]
+    assert all(contains(domain, rate) for rate in rates)
+    assert sorted(rates) == [1.2349e-3, 1.24e-3, 1.2451e-3]
+
+
+def test_the_base_is_tried_as_the_user_typed_it(tmp_path: Path) -> None:
+    base = replace(BASE, learning_rate=1.23456e-3)
+    design = [base, replace(base, schedule="linear")]
+    dimensions = (RATE, dimension("schedule", ["cosine", "linear"]))
+    with proposing(tmp_path, dimensions, base=base, design=design) as proposer:
+        for config in design:
+            proposal = proposer.ask()
+            assert proposal
+            assert proposal.config == config
+            proposer.tell(proposal, score=0.0)
+
+
+def test_listed_values_that_are_nearly_the_same_are_all_tried(tmp_path: Path) -> None:
+    rates = [1e-3, 1.0001e-3, 1.0002e-3]
+    with proposing(tmp_path, [dimension("learning_rate", rates)]) as proposer:
+        assert sorted(config.learning_rate for config in all_of(proposer)) == rates
+
+
+# -- designs -----------------------------------------------------------------------------------------
+
+
+@st.composite
+def domains(draw: st.DrawFn, knob: Knob) -> Domain:
+    """Any domain of a knob; numbers stay small enough to be typed."""
+    if knob.kind is bool:
+        return Choice(values=tuple(draw(st.permutations([False, True]))[: draw(st.integers(1, 2))]))
+    if knob.kind is str:
+        return Choice(values=tuple(draw(st.lists(st.sampled_from(knob.values), min_size=1, unique=True))))
+    number: st.SearchStrategy[int | float] = (
+        st.integers(int(knob.low), min(int(knob.high), 100))
+        if knob.kind is int
+        else st.floats(knob.low, min(knob.high, 10.0))
+    )
+    low, *rest = draw(st.lists(number, min_size=1, max_size=5, unique=True).map(sorted))
+    if not rest or draw(st.booleans()):
+        return Choice(values=tuple(draw(st.permutations([low, *rest]))))
+    log = low > 0 and draw(st.booleans())
+    kind = IntRange if knob.kind is int else FloatRange
+    return kind(low=low, high=rest[-1], log=log)  # type: ignore[arg-type]
+
+
+@st.composite
+def centres(draw: st.DrawFn) -> tuple[TrainingConfig, tuple[Dimension, ...]]:
+    """Any dimensions of which all combinations are possible, and a configuration in them."""
+    names = draw(st.lists(st.sampled_from([n for n in KNOBS if n != "micro_batch"]), min_size=1, unique=True))
+    dimensions = tuple(Dimension(knob=KNOBS[n], domain=draw(domains(KNOBS[n]))) for n in KNOBS if n in names)
+    values: dict[str, KnobValue] = {"micro_batch": 1}
+    for d in dimensions:
+        match d.domain:
+            case Choice(values=listed):
+                values[d.knob.name] = draw(st.sampled_from(listed))
+            case IntRange(low=low, high=high):
+                values[d.knob.name] = draw(st.integers(low, high))
+            case FloatRange(low=flow, high=fhigh):
+                values[d.knob.name] = draw(st.floats(flow, fhigh))
+    return TrainingConfig().with_knobs(values), dimensions
+
+
+@given(centres())
+def test_one_knob_at_a_time_touches_every_knob_before_any_twice(
+    case: tuple[TrainingConfig, tuple[Dimension, ...]],
+) -> None:
+    centre, dimensions = case
+    domains_by_name = {d.knob.name: d.domain for d in dimensions}
+    changes = []
+    for config in one_at_a_time(centre, dimensions):
+        ((name, value),) = config.difference(centre).items()
+        assert contains(domains_by_name[name], value)
+        changes.append((name, value))
+    assert len(set(changes)) == len(changes)
+    names = [name for name, _ in changes]
+    movable = [n for n, d in domains_by_name.items() if not isinstance(d, Choice) or len(d.values) > 1]
+    assert names[: len(movable)] == movable
+    turns = [[name for name, row in _with_turn(names) if row == turn] for turn in range(len(names))]
+    assert names == list(itertools.chain(*turns))
+    for name, domain in domains_by_name.items():
+        if isinstance(domain, Choice):
+            assert {v for n, v in changes if n == name} == set(domain.values) - {getattr(centre, name)}
+
+
+def _with_turn(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Each name with how often it came before."""
+    return [(name, names[:at].count(name)) for at, name in enumerate(names)]
+
+
+def test_the_nearest_values_come_first() -> None:
+    dimensions = (
+        dimension("threads", [8, 1, 4, 0]),
+        RATE,
+        dimension("global_batch", IntRange(low=4, high=64, log=True)),
+    )
+    centre = TrainingConfig(micro_batch=1, global_batch=16, threads=1, learning_rate=1e-3)
+    changes = [config.difference(centre) for config in one_at_a_time(centre, dimensions)]
+    assert changes == [
+        {"threads": 0},
+        {"learning_rate": 3.16e-3},
+        {"global_batch": 32},
+        {"threads": 4},
+        {"learning_rate": 5.48e-4},
+        {"global_batch": 8},
+        {"threads": 8},
+    ]
+
+
+def test_a_design_leaves_out_what_cannot_exist() -> None:
+    configs = list(one_at_a_time(BASE, [dimension("micro_batch", [3, 4, 5, 8])]))
+    assert [c.micro_batch for c in configs] == [8]
+
+
+SPACE_READ = parse_space(SPACE, name="space", source="space.toml", folder=Path("/"))
+
+
+@pytest.mark.parametrize("bf16_gains", [True, False])
+def test_the_expert_takes_what_usually_pays(bf16_gains: bool) -> None:
+    expected: dict[str, KnobValue] = {"attention": "sdpa", "optimizer_kernel": "fused", "tied_head": True}
+    if bf16_gains:
+        expected["dtype"] = "bf16_autocast"
+    assert expert_default(SPACE_READ, bf16_gains=bf16_gains).difference(SPACE_READ.baseline) == expected
+
+
+@given(centres(), st.booleans())
+def test_the_expert_keeps_to_the_space(case: tuple[TrainingConfig, tuple[Dimension, ...]], bf16_gains: bool) -> None:
+    baseline, dimensions = case
+    space = replace(SPACE_READ, baseline=baseline, dimensions=dimensions)
+    domains_by_name = {d.knob.name: d.domain for d in dimensions}
+    change = expert_default(space, bf16_gains=bf16_gains).difference(baseline)
+    assert all(name in domains_by_name and contains(domains_by_name[name], value) for name, value in change.items())
+    assert bf16_gains or "dtype" not in change
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "size"),
+    [
+        ((), 1),
+        (GRID, 6),
+        ((dimension("threads", IntRange(low=0, high=7)), *GRID), 48),
+        ((RATE, *GRID), math.inf),
+    ],
+)
+def test_the_grid_is_the_product_of_its_sides(dimensions: Sequence[Dimension], size: float) -> None:
+    assert grid_size(dimensions) == size
+
+
+def test_impossible_combinations_are_counted_by_rule() -> None:
+    sizes = (dimension("micro_batch", [2, 3, 4, 16]), dimension("global_batch", [8, 12]), RATE)
+    # micro_batch 3 and 16 do not divide 8, 16 does not divide 12; the range counts by its two ends
+    assert impossible_combinations(BASE, sizes) == {"global_batch must be a multiple of micro_batch": 3 * 2}
+    assert impossible_combinations(BASE, [dimension("attention", ["math", "sdpa"])]) == {}
+    many = dimension("micro_batch", list(range(1, 1_001)))
+    assert impossible_combinations(BASE, [many, dimension("global_batch", list(range(1, 1_001)))]) == {}
+
+
+# -- trials of stages that propose nothing -----------------------------------------------------------
+
+
+def record(number: int, outcome: Outcome, *, rounds: int, ratio: float = 1.0) -> TrialRecord:
+    """A record of `rounds` pairs in which the trial is `ratio` times as fast as the reference."""
+
+    def piece(at: int, seconds: float) -> Slice:
+        return Slice(round=at, tokens=100, seconds=seconds, step_seconds=(seconds,), losses=(3.0,), peak_memory_bytes=1)
+
+    return TrialRecord(
+        spec=TrialSpec(
+            number=number,
+            stage=Stage.CONFIRM,
+            label=f"trial {number}",
+            config=replace(BASE, learning_rate=1e-3 * (number + 1), tied_head=True),
+            seed=0,
+            horizon_tokens=100,
+            block=0,
+        ),
+        outcome=outcome,
+        ready=(),
+        slices=tuple(piece(at, 1.0 / ratio) for at in range(rounds)),
+        reference_slices=tuple(piece(at, 1.0) for at in range(rounds)),
+        evaluations=(),
+        costs=Costs(total_seconds=1.0),
+        interleaved=True,
+        started_at="",
+        finished_at="",
+    )
+
+
+def test_the_database_shows_the_trials_of_every_stage_once(tmp_path: Path) -> None:
+    records = [
+        record(3, Completed(), rounds=8, ratio=2.0),
+        record(5, Infeasible(kind=InfeasibleKind.OUT_OF_MEMORY, message=""), rounds=0),
+        record(6, Pruned(reason="slow"), rounds=8, ratio=0.5),
+        record(7, Failed(kind=FailedKind.CRASH, message=""), rounds=0),
+    ]
+    path = tmp_path / "study.db"
+    mirror(path, records[:2])
+    mirror(path, records)
+    mirror(path, records)
+    shown = trials(tmp_path, Stage.CONFIRM)
+    assert [t.user_attrs["trial"] for t in shown] == [3, 5, 6, 7]
+    assert [t.user_attrs["outcome"] for t in shown] == ["completed", "oom", "pruned", "crash"]
+    assert [t.user_attrs["label"] for t in shown] == ["trial 3", "trial 5", "trial 6", "trial 7"]
+    assert {t.state for t in shown} == {TrialState.COMPLETE}
+    assert [t.constraints["feasible"] for t in shown] == [0.0, 1.0, 0.0, 1.0]
+    values = [t.value for t in shown]
+    assert values[0] == pytest.approx(math.log(2.0))
+    assert values[2] == pytest.approx(-math.log(2.0))
+    assert values[1] == values[3] < -3.0
+    assert [t.params for t in shown] == [r.spec.config.to_mapping() for r in records]
+    with database(tmp_path, Stage.CONFIRM) as study:
+        assert study.best_trial.user_attrs["trial"] == 3
+
+
+def test_without_trials_there_is_nothing_to_show(tmp_path: Path) -> None:
+    mirror(tmp_path / "study.db", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_every_configuration_that_can_exist_fits_the_database(data: st.DataObject) -> None:
+    """Optuna refuses a value outside the domain it was told: the table of knobs has to be inside."""
+    from autotune.propose import _everything
+
+    for knob in KNOBS.values():
+        match data.draw(domains(knob)):
+            case Choice(values=values):
+                value = data.draw(st.sampled_from(values))
+            case IntRange(low=low) | FloatRange(low=low):
+                value = low
+        distribution = _everything(knob)
+        assert distribution._contains(distribution.to_internal_repr(value))

@@ -1,0 +1,266 @@
+"""The whole pipeline on imagined machines whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import optuna
+import pytest
+from conftest import ScriptedStudy
+
+from autotune.errors import NothingFeasible
+from autotune.executors.scripted import ExampleWorld, LognormalNoise
+from autotune.progress import Event, EventKind
+from autotune.recommendation import CaveatKind, Interval, TechniqueVerdict, Unknown, Verdict
+from autotune.study import read_records
+from autotune.trial.types import Infeasible, InfeasibleKind, Stage
+from model.config import TrainingConfig
+
+Scripted = Callable[..., ScriptedStudy]
+QUIET = LognormalNoise(moment=0.05, own=0.01, process=0.005)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatWorld(ExampleWorld):
+    """Nothing makes any difference, but for the noise."""
+
+    def tokens_per_second(self, config: TrainingConfig) -> float:
+        return self.base_tokens_per_second
+
+    def efficiency(self, config: TrainingConfig) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenWorld(ExampleWorld):
+    """No session gets through its first pass."""
+
+    def obstacle(self, config: TrainingConfig) -> Infeasible | None:
+        return Infeasible(kind=InfeasibleKind.OUT_OF_MEMORY, message="no memory at all")
+
+
+def truth(world: ExampleWorld, config: TrainingConfig, baseline: TrainingConfig) -> float:
+    """The true ratio of throughput."""
+    return world.tokens_per_second(config) / world.tokens_per_second(baseline)
+
+
+def test_a_better_configuration_is_found_proved_and_explained(scripted: Scripted) -> None:
+    world = ExampleWorld(noise=QUIET)
+    result = scripted(world=world).sit()
+    assert result.verdict is Verdict.ADOPT
+    assert result.recommended == result.candidate
+    assert result.recommended.dtype == "bf16_autocast"
+    assert result.recommended.attention == "sdpa"
+    throughput = result.over_baseline.throughput
+    assert isinstance(throughput, Interval)
+    true = truth(world, result.candidate, result.baseline)
+    assert throughput.low * 0.98 < true < throughput.high * 1.02
+    dtype = next(t for t in result.techniques if t.name == "dtype")
+    assert dtype.verdict is TechniqueVerdict.ADOPT
+    assert isinstance(dtype.speed_effect, Interval)
+    assert dtype.speed_effect.estimate == pytest.approx(1.6, rel=0.05)
+
+
+def test_nothing_better_is_a_legal_answer(scripted: Scripted) -> None:
+    result = scripted(world=FlatWorld(own_luck=0.001)).sit()
+    assert result.verdict is Verdict.KEEP_BASELINE
+    assert result.recommended == result.baseline
+
+
+def test_learning_gains_that_do_not_carry_are_hypotheses_and_not_claimed(scripted: Scripted) -> None:
+    result = scripted(world=ExampleWorld(noise=QUIET)).sit()
+    assert "learning_rate" in result.hypotheses or CaveatKind.SHORT_HORIZON in {c.kind for c in result.caveats}
+    if result.hypotheses:
+        assert CaveatKind.LEARNING_IS_HYPOTHESIS in {c.kind for c in result.caveats}
+        assert set(result.hypotheses).isdisjoint(result.candidate.difference(result.baseline))
+
+
+def test_a_baseline_that_cannot_run_is_nothing_feasible(scripted: Scripted) -> None:
+    with pytest.raises(NothingFeasible, match="no memory at all"):
+        scripted(world=BrokenWorld()).sit()
+
+
+@pytest.mark.parametrize("budget_seconds", [20.0, 200.0, 2_000.0, 6_000.0])
+def test_the_budget_is_a_hard_cap_and_every_budget_ends_in_an_answer(scripted: Scripted, budget_seconds: float) -> None:
+    study = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=budget_seconds)
+    result = study.sit()
+    assert result.search_cost.total_seconds < 1.1 * budget_seconds
+    assert result.verdict in Verdict
+    if budget_seconds < 100:
+        assert result.verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_small_plan_stops_the_search_because_it_does_not_pay(scripted: Scripted) -> None:
+    small, large = scripted(), scripted()
+    small.text = small.text.replace("tokens = 80_000_000\nruns = 10", "tokens = 200_000\nruns = 1")
+    first, second = small.sit(), large.sit()
+    assert first.verdict is not Verdict.ADOPT
+    assert CaveatKind.SEARCH_STOPPED_EARLY in {c.kind for c in first.caveats}
+    assert first.search_cost.total_seconds < second.search_cost.total_seconds
+
+
+def test_infeasible_trials_are_named_and_never_best(scripted: Scripted) -> None:
+    result = scripted(world=ExampleWorld(noise=QUIET)).sit()
+    slow = [t for t in result.trials if t.outcome == InfeasibleKind.TOO_SLOW]
+    assert slow, "fp16 is 30 times slower in this world"
+    assert all(t.reason for t in slow)
+    assert result.candidate.dtype != "fp16_autocast"
+    cost = max(t.cost_seconds for t in slow)
+    assert cost < 0.2 * max(t.cost_seconds for t in result.trials), "the hopeless must be cheap"
+
+
+def test_trial_zero_is_the_baseline_and_trial_one_the_expert_default(scripted: Scripted) -> None:
+    result = scripted().sit()
+    assert [t.label for t in result.trials[:2]] == ["baseline", "expert default"]
+    expert = result.expert_default.difference(result.baseline)
+    assert expert == {
+        "dtype": "bf16_autocast",
+        "attention": "sdpa",
+        "optimizer_kernel": "fused",
+        "tied_head": True,
+    }
+    assert isinstance(result.over_expert.throughput, Interval)
+
+
+def test_every_second_is_accounted_for(scripted: Scripted) -> None:
+    cost = scripted().sit().search_cost
+    assert sum(cost.seconds_by_activity.values()) == pytest.approx(cost.total_seconds)
+    assert sum(cost.seconds_by_stage.values()) <= cost.total_seconds
+    assert cost.money == pytest.approx(cost.total_seconds / 3600 * 0.1)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing between here and the test may handle it."""
+
+
+def kill_after(events: int) -> Callable[[Event], None]:
+    """A listener that dies at the `events`-th event."""
+    left = iter(range(events))
+
+    def listener(_: Event) -> None:
+        if next(left, None) is None:
+            raise Killed
+
+    return listener
+
+
+def test_a_study_killed_at_random_moments_ends_with_every_trial_once(scripted: Scripted) -> None:
+    study = scripted(world=ExampleWorld(noise=QUIET))
+    moments = random.Random(1)
+    acknowledged: dict[int, str] = {}
+    for _ in range(10):
+        with pytest.raises(Killed):
+            study.sit([kill_after(moments.randint(1, 25))])
+        now = {r.spec.number: r.finished_at + r.spec.label for r in read_records(study.folder)}
+        assert acknowledged.items() <= now.items(), "an acknowledged trial was lost or changed"
+        acknowledged = now
+    result = study.sit()
+    records = read_records(study.folder)
+    assert [r.spec.number for r in records] == sorted({r.spec.number for r in records})
+    keys = Counter((r.spec.stage, r.spec.block, r.spec.label, r.spec.seed, r.spec.horizon_tokens) for r in records)
+    assert max(keys.values()) == 1, "a trial was counted twice"
+    assert {t.number for t in result.trials} == {r.spec.number for r in records}
+    told = in_database(study)
+    assert told == Counter(r.spec.number for r in records), "the database has each acknowledged trial once"
+
+
+def in_database(study: ScriptedStudy) -> Counter[int]:
+    """Our trial numbers in the Optuna database, of finished trials; none may still be running."""
+    storage = f"sqlite:///{study.folder / 'study.db'}"
+    found: Counter[int] = Counter()
+    for summary in optuna.get_all_study_summaries(storage):
+        for trial in optuna.load_study(study_name=summary.study_name, storage=storage).trials:
+            assert trial.state is not optuna.trial.TrialState.RUNNING
+            if "trial" in trial.user_attrs:
+                found[trial.user_attrs["trial"]] += 1
+    return found
+
+
+def test_a_finished_study_gives_its_recommendation_again_without_measuring(scripted: Scripted) -> None:
+    study = scripted(budget_seconds=3_000.0)
+    first = study.sit()
+    started = sum(e.kind is EventKind.TRIAL_STARTED for e in study.events)
+    second = study.sit()
+    assert sum(e.kind is EventKind.TRIAL_STARTED for e in study.events) == started
+    assert replace(second, search_cost=first.search_cost).candidate == first.candidate
+    assert second.verdict is first.verdict
+
+
+def test_resuming_buys_no_time(scripted: Scripted) -> None:
+    study = scripted(budget_seconds=2_000.0)
+    for events in (12, 12, 12):
+        with pytest.raises(Killed):
+            study.sit([kill_after(events)])
+    result = study.sit()
+    assert result.search_cost.total_seconds < 1.1 * 2_000.0
+
+
+def test_the_decision_log_is_whole_lines_in_order_of_time(scripted: Scripted) -> None:
+    study = scripted(budget_seconds=2_000.0)
+    with pytest.raises(Killed):
+        study.sit([kill_after(15)])
+    study.sit()
+    lines = [json.loads(line) for line in (study.folder / "events.jsonl").read_text().splitlines()]
+    times = [line["elapsed_seconds"] for line in lines]
+    assert times == sorted(times)
+    assert {"stage_started", "trial_finished", "stage_finished"} <= {line["kind"] for line in lines}
+
+
+def test_too_little_memory_is_foreseen_and_nothing_hopeless_is_launched(scripted: Scripted) -> None:
+    with pytest.raises(NothingFeasible, match="GiB"):
+        scripted(capacity_bytes=1 << 20).sit()
+
+
+def test_where_memory_holds_one_session_whole_runs_alternate_and_the_report_says_so(scripted: Scripted) -> None:
+    roomy = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=3_000.0)
+    with roomy.open() as study:
+        one = roomy.lab(study)._predict(study.space.baseline)
+    result = scripted(
+        world=ExampleWorld(noise=QUIET), budget_seconds=40_000.0, capacity_bytes=int(one * 1.5)
+    ).sit()
+    assert CaveatKind.ALTERNATED_SESSIONS in {c.kind for c in result.caveats}
+    assert result.verdict is Verdict.ADOPT
+
+
+def test_a_target_loss_plan_asks_the_curve_for_its_tokens(scripted: Scripted) -> None:
+    study = scripted(world=ExampleWorld(noise=QUIET))
+    study.text = study.text.replace("tokens = 80_000_000\n", "target_loss = 4.0\n", 1)
+    result = study.sit()
+    assert isinstance(result.plan_tokens, Interval)
+    world = ExampleWorld()
+    reached = world.loss(result.baseline, round(result.plan_tokens.estimate), seed=0)
+    assert math.isclose(reached, 4.0, abs_tol=0.2)
+
+
+def test_a_target_loss_nobody_reaches_is_inconclusive_and_says_why(scripted: Scripted) -> None:
+    study = scripted(budget_seconds=3_000.0)
+    study.text = study.text.replace("tokens = 80_000_000\n", "target_loss = 0.01\n", 1)
+    result = study.sit()
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert isinstance(result.plan_tokens, Unknown)
+    assert result.plan_tokens.reason
+
+
+def test_a_space_of_system_knobs_alone_is_searched(scripted: Scripted) -> None:
+    study = scripted(world=ExampleWorld(noise=QUIET))
+    study.text = "\n".join(
+        line for line in study.text.splitlines() if not line.startswith(("learning_rate", "schedule", "tied_head"))
+    )
+    result = study.sit()
+    assert result.verdict is Verdict.ADOPT
+    assert not result.hypotheses
+
+
+def test_a_space_of_learning_knobs_alone_is_searched(scripted: Scripted) -> None:
+    study = scripted(world=ExampleWorld(noise=QUIET))
+    study.text = "\n".join(
+        line for line in study.text.splitlines() if not line.startswith(("micro_batch = [", "dtype", "att", "opt"))
+    )
+    result = study.sit()
+    assert {t.stage for t in result.trials} >= {Stage.CALIBRATE, Stage.EXPLORE_LEARNING, Stage.CONFIRM}
+    assert result.verdict in (Verdict.ADOPT, Verdict.KEEP_BASELINE)

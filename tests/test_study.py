@@ -1,0 +1,454 @@
+"""A study on disk: what survives, who owns it, what damage looks like, how its time is shared out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import SPACE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune.budget import SHARES, Budget
+from autotune.errors import BadInput, ExitCode, StoreDamaged, StudyBusy
+from autotune.progress import Event, EventKind
+from autotune.study import FORMAT, Fingerprint, StageMark, Study, StudyInfo, check_name, read_records, studies
+from autotune.trial.types import (
+    Completed,
+    Costs,
+    Evaluation,
+    Infeasible,
+    InfeasibleKind,
+    Outcome,
+    Ready,
+    Slice,
+    Stage,
+    TrialRecord,
+    TrialSpec,
+)
+from model.config import TrainingConfig
+
+INFO = StudyInfo(
+    format=FORMAT,
+    name="mine",
+    created_at="2026-01-01T00:00:00+00:00",
+    space_name="space",
+    corpus="/data/text",
+    budget_seconds=100.0,
+    fingerprint=Fingerprint(space="s", data="d", code="c", hardware="h"),
+    forked_from="older",
+    warm_start=(TrainingConfig(micro_batch=4),),
+)
+
+
+def make(root: Path, info: StudyInfo = INFO) -> Study:
+    return Study.create(root / info.name, info, SPACE)
+
+
+def order(study: Study, *, label: str = "trial", seed: int = 0, stage: Stage = Stage.RACE) -> TrialSpec:
+    return study.order(stage=stage, label=label, config=TrainingConfig(), seed=seed, horizon_tokens=1_000, block=0)
+
+
+def record_of(spec: TrialSpec, outcome: Outcome | None = None) -> TrialRecord:
+    """A record in which every field holds something."""
+    piece = Slice(round=0, tokens=64, seconds=0.5, step_seconds=(0.2, 0.3), losses=(5.0, 4.9), peak_memory_bytes=7)
+    return TrialRecord(
+        spec=spec,
+        outcome=outcome or Completed(),
+        ready=(
+            Ready(
+                setup_seconds=0.1,
+                compile_seconds=0.0,
+                parameters=9,
+                flops_per_token=54.0,
+                tokens_per_step=32,
+                horizon_steps=31,
+                peak_memory_bytes=8,
+                environment={"device": "cpu"},
+            ),
+        ),
+        slices=(piece,),
+        reference_slices=(replace(piece, seconds=0.7),),
+        evaluations=(Evaluation(tokens_seen=64, loss=4.5, stderr=0.1, tokens=128, bits_per_byte=2.0),),
+        costs=Costs(total_seconds=2.0, step_seconds=0.5),
+        interleaved=True,
+        started_at="2026-01-01T00:00:00+00:00",
+        finished_at="2026-01-01T00:00:02+00:00",
+    )
+
+
+# -- making and naming -------------------------------------------------------------------------------
+
+
+def test_a_new_study_is_read_back_as_it_was_made(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        made = study.space
+    with Study.open(tmp_path / "mine") as study:
+        assert study.info == INFO
+        assert study.space == made
+        assert study.space.name == "space"
+        assert (study.space.workload.data.corpus, study.space.budget_seconds) == ("/data/text", 100.0)
+        assert (study.folder / "space.toml").read_text() == SPACE
+    assert list(studies(tmp_path)) == [(INFO, tmp_path / "mine")]
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "-flag", "..", "a/b", "../up", "two words", "tab\t", "x" * 61, "a:b"])
+def test_a_name_that_no_folder_should_have_makes_nothing(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match=r"^a study's name is .*; got .*: try 'my-study'$"):
+        Study.create(tmp_path / "folder", replace(INFO, name=name), SPACE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.text(max_size=70))
+def test_a_legal_name_is_one_plain_folder(name: str) -> None:
+    try:
+        check_name(name)
+    except BadInput:
+        return
+    assert Path(name).name == name
+    assert len(os.fsencode(name)) <= 255
+
+
+def test_a_space_that_cannot_be_searched_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="there is no table 'wrong' here"):
+        Study.create(tmp_path / "mine", INFO, SPACE + "\n[wrong]\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_taken_once(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    with pytest.raises(BadInput, match="a new study needs a new name; got 'mine', which exists: choose another"):
+        Study.create(tmp_path / "mine", replace(INFO, corpus="/other"), SPACE)
+    with Study.open(tmp_path / "mine") as study:
+        assert study.info == INFO
+
+
+def test_only_a_study_can_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"a study is a folder with study.json; got .*: see `autotune studies`"):
+        Study.open(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- owning ------------------------------------------------------------------------------------------
+
+
+def test_one_driver_owns_a_study_until_it_is_closed(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        with pytest.raises(StudyBusy, match=f"'mine' is owned by process {os.getpid()}: wait") as refused:
+            Study.open(study.folder)
+        assert refused.value.exit_code == ExitCode.STUDY_BUSY
+        order(study)  # the refusal did the owner no harm
+    with Study.open(tmp_path / "mine") as study:
+        study.close()
+        study.close()
+    Study.open(tmp_path / "mine").close()
+
+
+OWNER = """
+import sys
+from pathlib import Path
+from autotune.study import Study
+study = Study.open(Path(sys.argv[1]))
+print("owned", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_lock_of_a_killed_driver_is_free(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path / "mine")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as owner:
+        assert owner.stdout
+        assert owner.stdout.readline() == b"owned\n"
+        with pytest.raises(StudyBusy, match=f"is owned by process {owner.pid}:"):
+            Study.open(tmp_path / "mine")
+        owner.kill()
+        owner.wait()
+        Study.open(tmp_path / "mine").close()
+
+
+# -- trials ------------------------------------------------------------------------------------------
+
+
+def test_the_same_order_is_given_once(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        specs = [order(study, label=label, seed=seed) for label in ("a", "b") for seed in (0, 1)]
+        assert [s.number for s in specs] == [0, 1, 2, 3]
+        assert order(study, label="b", seed=0) == specs[2]
+    with Study.open(tmp_path / "mine") as study:
+        assert order(study, label="a", seed=1) == specs[1]
+        assert order(study, label="c").number == 4
+        assert [s.number for s in study.ordered(Stage.RACE)] == [0, 1, 2, 3, 4]
+        assert study.ordered(Stage.CONFIRM) == ()
+
+
+@pytest.mark.parametrize("deleted", [0, 2])
+def test_a_number_is_never_used_again(tmp_path: Path, deleted: int) -> None:
+    with make(tmp_path) as study:
+        for seed in range(3):
+            study.acknowledge(record_of(order(study, seed=seed)))
+        folder = study.trial_folder(deleted)
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    with Study.open(tmp_path / "mine") as study:
+        assert [r.spec.number for r in study.records] == [n for n in range(3) if n != deleted]
+        assert order(study, seed=deleted).number == 3
+
+
+def test_a_trial_counts_from_its_result_on_and_survives(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        ordered = [order(study, seed=seed, stage=stage) for seed, stage in enumerate((Stage.RACE, Stage.CONFIRM) * 2)]
+        assert study.records == ()
+        kept = [record_of(ordered[n]) for n in (2, 0)]
+        kept.append(
+            record_of(ordered[1], Infeasible(kind=InfeasibleKind.OUT_OF_MEMORY, message="Größe\n\x1b[31m\udcff"))
+        )
+        for record in kept:
+            study.acknowledge(record)
+        kept.sort(key=lambda r: r.spec.number)
+        assert study.records == tuple(kept)
+    with Study.open(tmp_path / "mine") as study:
+        assert study.records == tuple(kept)
+        assert study.of_stage(Stage.CONFIRM) == (kept[1],)
+        assert [study.result_of(spec) for spec in ordered] == [*kept, None]
+    assert read_records(tmp_path / "mine") == tuple(kept)
+
+
+def test_reading_the_records_needs_no_lock_and_leaves_nothing(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        study.acknowledge(record_of(order(study)))
+        before = sorted(tmp_path.rglob("*"))
+        assert len(read_records(study.folder)) == 1
+        assert len(list(studies(tmp_path))) == 1
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+# -- damage ------------------------------------------------------------------------------------------
+
+WHOLE = {
+    "study.json": "restore it from a copy, or start a new study",
+    "stages.json": "restore it from a copy, or start a new study",
+    "elapsed.json": "restore it from a copy, or start a new study",
+    "next_trial.json": "restore it from a copy, or start a new study",
+    "trials/0000/spec.json": "delete {folder} and resume, that trial is run again",
+    "trials/0000/result.json": "delete {folder} and resume, that trial is run again",
+}
+
+
+DAMAGE = [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'"text"', b"null", b"[1]", b"NaN", b"true", b"-1", b"0x5"]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_damaged_file_is_named_with_its_remedy_and_the_study_is_free(tmp_path: Path, name: str) -> None:
+    with make(tmp_path) as study:
+        study.acknowledge(record_of(order(study)))
+        study.mark(Stage.RACE, StageMark(started_seconds=0.0, deadline_seconds=9.0))
+        study.note_elapsed(5.0)
+    path = tmp_path / "mine" / name
+    whole = path.read_bytes()
+    foreign = b'{"race": {"strange": 1}}' if name == "stages.json" else b'{"strange": 1}'
+    for damage in (*DAMAGE, foreign, whole[: len(whole) // 2] + b"\x00"):
+        path.write_bytes(damage)
+        with pytest.raises(StoreDamaged) as refused:
+            Study.open(tmp_path / "mine")
+        message = str(refused.value)
+        assert message.startswith("a study's files ")
+        assert str(path) in message
+        assert message.endswith(WHOLE[name].format(folder=path.parent))
+        assert "\n" not in message
+        assert refused.value.exit_code == ExitCode.STORE_DAMAGED
+        path.write_bytes(whole)
+        with Study.open(tmp_path / "mine") as study:  # while the error, and with it the failed attempt, is alive
+            assert len(study.records) == 1
+
+
+def test_every_torn_result_is_seen(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        study.acknowledge(record_of(order(study)))
+        path = study.trial_folder(0) / "result.json"
+    text = path.read_bytes().rstrip()
+    for end in range(0, len(text), 17):
+        path.write_bytes(text[:end])
+        with pytest.raises(StoreDamaged, match=r"0000/result\.json"):
+            read_records(tmp_path / "mine")
+
+
+def test_a_result_with_a_field_of_another_kind_is_foreign(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        study.acknowledge(record_of(order(study)))
+        path = study.trial_folder(0) / "result.json"
+    plain = json.loads(path.read_text())
+    for field, value in (("interleaved", 1), ("outcome", {"won": {}}), ("slices", None), ("costs", {})):
+        path.write_text(json.dumps(plain | {field: value}))
+        with pytest.raises(StoreDamaged, match=rf"0000/result\.json does not \(TrialRecord\.{field}"):
+            read_records(tmp_path / "mine")
+
+
+def test_a_study_of_another_format_is_left_to_the_version_that_made_it(tmp_path: Path) -> None:
+    make(tmp_path, replace(INFO, name="other")).close()
+    path = tmp_path / "other" / "study.json"
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}'))
+    with pytest.raises(StoreDamaged, match=rf"reads studies of format {FORMAT}; got {FORMAT + 1} .*: use the version"):
+        Study.open(tmp_path / "other")
+
+
+def test_a_lost_space_is_told(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    (tmp_path / "mine" / "space.toml").unlink()
+    with pytest.raises(StoreDamaged, match=r"a study keeps its space; .*space\.toml cannot be read .*: restore it"):
+        Study.open(tmp_path / "mine")
+
+
+def test_an_edited_space_is_another_question(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        asked = study.space.fingerprint
+        path = study.folder / "space.toml"
+    path.write_text("# a remark\n" + SPACE)
+    with Study.open(tmp_path / "mine") as study:
+        assert study.space.fingerprint == asked
+    path.write_text(SPACE.replace("[2, 4, 8, 16]", "[2, 4, 8]"))
+    with Study.open(tmp_path / "mine") as study:
+        assert study.space.fingerprint != asked
+    path.write_text(SPACE.replace("[2, 4, 8, 16]", "[2, 4]"))
+    with pytest.raises(BadInput, match=r"space\.toml:\d+: \[knobs\] the domain of micro_batch must contain"):
+        Study.open(tmp_path / "mine")
+
+
+def test_a_fingerprint_says_in_what_it_differs() -> None:
+    now = replace(INFO.fingerprint, code="x" * 200, hardware="another")
+    assert INFO.fingerprint.differences(INFO.fingerprint) == ()
+    assert INFO.fingerprint.differences(now) == (f"code was c, is {'x' * 80}", "hardware was h, is another")
+
+
+# -- the decision log --------------------------------------------------------------------------------
+
+
+def event(number: int) -> Event:
+    return Event(
+        kind=EventKind.TRIAL_STARTED, stage="race", elapsed_seconds=1.5, data={"number": number, "label": "ä\n"}
+    )
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"kind": "trial_st', b'{"kind": "x"}', b"\xff\xfe\x00"])
+def test_a_torn_last_line_of_the_log_is_cut_and_what_follows_is_whole(tmp_path: Path, torn: bytes) -> None:
+    with make(tmp_path) as study:
+        study.log(event(0))
+        path = study.folder / "events.jsonl"
+        assert len(path.read_bytes().splitlines()) == 1, "an event is on its way to the disk at once"
+        study.log(event(1))
+    with path.open("ab") as file:
+        file.write(torn)
+    with Study.open(tmp_path / "mine") as study:
+        study.log(event(2))
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["data"]["number"] for line in lines] == [0, 1, 2]
+    assert lines[2] == {
+        "kind": "trial_started",
+        "stage": "race",
+        "elapsed_seconds": 1.5,
+        "data": {"number": 2, "label": "ä\n"},
+    }
+
+
+def test_a_log_that_is_one_torn_line_starts_anew(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    path = tmp_path / "mine" / "events.jsonl"
+    path.write_bytes(b'{"kind":')
+    with Study.open(tmp_path / "mine") as study:
+        study.log(event(0))
+    assert json.loads(path.read_text())["data"]["number"] == 0
+
+
+# -- the budget --------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A monotonic clock that stands still until it is moved."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_each_stage_has_its_share_of_the_whole(tmp_path: Path) -> None:
+    assert sum(SHARES.values()) == pytest.approx(1.0)
+    assert list(SHARES) == list(Stage)
+    clock = Clock(1_000.0)
+    with make(tmp_path) as study:
+        budget = Budget(study, clock)
+        for stage in Stage:
+            assert budget.left_seconds(stage) == 0.0
+            mark = budget.begin(stage)
+            assert mark.deadline_seconds - mark.started_seconds == pytest.approx(100.0 * SHARES[stage])
+            clock.seconds += 100.0 * SHARES[stage]
+            assert budget.left_seconds(stage) == pytest.approx(0.0, abs=1e-6)
+            budget.finish(stage, "spent")
+        assert budget.remaining_seconds == pytest.approx(0.0, abs=1e-6)
+        clock.seconds += 50.0
+        assert budget.remaining_seconds == 0.0
+        assert budget.left_seconds(Stage.ATTRIBUTE) == 0.0
+        assert study.seconds_by_stage == pytest.approx({stage.value: 100.0 * SHARES[stage] for stage in Stage})
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.floats(min_value=0.0, max_value=1.3), min_size=len(Stage), max_size=len(Stage)))
+def test_what_a_stage_leaves_flows_on_and_what_it_overspends_is_paid_by_the_later_ones(spent: list[float]) -> None:
+    clock = Clock(0.0)
+    with tempfile.TemporaryDirectory() as root, make(Path(root)) as study:
+        budget = Budget(study, clock)
+        for stage, share in zip(Stage, spent, strict=True):
+            remaining = budget.remaining_seconds
+            mark = budget.begin(stage)
+            allotted = mark.deadline_seconds - mark.started_seconds
+            later = sum(SHARES[s] for s in list(Stage)[list(Stage).index(stage) :])
+            assert allotted == pytest.approx(remaining * SHARES[stage] / later)
+            assert mark.deadline_seconds <= 100.0 + 1e-6
+            clock.seconds += share * allotted
+            budget.finish(stage, "")
+        assert mark.deadline_seconds == pytest.approx(100.0), "the last stage may use all that is left"
+
+
+def test_resuming_buys_no_time(tmp_path: Path) -> None:
+    clock = Clock(70_000.0)
+    with make(tmp_path) as study:
+        budget = Budget(study, clock)
+        first = budget.begin(Stage.CALIBRATE)
+        clock.seconds += 10.0
+        assert budget.left_seconds(Stage.CALIBRATE) == pytest.approx(6.0)  # and no note: this is a crash
+    clock = Clock(3.0)  # another process, another origin
+    with Study.open(tmp_path / "mine") as study:
+        budget = Budget(study, clock)
+        assert budget.elapsed_seconds == pytest.approx(10.0)
+        assert budget.begin(Stage.CALIBRATE) == first
+        clock.seconds += 2.0
+        assert budget.left_seconds(Stage.CALIBRATE) == pytest.approx(4.0)
+        assert budget.remaining_seconds == pytest.approx(88.0)
+        budget.finish(Stage.CALIBRATE, "precise enough")
+    with Study.open(tmp_path / "mine") as study:
+        budget = Budget(study, Clock(0.0))
+        assert budget.is_finished(Stage.CALIBRATE)
+        assert not budget.is_finished(Stage.RACE)
+        mark = study.stage(Stage.CALIBRATE)
+        assert mark == replace(first, finished=True, finished_seconds=mark.finished_seconds, reason="precise enough")
+        assert mark.finished_seconds == pytest.approx(12.0)
+
+
+def test_less_than_two_seconds_are_lost_with_a_killed_driver(tmp_path: Path) -> None:
+    clock = Clock(0.0)
+    with make(tmp_path) as study:
+        budget = Budget(study, clock)
+        for _ in range(40):
+            clock.seconds += 0.3
+            assert budget.elapsed_seconds == pytest.approx(clock.seconds)
+    with Study.open(tmp_path / "mine") as study:
+        assert 10.0 < Budget(study, Clock(0.0)).elapsed_seconds <= 12.0
