@@ -35,7 +35,7 @@ micro_batch = 8
 global_batch = 16
 
 [knobs]
-micro_batch = [2, 4, 8, 16]
+micro_batch = [4, 8, 16]
 dtype = ["fp32", "bf16_autocast", "fp16_autocast"]
 attention = ["math", "sdpa"]
 optimizer_kernel = ["for_loop", "foreach", "fused"]
@@ -66,7 +66,7 @@ class ScriptedStudy:
     text: str = SPACE
     world: ScriptedWorld = field(default_factory=ExampleWorld)
     machine: Machine = MACHINE
-    budget_seconds: float = 6_000.0
+    budget_seconds: float = 2_500.0
     capacity_bytes: int = 24 << 30
     seed: int = 0
     events: list[Event] = field(default_factory=list)
@@ -110,5 +110,3 @@ def scripted(tmp_path: Path) -> Callable[..., ScriptedStudy]:
     """Makes scripted studies, each in a folder of its own."""
     numbers = itertools.count()
     return lambda **changes: replace(ScriptedStudy(folder=tmp_path / f"study-{next(numbers)}"), **changes)
-
-

@@ -9,7 +9,7 @@ import re
 from typing import Any, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import DataConfig, GPTConfig, InvalidConfiguration, SessionConfig, TrainingConfig
@@ -71,11 +71,13 @@ def test_the_table_cannot_be_changed_by_those_who_read_it() -> None:
         KNOBS["dropout"] = KNOBS["dtype"]  # type: ignore[index]
 
 
+@settings(deadline=None)
 @given(configs())
 def test_plain_values_give_the_configuration_back(config: TrainingConfig) -> None:
     assert TrainingConfig.from_mapping(json.loads(json.dumps(config.to_mapping()))) == config
 
 
+@settings(deadline=None)
 @given(configs())
 def test_a_session_survives_json_whole(training: TrainingConfig) -> None:
     session = SessionConfig(
@@ -90,6 +92,7 @@ def test_a_session_survives_json_whole(training: TrainingConfig) -> None:
     assert SessionConfig.from_mapping(json.loads(json.dumps(session.to_mapping()))) == session
 
 
+@settings(deadline=None)
 @given(configs(), configs())
 def test_the_difference_is_all_that_leads_from_one_to_the_other(one: TrainingConfig, other: TrainingConfig) -> None:
     difference = other.difference(one)
@@ -186,6 +189,7 @@ def test_no_number_that_is_not_finite_gets_in(name: str, value: float) -> None:
         TrainingConfig.from_mapping({name: value})
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=1, max_value=64), st.integers(min_value=1, max_value=64), st.integers(1, 10**6))
 def test_steps_and_tokens_follow_from_the_batch(micro_batch: int, passes: int, horizon_tokens: int) -> None:
     training = TrainingConfig(micro_batch=micro_batch, global_batch=micro_batch * passes)

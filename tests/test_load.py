@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.errors import BadInput, ExitCode
@@ -405,6 +405,7 @@ PARTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(PARTS)
 def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[float, str]]) -> None:
     text = "".join(f"{number}{unit}" for number, unit in parts)
@@ -416,6 +417,7 @@ def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[float, str]]) -> N
             parse_duration(text)
 
 
+@settings(deadline=None)
 @given(
     PARTS, st.sampled_from(["", " ", "-", "+", "x", "1", "ms", "e3s", "\n"]), st.sampled_from(["", " ", "-", "x", "."])
 )

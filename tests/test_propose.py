@@ -11,10 +11,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import SPACE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
+from small_space import SPACE
 
 from autotune.load import parse_space
 from autotune.propose import (
@@ -139,7 +139,7 @@ def test_an_exhausted_grid_ends_the_search_with_all_that_is_possible(tmp_path: P
         assert trial.state is TrialState.COMPLETE, "no zombie steers the sampler away for ever"
         impossible = trial.params["micro_batch"] == 3
         assert trial.constraints == {"feasible": 1.0 if impossible else 0.0}
-        if impossible:
+        if impossible and "repeats" not in trial.user_attrs:
             assert trial.user_attrs["infeasible"].startswith("global_batch must be a multiple of micro_batch")
 
 
@@ -162,7 +162,7 @@ def test_what_is_infeasible_is_complete_with_a_violated_constraint(tmp_path: Pat
             proposal = proposer.ask()
             assert proposal
             proposer.tell(proposal, score=score, infeasible=why, trial_number=number)
-    told = [t for t in trials(tmp_path) if t.params["micro_batch"] != 3]
+    told = [t for t in trials(tmp_path) if t.params["micro_batch"] != 3 and "repeats" not in t.user_attrs]
     assert [t.state for t in told] == [TrialState.COMPLETE] * 3
     assert [t.constraints["feasible"] for t in told] == [1.0, 0.0, 0.0]
     assert [t.user_attrs.get("trial") for t in told] == [7, 8, None]
@@ -202,7 +202,7 @@ def test_a_proposal_that_a_crash_left_comes_first_again_under_its_number(tmp_pat
         assert following.config != lost.config
 
 
-@pytest.mark.parametrize("suggested", [0, 1, 2])
+@pytest.mark.parametrize("suggested", [0, 1])
 def test_a_half_made_proposal_is_completed(tmp_path: Path, suggested: int) -> None:
     design = [BASE.with_knobs({"attention": "sdpa", "micro_batch": 2})]
     with proposing(tmp_path, design=design):
@@ -237,11 +237,15 @@ def test_a_half_made_proposal_without_a_design_keeps_what_was_suggested(tmp_path
 
 
 def test_values_are_as_short_as_a_user_would_type_them_and_in_their_range(tmp_path: Path) -> None:
-    domain = FloatRange(low=1.2349e-3, high=1.2451e-3)
-    with proposing(tmp_path, [dimension("learning_rate", domain)], base=replace(BASE, learning_rate=1.24e-3)) as asked:
-        rates = [config.learning_rate for config in all_of(asked)]
-    assert all(contains(domain, rate) for rate in rates)
-    assert sorted(rates) == [1.2349e-3, 1.24e-3, 1.2451e-3]
+    domain = FloatRange(low=1.231e-3, high=1.239e-3)
+    with proposing(tmp_path, [dimension("learning_rate", domain)], base=replace(BASE, learning_rate=1.235e-3)) as asked:
+        rates = []
+        for _ in range(2):
+            proposal = asked.ask()
+            assert proposal
+            rates.append(proposal.config.learning_rate)
+            asked.tell(proposal, score=0.0)
+    assert sorted(rates) == [1.231e-3, 1.239e-3], "three digits would be 1.23e-3 and 1.24e-3, outside"
 
 
 def test_the_base_is_tried_as_the_user_typed_it(tmp_path: Path) -> None:
@@ -302,6 +306,7 @@ def centres(draw: st.DrawFn) -> tuple[TrainingConfig, tuple[Dimension, ...]]:
     return TrainingConfig().with_knobs(values), dimensions
 
 
+@settings(deadline=None)
 @given(centres())
 def test_one_knob_at_a_time_touches_every_knob_before_any_twice(
     case: tuple[TrainingConfig, tuple[Dimension, ...]],
@@ -364,6 +369,7 @@ def test_the_expert_takes_what_usually_pays(bf16_gains: bool) -> None:
     assert expert_default(SPACE_READ, bf16_gains=bf16_gains).difference(SPACE_READ.baseline) == expected
 
 
+@settings(max_examples=40, deadline=None)
 @given(centres(), st.booleans())
 def test_the_expert_keeps_to_the_space(case: tuple[TrainingConfig, tuple[Dimension, ...]], bf16_gains: bool) -> None:
     baseline, dimensions = case
@@ -458,17 +464,14 @@ def test_without_trials_there_is_nothing_to_show(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=25)
-@given(st.data())
-def test_every_configuration_that_can_exist_fits_the_database(data: st.DataObject) -> None:
-    """Optuna refuses a value outside the domain it was told: the table of knobs has to be inside."""
-    from autotune.propose import _everything
-
-    for knob in KNOBS.values():
-        match data.draw(domains(knob)):
-            case Choice(values=values):
-                value = data.draw(st.sampled_from(values))
-            case IntRange(low=low) | FloatRange(low=low):
-                value = low
-        distribution = _everything(knob)
-        assert distribution._contains(distribution.to_internal_repr(value))
+@pytest.mark.parametrize("end", [0, -1])
+def test_the_ends_of_every_knob_fit_the_database(tmp_path: Path, end: int) -> None:
+    values = {
+        name: knob.values[end] if knob.values else knob.kind((knob.low, knob.high)[end])
+        for name, knob in KNOBS.items()
+        if knob.kind is not bool
+    }
+    at_the_end = record(0, Completed(), rounds=8)
+    config = TrainingConfig().with_knobs({**values, "tied_head": bool(end)})
+    mirror(tmp_path / "study.db", [replace(at_the_end, spec=replace(at_the_end.spec, config=config))])
+    assert [t.params for t in trials(tmp_path, Stage.CONFIRM)] == [config.to_mapping()]

@@ -85,7 +85,7 @@ def test_a_baseline_that_cannot_run_is_nothing_feasible(scripted: Scripted) -> N
         scripted(world=BrokenWorld()).sit()
 
 
-@pytest.mark.parametrize("budget_seconds", [20.0, 200.0, 2_000.0, 6_000.0])
+@pytest.mark.parametrize("budget_seconds", [20.0, 300.0, 2_500.0])
 def test_the_budget_is_a_hard_cap_and_every_budget_ends_in_an_answer(scripted: Scripted, budget_seconds: float) -> None:
     study = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=budget_seconds)
     result = study.sit()
@@ -182,7 +182,7 @@ def in_database(study: ScriptedStudy) -> Counter[int]:
 
 
 def test_a_finished_study_gives_its_recommendation_again_without_measuring(scripted: Scripted) -> None:
-    study = scripted(budget_seconds=3_000.0)
+    study = scripted(budget_seconds=1_500.0)
     first = study.sit()
     started = sum(e.kind is EventKind.TRIAL_STARTED for e in study.events)
     second = study.sit()
@@ -217,12 +217,10 @@ def test_too_little_memory_is_foreseen_and_nothing_hopeless_is_launched(scripted
 
 
 def test_where_memory_holds_one_session_whole_runs_alternate_and_the_report_says_so(scripted: Scripted) -> None:
-    roomy = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=3_000.0)
+    roomy = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=1_500.0)
     with roomy.open() as study:
         one = roomy.lab(study)._predict(study.space.baseline)
-    result = scripted(
-        world=ExampleWorld(noise=QUIET), budget_seconds=40_000.0, capacity_bytes=int(one * 1.5)
-    ).sit()
+    result = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=40_000.0, capacity_bytes=int(one * 1.5)).sit()
     assert CaveatKind.ALTERNATED_SESSIONS in {c.kind for c in result.caveats}
     assert result.verdict is Verdict.ADOPT
 
@@ -238,7 +236,7 @@ def test_a_target_loss_plan_asks_the_curve_for_its_tokens(scripted: Scripted) ->
 
 
 def test_a_target_loss_nobody_reaches_is_inconclusive_and_says_why(scripted: Scripted) -> None:
-    study = scripted(budget_seconds=3_000.0)
+    study = scripted(budget_seconds=1_500.0)
     study.text = study.text.replace("tokens = 80_000_000\n", "target_loss = 0.01\n", 1)
     result = study.sit()
     assert result.verdict is Verdict.INCONCLUSIVE

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.load import parse_space
@@ -82,6 +82,7 @@ def test_a_domain_contains_its_values_by_type(
     assert not any(contains(domain, value) for value in outside)
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_layout_comments_and_order_leave_the_fingerprint_alone(order: random.Random, roomy: bool) -> None:
     tables = {name: order.sample(TABLES[name], k=len(TABLES[name])) for name in order.sample(list(TABLES), k=4)}

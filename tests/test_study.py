@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import SPACE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_space import SPACE
 
 from autotune.budget import SHARES, Budget
 from autotune.errors import BadInput, ExitCode, StoreDamaged, StudyBusy
@@ -105,6 +105,7 @@ def test_a_name_that_no_folder_should_have_makes_nothing(tmp_path: Path, name: s
     assert list(tmp_path.iterdir()) == []
 
 
+@settings(deadline=None)
 @given(st.text(max_size=70))
 def test_a_legal_name_is_one_plain_folder(name: str) -> None:
     try:
@@ -255,7 +256,7 @@ def test_a_damaged_file_is_named_with_its_remedy_and_the_study_is_free(tmp_path:
     path = tmp_path / "mine" / name
     whole = path.read_bytes()
     foreign = b'{"race": {"strange": 1}}' if name == "stages.json" else b'{"strange": 1}'
-    for damage in (*DAMAGE, foreign, whole[: len(whole) // 2] + b"\x00"):
+    for damage in (*DAMAGE, foreign, whole[: len(whole) // 2] + b"\xff"):
         path.write_bytes(damage)
         with pytest.raises(StoreDamaged) as refused:
             Study.open(tmp_path / "mine")
@@ -314,10 +315,10 @@ def test_an_edited_space_is_another_question(tmp_path: Path) -> None:
     path.write_text("# a remark\n" + SPACE)
     with Study.open(tmp_path / "mine") as study:
         assert study.space.fingerprint == asked
-    path.write_text(SPACE.replace("[2, 4, 8, 16]", "[2, 4, 8]"))
+    path.write_text(SPACE.replace("[2, 4, 8]", "[2, 8]"))
     with Study.open(tmp_path / "mine") as study:
         assert study.space.fingerprint != asked
-    path.write_text(SPACE.replace("[2, 4, 8, 16]", "[2, 4]"))
+    path.write_text(SPACE.replace("[2, 4, 8]", "[2, 4]"))
     with pytest.raises(BadInput, match=r"space\.toml:\d+: \[knobs\] the domain of micro_batch must contain"):
         Study.open(tmp_path / "mine")
 

@@ -44,6 +44,7 @@ from autotune.trial.types import (
     Infeasible,
     Pruned,
     Stage,
+    StageEnd,
     TrialRecord,
     outcome_kind,
 )
@@ -64,7 +65,7 @@ class Circumstances:
     expert: TrainingConfig
     search_seconds: float
     seconds_by_stage: Mapping[str, float]
-    stage_ends: Mapping[Stage, str]
+    stage_ends: Mapping[Stage, StageEnd]
     train_tokens: int
     environment: Mapping[str, str]
 
@@ -130,7 +131,7 @@ def conclude(
     claim = _simpler(whole, reduced, calibration)
     economics = _economics(space, records, calibration, claim, facts.search_seconds)
     forecast = forecast_for(space, records, calibration, claim, facts.search_seconds)
-    verdict = _verdict(claim, forecast, calibration, facts, claims)
+    verdict = _verdict(claim, forecast, calibration, facts, claims, records)
     candidate = space.baseline if isinstance(claim, Unknown) else claim.config
     techniques = technique_effects(
         space, records, calibration, whole, adopted=candidate, search_seconds=facts.search_seconds
@@ -182,16 +183,22 @@ def _verdict(
     calibration: Calibration,
     facts: Circumstances,
     claims: Sequence[Claim],
+    records: Sequence[TrialRecord],
 ) -> Verdict:
     """Adopt only what surely pays and exceeds the noise floor; inconclusive where nothing could be confirmed."""
     if isinstance(claim, Unknown) or isinstance(claim.total, Unknown) or isinstance(forecast, Unknown):
-        searched = Stage.CONFIRM in facts.stage_ends
         hypotheses_only = bool(claims) and all(c.is_hypothesis for c in claims)
-        nothing_better = searched and not claims and "nothing to do" in facts.stage_ends[Stage.CONFIRM]
-        return Verdict.KEEP_BASELINE if hypotheses_only or nothing_better else Verdict.INCONCLUSIVE
+        return Verdict.KEEP_BASELINE if hypotheses_only or _nothing_better(records, facts) else Verdict.INCONCLUSIVE
     floor = calibration.floor(claim.restarts)
     shown = claim.total.low > 0 and (isinstance(floor, Unknown) or claim.total.estimate > floor)
     return Verdict.ADOPT if shown and forecast.net.low > 0 else Verdict.KEEP_BASELINE
+
+
+def _nothing_better(records: Sequence[TrialRecord], facts: Circumstances) -> bool:
+    """Whether other configurations were looked at, or not worth a look, and none came out ahead of the baseline."""
+    explored = [r for r in records if r.spec.stage in (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)]
+    not_worth_it = StageEnd.NOT_WORTH_IT in facts.stage_ends.values()
+    return (bool(explored) or not_worth_it) and not records_of(records, Stage.CONFIRM)
 
 
 def _economics(
@@ -420,11 +427,11 @@ def _caveats(
     if not isinstance(floor, Unknown) and floor > _NOISY:
         note(CaveatKind.NOISY_MACHINE, floor=round(math.expm1(floor), 4))
     for stage, end in facts.stage_ends.items():
-        if stage is Stage.RACE and "budget" in end and not records_of(records, stage):
+        if stage is Stage.RACE and end is StageEnd.BUDGET and not records_of(records, stage):
             note(CaveatKind.RACE_SKIPPED, candidates=2)
-        elif stage in (Stage.CONFIRM, Stage.ATTRIBUTE) and "budget" in end:
+        elif stage in (Stage.CONFIRM, Stage.ATTRIBUTE) and end is StageEnd.BUDGET:
             note(CaveatKind.BUDGET_ENDED, stage=stage.value)
-        elif "cost more" in end:
+        elif end is StageEnd.NOT_WORTH_IT:
             note(CaveatKind.SEARCH_STOPPED_EARLY, stage=stage.value)
     if not isinstance(claim, Unknown) and claim.restarts < _FEWEST_RESTARTS:
         note(CaveatKind.FEW_RESTARTS, restarts=claim.restarts)

@@ -13,13 +13,12 @@ from autotune.stages.common import (
     LARGEST_BLOCK,
     REDUCED_SEED,
     Member,
-    StageEnd,
     begin,
     block_seconds,
     end,
     order_block,
 )
-from autotune.trial.types import Stage
+from autotune.trial.types import Stage, StageEnd
 
 _REPLICATES = 3
 _REDUCED_BLOCK = 100  # blocks of the reduced configuration are numbered from here

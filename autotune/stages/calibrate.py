@@ -6,8 +6,8 @@ from autotune.analysis.evidence import BASELINE, EXPERT, Calibration, calibratio
 from autotune.errors import NothingFeasible
 from autotune.measure import Lab, reason_of
 from autotune.recommendation import Unknown
-from autotune.stages.common import ROUNDS, StageEnd, begin, complete_seconds, end, expert_of, order_block
-from autotune.trial.types import Stage
+from autotune.stages.common import ROUNDS, begin, complete_seconds, end, expert_of, order_block
+from autotune.trial.types import Stage, StageEnd
 from model.config import TrainingConfig
 
 _SMALLEST_CURVE = 2  # horizons beside D without which there is no curve at all
@@ -48,5 +48,7 @@ def calibrate(lab: Lab) -> Calibration:
 
 
 def _run(lab: Lab, label: str, config: TrainingConfig, *, seed: int, horizon_tokens: int) -> None:
+    if lab.budget.remaining_seconds <= 0:
+        return
     (spec,) = order_block(lab, Stage.CALIBRATE, seed, [(label, config)], seed=seed, horizon_tokens=horizon_tokens)
     lab.trial(spec, rounds=ROUNDS, complete=True)

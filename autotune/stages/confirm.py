@@ -10,7 +10,6 @@ from autotune.recommendation import Unknown
 from autotune.stages.common import (
     CONFIRM_SEED,
     Member,
-    StageEnd,
     begin,
     block_seconds,
     end,
@@ -18,7 +17,7 @@ from autotune.stages.common import (
     order_block,
     ordered_blocks,
 )
-from autotune.trial.types import Stage
+from autotune.trial.types import Stage, StageEnd
 from model.config import TrainingConfig
 from model.knobs import KnobClass
 

@@ -23,7 +23,6 @@ from autotune.recommendation import Unknown
 from autotune.space import Dimension
 from autotune.stages.common import (
     ROUNDS,
-    StageEnd,
     begin,
     complete_seconds,
     end,
@@ -32,7 +31,7 @@ from autotune.stages.common import (
     order_block,
     warm_start,
 )
-from autotune.trial.types import Completed, Pruned, Stage, TrialRecord
+from autotune.trial.types import Completed, Pruned, Stage, StageEnd, TrialRecord
 from model.config import InvalidConfiguration, TrainingConfig
 from model.knobs import KnobClass
 

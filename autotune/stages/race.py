@@ -15,7 +15,6 @@ from autotune.stages.common import (
     DELTA,
     RACE_SEED,
     ROUNDS,
-    StageEnd,
     begin,
     block_seconds,
     end,
@@ -24,7 +23,7 @@ from autotune.stages.common import (
     ordered_blocks,
 )
 from autotune.stages.explore import Explored
-from autotune.trial.types import Stage
+from autotune.trial.types import Stage, StageEnd
 from model.config import TrainingConfig
 from model.knobs import KnobClass
 

@@ -8,7 +8,7 @@ from autotune.measure import Lab
 from autotune.progress import EventKind
 from autotune.recommendation import Recommendation
 from autotune.stages.common import expert_of
-from autotune.trial.types import Stage
+from autotune.trial.types import Stage, StageEnd
 
 
 def recommend(lab: Lab, calibration: Calibration) -> Recommendation:
@@ -18,7 +18,7 @@ def recommend(lab: Lab, calibration: Calibration) -> Recommendation:
         expert=expert_of(lab),
         search_seconds=lab.study.elapsed_seconds,
         seconds_by_stage=lab.study.seconds_by_stage,
-        stage_ends={stage: mark.reason for stage in Stage if (mark := lab.study.stage(stage))},
+        stage_ends={s: StageEnd(m.reason) for s in Stage if (m := lab.study.stage(s)) and m.finished},
         train_tokens=lab.machine.corpus.train_tokens,
         environment=lab.machine.environment,
     )

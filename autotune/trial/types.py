@@ -25,6 +25,16 @@ class Stage(StrEnum):
     ATTRIBUTE = "attribute"
 
 
+class StageEnd(StrEnum):
+    """Why a stage ended; kept with the study and told in the report."""
+
+    DONE = "done"
+    BUDGET = "its share of the budget is spent"
+    EXHAUSTED = "nothing new is left to try"
+    NOT_WORTH_IT = "another trial would cost more than it is expected to save"
+    NOTHING_TO_DO = "nothing to do"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """A few whole optimizer steps, timed inside the worker between two device synchronisations.
