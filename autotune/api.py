@@ -95,16 +95,23 @@ def search(
 
 
 def resume(
-    study: str, *, fork: str = "", root: Path | str = DEFAULT_ROOT, listeners: Sequence[Listener] = ()
+    study: str,
+    *,
+    fork: str = "",
+    budget_seconds: float = 0.0,
+    root: Path | str = DEFAULT_ROOT,
+    listeners: Sequence[Listener] = (),
 ) -> Finished:
     """Go on with a study from wherever it stands; a finished one gives its recommendation again.
 
-    With `fork`, a new study of that name is started from the old one's space as it is now, and tries
-    the old one's best configurations first.
+    With `fork`, a new study of that name is started from the old one's space as it is now (with another
+    budget, where one is given), and tries the old one's best configurations first.
 
     Raises:
         autotune.errors.AutotuneError: see there; BadInput where space, data, code or hardware changed.
     """
+    if budget_seconds and not fork:
+        raise BadInput("a study keeps its budget; got another without --fork: add --fork NEW")
     folder = Path(root) / check_name(study)
     with Study.open(folder) as opened:
         machine = prepare(opened.space.workload.data, device=opened.space.workload.device)
@@ -116,6 +123,7 @@ def resume(
             opened.info,
             name=check_name(fork),
             created_at=_now(),
+            budget_seconds=budget_seconds or opened.info.budget_seconds,
             fingerprint=fingerprint,
             forked_from=study,
             warm_start=_best_configs(opened.records),

@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     resume = commands.add_parser("resume", help="go on with a study that was interrupted")
     resume.add_argument("study")
     resume.add_argument("--fork", default="", metavar="NEW", help="start a new study from its space and best trials")
+    resume.add_argument("--budget", default="", help="budget of the fork: 90s, 20m, 1h30m")
     resume.add_argument("--json", action="store_true", help="print report.json on stdout")
     resume.set_defaults(run=_resume)
 
@@ -101,7 +102,13 @@ def _search(options: argparse.Namespace) -> ExitCode:
 
 def _resume(options: argparse.Namespace) -> ExitCode:
     with progress_for(sys.stderr) as progress:
-        finished = api.resume(options.study, fork=options.fork, root=options.root, listeners=(progress,))
+        finished = api.resume(
+            options.study,
+            fork=options.fork,
+            budget_seconds=parse_duration(options.budget) if options.budget else 0.0,
+            root=options.root,
+            listeners=(progress,),
+        )
     return _show(finished, as_json=options.json)
 
 

@@ -66,8 +66,9 @@ class Comparison:
 class NetSaving:
     """What the plan saves after the search and the adoption are paid for.
 
-    `seconds_per_step` is per optimizer step of the baseline (the source's 4.1); `hours` and `money`
-    (in the plan's currency) are over the whole plan, `kwh` where energy is known or estimated.
+    `seconds_per_step` is per optimizer step of the baseline (the source's 4.1); `hours` (device-hours,
+    the search taken off) and `money` (in the plan's currency, search and adoption taken off) are over
+    the whole plan, `kwh` where energy is known or estimated.
     `energy_provenance` is "measured", "estimated" or why there is no figure.
     """
 
@@ -148,12 +149,12 @@ class TrialSummary:
 class CaveatKind(StrEnum):
     """What a reader must know before believing a figure. A closed set, worded in the report."""
 
-    NO_STEADY_STATE = "no_steady_state"  # trial
-    NOISY_MACHINE = "noisy_machine"  # floor
+    NO_STEADY_STATE = "no_steady_state"  # trial: its number
+    NOISY_MACHINE = "noisy_machine"  # floor: as ratio minus one
     BUDGET_ENDED = "budget_ended"  # stage
     RACE_SKIPPED = "race_skipped"  # candidates
     FEW_RESTARTS = "few_restarts"  # restarts
-    LEARNING_IS_HYPOTHESIS = "learning_is_hypothesis"  # knobs, factor
+    LEARNING_IS_HYPOTHESIS = "learning_is_hypothesis"  # knobs: joined by commas; factor
     SHORT_HORIZON = "short_horizon"  # knobs, horizon_tokens, plan_tokens
     REPEATED_DATA = "repeated_data"  # epochs
     CURVE_NOT_FITTED = "curve_not_fitted"  # reason
@@ -161,7 +162,7 @@ class CaveatKind(StrEnum):
     ALTERNATED_SESSIONS = "alternated_sessions"  # not resident together
     ENERGY_UNKNOWN = "energy_unknown"  # reason
     UNPRICED = "unpriced"  # hours stand for money
-    SEARCH_STOPPED_EARLY = "search_stopped_early"  # stage, expected saving, cost
+    SEARCH_STOPPED_EARLY = "search_stopped_early"  # stage
     EXPERT_PARTIAL = "expert_partial"  # knobs left at the baseline
     REDUCED_UNCONFIRMED = "reduced_unconfirmed"  # knobs dropped without a joint confirmation
 

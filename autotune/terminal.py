@@ -309,13 +309,20 @@ def _table(*columns: str) -> Table:
 
 
 def _key_figures(view: View) -> RenderableType:
+    """What is known, a row each; what is not, a row for each reason."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(ratio=1, overflow="fold")
     figures = [f for group in view.groups for f in group.figures]
+    unknown: dict[str, list[str]] = {}
     for f in (*figures[:4], *view.carried, *figures[4:]):
-        note = f", {f.note}" if f.note else ""
-        table.add_row(Text(f.label), Text.assemble((f.shown.text, "bold" if f.shown.is_known else ""), (note, "dim")))
+        if f.shown.is_known:
+            note = f", {f.note}" if f.note else ""
+            table.add_row(Text(f.label), Text.assemble((f.shown.text, "bold"), (note, "dim")))
+        else:
+            unknown.setdefault(f.shown.reason, []).append(f.label.lower())
+    for reason, labels in unknown.items():
+        table.add_row(Text("Not known"), Text.assemble(", ".join(labels), (f": {reason}", "dim")))
     return table
 
 
@@ -327,12 +334,18 @@ def _changes(view: View, accent: Style) -> RenderableType:
 
 
 def _techniques(view: View) -> RenderableType:
+    """The techniques that were measured as a table; the others below, a line for each reason."""
     table = _table("Technique", "Speed", "Quality", "Saving", "Verdict")
+    others: dict[str, list[str]] = {}
     for t in view.techniques:
-        name = Text.assemble((t.title, "bold"), "\n", (t.change, "dim"))
-        verdict = Text(t.verdict, style=_TECHNIQUE_STYLE.get(t.verdict_key, ""))
-        table.add_row(name, _stacked(t.speed), _stacked(t.quality), _stacked(t.saving), verdict)
-    return table
+        if t.speed.is_known:
+            name = Text.assemble((t.title, "bold"), "\n", (t.change, "dim"))
+            verdict = Text(t.verdict, style=_TECHNIQUE_STYLE.get(t.verdict_key, ""))
+            table.add_row(name, _stacked(t.speed), _stacked(t.quality), _stacked(t.saving), verdict)
+        else:
+            others.setdefault(t.reason, []).append(t.title)
+    lines = [Text.assemble(", ".join(titles), (f": {reason}", "dim")) for reason, titles in others.items()]
+    return Group(*([table] if table.row_count else []), *lines)
 
 
 def _stacked(shown: Shown) -> Text:

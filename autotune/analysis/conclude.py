@@ -150,7 +150,7 @@ def conclude(
         plan_tokens=_exactly(plan_tokens) if isinstance(plan_tokens, float) else plan_tokens,
         baseline_tokens_per_second=_spread(calibration.rate, calibration.rate_log_sd),
         baseline_hours=_baseline_hours(economics),
-        net_saving=_net_saving(space, calibration, claim, forecast),
+        net_saving=_net_saving(space, calibration, claim, forecast, facts.search_seconds),
         roi=_roi(forecast),
         break_even_tokens=_break_even(calibration, claim, facts.search_seconds),
         search_cost=_search_cost(economics, records, facts),
@@ -277,7 +277,11 @@ def _efficiency_over(effects: Sequence[Effect]) -> Interval | Unknown:
 
 
 def _net_saving(
-    space: SearchSpace, calibration: Calibration, claim: Claim | Unknown, forecast: Forecast | Unknown
+    space: SearchSpace,
+    calibration: Calibration,
+    claim: Claim | Unknown,
+    forecast: Forecast | Unknown,
+    search_seconds: float,
 ) -> NetSaving:
     if isinstance(claim, Unknown) or isinstance(forecast, Unknown):
         reason = claim if isinstance(claim, Unknown) else Unknown(reason="the plan's saving could not be foreseen")
@@ -292,7 +296,7 @@ def _net_saving(
         provenance = "no energy meter was read and the plan names no device_watts"
     return NetSaving(
         seconds_per_step=_mapped(claim.total, lambda x: step_seconds * -math.expm1(-x)),
-        hours=_scaled(forecast.saved_device_seconds, 1 / _HOUR_SECONDS),
+        hours=_mapped(forecast.saved_device_seconds, lambda x: (x - search_seconds) / _HOUR_SECONDS),
         money=forecast.net,
         kwh=forecast.kwh if space.plan.device_watts > 0 else Unknown(reason=provenance),
         energy_provenance=provenance,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from autotune.trial.types import Evaluation, FailedKind, InfeasibleKind, Ready, Slice
 from model.config import SessionConfig
+
+_PROVEN = 10.0
 
 
 class SessionEnded(Exception):
@@ -25,8 +28,9 @@ class Patience:
 
     `setup_seconds` covers imports, data and building the model; `pass_seconds` the first forward
     and backward pass (with compilation, where there is any); `step_seconds` one optimizer step.
-    A session past one of the last two is TOO_SLOW if it merely computes slowly: it is not told
-    apart from one that hangs, and need not be.
+    A session past one of the last two is TOO_SLOW: that it merely computes slowly is not told apart
+    from that it hangs, and need not be. One that has trained at a fair pace before has proven itself;
+    it is then given ten times as long, because a burst on a shared machine is no fault of its own.
     """
 
     setup_seconds: float
@@ -41,6 +45,19 @@ class SessionRequest:
     config: SessionConfig
     log_path: Path
     patience: Patience
+
+    def advance_seconds(self, steps: int, *, is_proven: bool) -> float:
+        """How long to wait for `steps` steps; at least a second, for no scheduler is prompt."""
+        return max(1.0, steps * self.patience.step_seconds * (_PROVEN if is_proven else 1.0))
+
+    def evaluate_seconds(self) -> float:
+        """How long to wait for an evaluation: a first pass and a step for every step's worth of tokens.
+
+        That is generous (a forward pass is about a third of a step), and ten times more is given as to
+        any session that has proven itself.
+        """
+        steps = math.ceil(self.config.evaluation_tokens / self.config.tokens_per_step)
+        return max(1.0, _PROVEN * (self.patience.pass_seconds + steps * self.patience.step_seconds))
 
 
 class Session(Protocol):

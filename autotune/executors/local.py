@@ -11,7 +11,6 @@ all that it started can be ended at once. Workers inherit the environment of thi
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
@@ -51,21 +50,6 @@ from autotune.trial.wire import (
 
 _CLOSE_SECONDS = 2.0  # for a worker to leave by itself
 _REAP_SECONDS = 10.0  # for the kernel to clear away a large process that was killed
-
-
-def advance_seconds(request: SessionRequest, steps: int) -> float:
-    """How long the driver waits for `steps` steps; at least a second, for no scheduler is prompt."""
-    return max(1.0, steps * request.patience.step_seconds)
-
-
-def evaluate_seconds(request: SessionRequest) -> float:
-    """How long the driver waits for an evaluation.
-
-    A first pass (evaluation is compiled on its own) and a step for every step's worth of tokens, which
-    is generous: a forward pass is about a third of a step.
-    """
-    steps = math.ceil(request.config.evaluation_tokens / request.config.tokens_per_step)
-    return max(1.0, request.patience.pass_seconds + steps * request.patience.step_seconds)
 
 
 class LocalExecutor:
@@ -174,6 +158,7 @@ class LocalSession:
         self._siblings = siblings
         self._ready: Ready | None = None
         self._has_spoken = False
+        self._is_proven = False
         self._is_closed = False
         siblings.add(self)
 
@@ -204,13 +189,14 @@ class LocalSession:
 
     def advance(self, steps: int, round: int = -1) -> Slice:
         """See `Session.advance`."""
-        seconds = advance_seconds(self._request, steps)
+        seconds = self._request.advance_seconds(steps, is_proven=self._is_proven)
         answer = self._ask(Advance(steps=steps, round=round), seconds, f"train {steps} steps within {seconds:g} s")
+        self._is_proven = True
         return answer if isinstance(answer, Slice) else self._end_out_of_turn(answer)
 
     def evaluate(self) -> Evaluation:
         """See `Session.evaluate`."""
-        seconds = evaluate_seconds(self._request)
+        seconds = self._request.evaluate_seconds()
         answer = self._ask(Evaluate(), seconds, f"evaluate within {seconds:g} s")
         return answer if isinstance(answer, Evaluation) else self._end_out_of_turn(answer)
 

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 
 from autotune.errors import AutotuneError, EnvironmentProblem
 from autotune.executors.base import Executor, Patience, Session, SessionEnded, SessionRequest
-from autotune.executors.local import LocalExecutor, advance_seconds, evaluate_seconds
+from autotune.executors.local import LocalExecutor
 from autotune.trial.types import Evaluation, FailedKind, Ready, Slice
 from autotune.trial.wire import Event, Failure, encode_event, from_json, parse_event, to_json
 from model.config import SessionConfig
@@ -141,11 +141,12 @@ class RaySession:
 
     def advance(self, steps: int, round: int = -1) -> Slice:
         """See `Session.advance`."""
-        return self._ask(Slice, advance_seconds(self._request, steps), self._actor.advance, steps, round)
+        seconds = self._request.advance_seconds(steps, is_proven=True)  # the node's own session is the judge of pace
+        return self._ask(Slice, seconds, self._actor.advance, steps, round)
 
     def evaluate(self) -> Evaluation:
         """See `Session.evaluate`."""
-        return self._ask(Evaluation, evaluate_seconds(self._request), self._actor.evaluate)
+        return self._ask(Evaluation, self._request.evaluate_seconds(), self._actor.evaluate)
 
     def close(self) -> None:
         """See `Session.close`."""

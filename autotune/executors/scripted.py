@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from autotune.executors.base import SessionEnded, SessionRequest
-from autotune.executors.local import advance_seconds, evaluate_seconds
 from autotune.hardware.memory import multiplied_parameter_count, parameter_count, predict_peak_bytes
 from autotune.trial.types import Evaluation, Failed, FailedKind, Infeasible, InfeasibleKind, Ready, Slice
 from model.config import TrainingConfig
@@ -225,7 +224,7 @@ class ScriptedSession:
         self._require_open()
         step_seconds: list[float] = []
         losses: list[float] = []
-        limit = advance_seconds(self._request, steps)
+        limit = self._request.advance_seconds(steps, is_proven=self._steps_done > 0)
         for _ in range(steps):
             seconds = self._step_seconds()
             self._spend(seconds, limit - sum(step_seconds), InfeasibleKind.TOO_SLOW, f"train {steps} steps")
@@ -246,7 +245,7 @@ class ScriptedSession:
         self._require_open()
         tokens = self._config.evaluation_tokens
         seconds = self._step_seconds() * tokens / self._config.tokens_per_step / _EVALUATION_SPEED
-        self._spend(seconds, evaluate_seconds(self._request), InfeasibleKind.TOO_SLOW, "evaluate")
+        self._spend(seconds, self._request.evaluate_seconds(), InfeasibleKind.TOO_SLOW, "evaluate")
         loss = self._loss()
         return Evaluation(
             tokens_seen=self._steps_done * self._config.tokens_per_step,

@@ -124,7 +124,7 @@ def build_view(
 
 def _level(r: Recommendation) -> float:
     """The level of the first known quantity: the one that goes without saying beside the others."""
-    quantities = (r.over_baseline.speedup, r.over_expert.speedup, r.net_saving.hours, r.roi.ratio, r.noise_floor)
+    quantities = (r.over_baseline.speedup, r.over_expert.speedup, r.net_saving.hours, r.roi.ratio)
     return next((q.level for q in quantities if isinstance(q, Interval)), 0.9)
 
 
@@ -205,7 +205,10 @@ def _why(r: Recommendation, p: Printer) -> Iterator[str]:
                 yield f"The best candidate's speed-up, {speedup.text}, is too uncertain to call it better or not."
             else:
                 yield "No candidate could be compared with your baseline well enough to call it better or not."
-            yield "Until more is known, keep what you have; resuming the study with a larger budget narrows it down."
+            yield (
+                "Until more is known, keep what you have. A larger budget narrows it down: "
+                "`autotune resume STUDY --fork NEW --budget 20m` starts from what this search found."
+            )
         case _:
             assert_never(r.verdict)
 
@@ -242,7 +245,7 @@ def _carried(r: Recommendation, p: Printer) -> tuple[KeyFigure, ...]:
         KeyFigure(
             label="Saved per step", shown=p.seconds(saving.seconds_per_step), note="per optimizer step of your baseline"
         ),
-        KeyFigure(label="Saved on the plan", shown=p.hours(saving.hours), note="net of search and adoption"),
+        KeyFigure(label="Saved on the plan", shown=p.hours(saving.hours), note="device time, net of the search"),
         KeyFigure(
             label="In money" if r.plan.device_hour_usd > 0 else f"In {r.plan.currency}",
             shown=p.money(saving.money, r.plan.currency),

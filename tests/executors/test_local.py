@@ -86,7 +86,7 @@ def test_every_end_has_its_kind_and_reason(launch: str, tmp_path: Path, mood: st
         ("hang:in_setup", FailedKind.HUNG, "build its model within 0.4 s"),
         ("hang:in_pass", InfeasibleKind.TOO_SLOW, "pass within 0.4 s"),
         ("hang:in_advance", InfeasibleKind.TOO_SLOW, "train 1 steps within 1 s"),
-        ("hang:in_evaluate", InfeasibleKind.TOO_SLOW, "evaluate within 1 s"),
+        ("hang:in_evaluate", InfeasibleKind.TOO_SLOW, "evaluate within"),
     ],
 )
 def test_a_worker_without_progress_is_stopped(tmp_path: Path, mood: str, kind: object, words: str) -> None:

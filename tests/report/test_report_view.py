@@ -61,7 +61,7 @@ def test_keeping_because_nothing_differs_says_so() -> None:
 def test_inconclusive_says_why_and_what_to_do() -> None:
     v = view(inconclusive())
     assert v.headline == "Inconclusive: the budget ended before the confirmation"
-    assert "resuming" in v.why[-1]
+    assert "--budget" in v.why[-1]
     r = inconclusive()
     wide = dataclasses.replace(
         r, over_baseline=dataclasses.replace(r.over_baseline, speedup=interval(1.11, 0.97, 1.31))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from autotune import files
 from autotune.recommendation import Interval, Recommendation
 from autotune.report import build_view, write_report, writers
 from autotune.report.html_ import render_html, typeset
@@ -213,14 +214,19 @@ def test_type_is_set_without_changing_numbers_or_names() -> None:
     assert typeset("max-autotune-no-cudagraphs, fp32x") == "max-autotune-no-cudagraphs, fp32x"
 
 
+def write(recommendation: Recommendation, study: str, folder: Path) -> None:
+    """Write a report as the driver does."""
+    write_report(recommendation, build_view(recommendation, study=study, created_at=CREATED_AT), folder=folder)
+
+
 def test_a_report_is_written_whole(tmp_path: Path) -> None:
-    write_report(adopt(), study="s", folder=tmp_path, created_at=CREATED_AT)
+    write(adopt(), "s", tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(FILES)
     assert json.loads((tmp_path / "report.json").read_text())["study"] == "s"
 
 
 def test_a_failing_render_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_report(adopt(), study="old", folder=tmp_path, created_at=CREATED_AT)
+    write(adopt(), "old", tmp_path)
     before = {name: (tmp_path / name).read_text() for name in FILES}
 
     def broken(view: object) -> str:
@@ -228,20 +234,20 @@ def test_a_failing_render_leaves_the_old_report(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(writers, "render_html", broken)
     with pytest.raises(RuntimeError, match="no template"):
-        write_report(adopt(), study="new", folder=tmp_path, created_at=CREATED_AT)
+        write(adopt(), "new", tmp_path)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == before
 
 
 def test_a_failing_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_report(adopt(), study="old", folder=tmp_path, created_at=CREATED_AT)
+    write(adopt(), "old", tmp_path)
     before = {name: (tmp_path / name).read_text() for name in FILES}
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writers.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_report(adopt(), study="new", folder=tmp_path, created_at=CREATED_AT)
+        write(adopt(), "new", tmp_path)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == before
 
 
@@ -249,7 +255,7 @@ def test_a_cost_that_is_not_a_number_is_an_error_and_not_a_report(tmp_path: Path
     r = adopt()
     broken = dataclasses.replace(r, search_cost=dataclasses.replace(r.search_cost, money=float("nan")))
     with pytest.raises(ValueError, match="NaN"):
-        write_report(broken, study="s", folder=tmp_path, created_at=CREATED_AT)
+        write(broken, "s", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,100 @@
+"""What a search would do, said beforehand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autotune.load import parse_space
+from autotune.preview import preview
+from autotune.space import SearchSpace
+from autotune.trial.types import Stage
+
+TEXT = """
+[workload]
+layers = 2
+heads = 2
+width = 64
+sequence_length = 128
+horizon_tokens = 40_000
+
+[plan]
+tokens = 400_000
+device_hour_usd = 3.0
+
+[search]
+budget = "20m"
+
+[baseline]
+micro_batch = 4
+global_batch = 8
+
+[knobs]
+micro_batch = [2, 3, 4]
+dtype = ["fp32", "bf16_autocast"]
+threads = { low = 0, high = 3 }
+schedule = ["linear", "cosine"]
+"""
+
+
+def space(text: str = TEXT) -> SearchSpace:
+    return parse_space(text, name="mine", source="mine.toml", folder=Path("/"))
+
+
+CONTINUOUS = space(TEXT + "learning_rate = { low = 1e-4, high = 1e-2, log = true }\n")
+
+
+def test_the_preview_as_json_has_every_figure() -> None:
+    facts = json.loads(preview(space(), as_json=True))
+    by_stage = facts.pop("budget_seconds_by_stage")
+    assert facts == {
+        "space": "mine",
+        "dimensions": {
+            "micro_batch": "2, 3, 4",
+            "threads": "0 to 3",
+            "dtype": "fp32, bf16_autocast",
+            "schedule": "linear, cosine",
+        },
+        "system_and_numerics_combinations": 3 * 2 * 4,
+        "learning_combinations": 2,
+        # 3 does not divide 8: with 2 dtypes, the 2 ends of threads and 2 schedules
+        "filtered": {"global_batch must be a multiple of micro_batch": 8},
+        "budget_seconds": 1200.0,
+        "expected_cost": {"hours": pytest.approx(1 / 3), "usd": pytest.approx(1.0)},
+    }
+    assert list(by_stage) == [stage.value for stage in Stage]
+    assert sum(by_stage.values()) == pytest.approx(1200.0)
+
+
+def test_a_continuous_range_has_no_number_of_combinations() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    facts = json.loads(preview(CONTINUOUS, as_json=True), parse_constant=refuse)
+    assert facts["learning_combinations"] == "continuous"
+    assert facts["system_and_numerics_combinations"] == 24
+    assert facts["dimensions"]["learning_rate"] == "0.0001 to 0.01 (log)"
+
+
+def test_the_preview_as_text_says_the_same() -> None:
+    text = preview(CONTINUOUS, as_json=False)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0] == "mine: 5 knobs"
+    assert "micro_batch system 2, 3, 4" in lines
+    assert "dtype numerics fp32, bf16_autocast" in lines
+    assert "learning_rate learning 0.0001 to 0.01 (log)" in lines
+    assert "combinations: 24 of system and numerics, infinitely many of learning" in lines
+    assert "filtered: 16 combinations, global_batch must be a multiple of micro_batch" in lines
+    assert "expected cost: at most 1200 s of this machine and 1 USD, shared out as" in lines
+    assert "calibrate 192 s" in lines
+    assert [line.split()[0] for line in lines if line.endswith(" s")] == [stage.value for stage in Stage]
+
+
+def test_what_is_not_there_is_not_made_up() -> None:
+    asked = space(TEXT.replace("[2, 3, 4]", "[2, 4]"))
+    text = preview(replace(asked, plan=replace(asked.plan, device_hour_usd=0.0)), as_json=False)
+    assert "filtered: none" in text.splitlines()
+    assert "USD" not in text
