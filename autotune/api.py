@@ -71,6 +71,7 @@ def search(
     Raises:
         autotune.errors.AutotuneError: see there for the kinds.
     """
+    started = time.monotonic()
     path = Path(space_path)
     space = with_overrides(load_space(path), data=data, budget_seconds=budget_seconds)
     name = check_name(study or space.name)
@@ -80,7 +81,7 @@ def search(
     if (folder / "study.json").exists():
         with Study.open(folder) as opened:
             _require_same(opened, fingerprint)
-            return _run(opened, machine, listeners)
+            return _run(opened, machine, listeners, started)
     info = StudyInfo(
         format=FORMAT,
         name=name,
@@ -91,7 +92,7 @@ def search(
         fingerprint=fingerprint,
     )
     with Study.create(folder, info, path.read_text(encoding="utf-8")) as created:
-        return _run(created, machine, listeners)
+        return _run(created, machine, listeners, started)
 
 
 def resume(
@@ -112,13 +113,14 @@ def resume(
     """
     if budget_seconds and not fork:
         raise BadInput("a study keeps its budget; got another without --fork: add --fork NEW")
+    started = time.monotonic()
     folder = Path(root) / check_name(study)
     with Study.open(folder) as opened:
         machine = prepare(opened.space.workload.data, device=opened.space.workload.device)
         fingerprint = fingerprint_of(opened.space, machine)
         if not fork:
             _require_same(opened, fingerprint)
-            return _run(opened, machine, listeners)
+            return _run(opened, machine, listeners, started)
         info = replace(
             opened.info,
             name=check_name(fork),
@@ -130,7 +132,7 @@ def resume(
         )
         text = (folder / "space.toml").read_text(encoding="utf-8")
     with Study.create(Path(root) / fork, info, text) as created:
-        return _run(created, machine, listeners)
+        return _run(created, machine, listeners, started)
 
 
 def load_study(study: str, *, root: Path | str = DEFAULT_ROOT) -> pd.DataFrame:
@@ -185,7 +187,7 @@ def view_of(finished: Finished) -> View:
     )
 
 
-def _run(study: Study, machine: Machine, listeners: Sequence[Listener]) -> Finished:
+def _run(study: Study, machine: Machine, listeners: Sequence[Listener], started: float) -> Finished:
     with _executor() as executor:
         lab = Lab(
             study=study,
@@ -193,6 +195,7 @@ def _run(study: Study, machine: Machine, listeners: Sequence[Listener]) -> Finis
             machine=machine,
             capacity_bytes=available_bytes(machine.environment),
             clock=time.monotonic,
+            sitting_started=started,
             listeners=listeners,
         )
         try:

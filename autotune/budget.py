@@ -26,11 +26,14 @@ SHARES = {
 class Budget:
     """Elapsed and remaining seconds of a study, over all its sittings."""
 
-    def __init__(self, study: Study, clock: Callable[[], float]) -> None:
-        """Start counting at what earlier sittings spent; `clock` is monotonic, in seconds."""
+    def __init__(self, study: Study, clock: Callable[[], float], started: float | None = None) -> None:
+        """Count on from what earlier sittings spent.
+
+        `clock` is monotonic, in seconds; it read `started` when this sitting began (now, if not given).
+        """
         self._study = study
         self._clock = clock
-        self._started = clock() - study.elapsed_seconds
+        self._started = (clock() if started is None else started) - study.elapsed_seconds
         self._noted = study.elapsed_seconds
         self.total_seconds = study.info.budget_seconds
 
@@ -43,7 +46,9 @@ class Budget:
         return elapsed
 
     def note(self) -> None:
-        """Keep the elapsed time on disk."""
+        """Keep the elapsed time on disk; reading a finished study costs it nothing more."""
+        if all(self.is_finished(stage) for stage in SHARES):
+            return
         self._noted = self._clock() - self._started
         self._study.note_elapsed(self._noted)
 
@@ -71,8 +76,8 @@ class Budget:
     def finish(self, stage: Stage, reason: str) -> None:
         """Mark `stage` as finished, and why."""
         mark = self.begin(stage)
-        self._study.mark(stage, replace(mark, finished=True, finished_seconds=self.elapsed_seconds, reason=reason))
         self.note()
+        self._study.mark(stage, replace(mark, finished=True, finished_seconds=self.elapsed_seconds, reason=reason))
 
     def is_finished(self, stage: Stage) -> bool:
         """Whether `stage` was finished, in this sitting or an earlier one."""

@@ -108,13 +108,25 @@ class Lab:
         capacity_bytes: int,
         clock: Callable[[], float],
         listeners: Sequence[Listener],
+        sitting_started: float | None = None,
         seed: int = 0,
     ) -> None:
-        """`clock` is monotonic, in seconds; `capacity_bytes` is the memory that all sessions may use together."""
+        """Nothing is opened yet.
+
+        Args:
+            study: whose trials are measured and kept.
+            executor: where sessions run.
+            machine: the corpus as it is trained on, and the device.
+            capacity_bytes: the memory that all sessions may use together.
+            clock: monotonic, in seconds.
+            listeners: told of every event, after the study's own log.
+            sitting_started: what `clock` read when this sitting began; now, if not given.
+            seed: of the order of slices within a round.
+        """
         self.study = study
         self.space = study.space
         self.machine = machine
-        self.budget = Budget(study, clock)
+        self.budget = Budget(study, clock, sitting_started)
         self._executor = executor
         self._capacity_bytes = capacity_bytes
         self._clock = clock

@@ -13,7 +13,6 @@ from autotune.trial.types import Stage, StageEnd
 
 def recommend(lab: Lab, calibration: Calibration) -> Recommendation:
     """The recommendation that the study's records support."""
-    lab.budget.note()
     facts = Circumstances(
         expert=expert_of(lab),
         search_seconds=lab.study.elapsed_seconds,

@@ -1,0 +1,97 @@
+"""Where the wall time of a search goes: stepping the model, and everything else by name.
+
+    python benchmarks/overhead.py                # a 5-minute search of gpt_cpu.toml without torch.compile
+    python benchmarks/overhead.py --budget 60s
+
+Prints shares of the whole, driver start to report. At least 75 % must be steps of a candidate or of
+the reference; exits with 1 where it is less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from autotune import api, files, propose, study
+from autotune.load import parse_duration
+from autotune.stages import common, explore
+from autotune.study import read_records
+from autotune.terminal import progress_for
+
+SPACE = Path(__file__).parent.parent / "search_spaces" / "gpt_cpu.toml"
+LEAST_STEPPING = 0.75
+
+_spent: defaultdict[str, float] = defaultdict(float)
+
+
+def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, its wall time added to `name`."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _spent[name] += time.perf_counter() - started
+
+    return wrapper
+
+
+def main() -> int:
+    """Run the search, print the shares."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", default="5m", help="of the search")
+    options = parser.parse_args()
+
+    api.prepare = timed("corpus and machine", api.prepare)  # type: ignore[attr-defined]
+    propose.Proposer.ask = timed("database", propose.Proposer.ask)  # type: ignore[method-assign]
+    propose.Proposer.tell = timed("database", propose.Proposer.tell)  # type: ignore[method-assign]
+    propose.Proposer.__init__ = timed("database", propose.Proposer.__init__)  # type: ignore[method-assign]
+    common.mirror = timed("database", common.mirror)  # type: ignore[attr-defined]
+    study.write_atomically = timed("study files", files.write_atomically)  # type: ignore[attr-defined]
+    explore.worth_another_trial = timed("deciding", explore.worth_another_trial)  # type: ignore[attr-defined]
+
+    with tempfile.TemporaryDirectory() as folder:
+        space = Path(folder) / "overhead.toml"
+        # torch.compile spends its half minute outside Python steps by nature; it is left to gpt_cpu.toml's users.
+        space.write_text(re.sub(r"(?m)^compile = .*\n", "", SPACE.read_text(encoding="utf-8")), encoding="utf-8")
+        started = time.perf_counter()
+        with progress_for(sys.stderr) as progress:
+            finished = api.search(
+                space, root=folder, budget_seconds=parse_duration(options.budget), listeners=(progress,)
+            )
+        wall = time.perf_counter() - started
+        records = read_records(finished.folder)
+
+    costs = [r.costs for r in records]
+    setting_up = sum(ready.setup_seconds for r in records for ready in r.ready)
+    opening = sum(c.open_seconds for c in costs)
+    shares = {
+        "stepping candidates": sum(c.step_seconds for c in costs),
+        "stepping the reference": sum(c.reference_step_seconds for c in costs),
+        "imports and first passes": opening - setting_up,
+        "models and data": setting_up,
+        "compilation": sum(c.compile_seconds for c in costs),
+        "evaluation": sum(c.evaluate_seconds for c in costs),
+        **_spent,
+    }
+    shares["the rest"] = wall - sum(shares.values())
+    print(f"{len(records)} trials, verdict {finished.recommendation.verdict}; share of the wall time")
+    for name, seconds in shares.items():
+        print(f"  {name:26}{seconds / wall:8.1%}")
+    stepping = (shares["stepping candidates"] + shares["stepping the reference"]) / wall
+    print(f"stepping the model: {stepping:.1%} (at least {LEAST_STEPPING:.0%} asked)")
+    return 0 if stepping >= LEAST_STEPPING else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
