@@ -103,7 +103,7 @@ def test_the_commands_and_their_flags(capsys: pytest.CaptureFixture[str], monkey
     offered = {command: flags_in(help_of(capsys, command)) for command in commands}
     assert offered == {
         "search": {"--data", "--study", "--budget", "--dry-run", "--json"},
-        "resume": {"--fork", "--json"},
+        "resume": {"--fork", "--budget", "--json"},
         "report": {"--json"},
         "studies": set(),
         "knobs": set(),
@@ -205,14 +205,16 @@ def test_every_flag_of_a_search_reaches_it(
     commands = [
         "search s.toml --json",
         "--root r search s.toml --data d --study n --budget 90s --json",
-        "--root r resume n --fork f --json",
+        "resume n --json",
+        "--root r resume n --fork f --budget 2h --json",
     ]
     for command in commands:
         assert printed(capsys, main(command.split())) == '{"verdict": "adopt"}\n'
     assert calls == [
         ("search", Path("s.toml"), {"data": "", "study": "", "budget_seconds": 0.0, "root": Path("reports")}),
         ("search", Path("s.toml"), {"data": "d", "study": "n", "budget_seconds": 90.0, "root": Path("r")}),
-        ("resume", "n", {"fork": "f", "root": Path("r")}),
+        ("resume", "n", {"fork": "", "budget_seconds": 0.0, "root": Path("reports")}),
+        ("resume", "n", {"fork": "f", "budget_seconds": 7200.0, "root": Path("r")}),
     ]
 
 
@@ -227,6 +229,8 @@ def test_every_flag_of_a_search_reaches_it(
         ("search mine.toml --study ../up", "a study's name is at most 60 letters"),
         ("resume none", "a study is a folder with study.json; got 'root/none': see `autotune studies`"),
         ("resume ../up", "a study's name is at most 60 letters"),
+        ("resume none --budget 1h", "a study keeps its budget; got another without --fork: add --fork NEW"),
+        ("resume none --fork x --budget soon", "a duration is a number with s, m, h or d; got 'soon'"),
         ("report ../up", "a study's name is at most 60 letters"),
         ("report none", "a finished study has a report; got 'none' without one"),
     ],
@@ -375,7 +379,12 @@ def test_another_machine_is_another_study_and_a_fork_starts_one(
     with Study.open(root / "new") as fork:
         assert (fork.info.name, fork.info.forked_from) == ("new", "mine")
         assert fork.info.fingerprint == api.fingerprint_of(fork.space, now)
+        assert fork.space.budget_seconds == load_space(space_file).budget_seconds
     assert main(["--root", str(root), "resume", "new"]) == ExitCode.INTERRUPTED, "a fork is a study like any other"
+
+    assert main(["--root", str(root), "resume", "mine", "--fork", "longer", "--budget", "2h"]) == ExitCode.INTERRUPTED
+    with Study.open(root / "longer") as fork:
+        assert fork.space.budget_seconds == 7200.0
 
 
 def test_a_reader_that_has_gone_away_is_no_error(space_file: Path) -> None:

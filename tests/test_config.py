@@ -112,6 +112,7 @@ def test_an_int_stands_for_a_float_in_plain_values_only() -> None:
         (TrainingConfig, {"micro_batch": 0}, "micro_batch must be in [1, 65536]; got 0: choose a value in the range"),
         (TrainingConfig, {"micro_batch": True}, "TrainingConfig.micro_batch must be int; got True: write a int"),
         (TrainingConfig, {"micro_batch": 4.0}, "TrainingConfig.micro_batch must be int; got 4.0: write a int"),
+        (TrainingConfig, {"clip_norm": True}, "TrainingConfig.clip_norm must be float; got True: write a float"),
         (TrainingConfig, {"tied_head": 1}, "TrainingConfig.tied_head must be bool; got 1: write a bool"),
         (
             TrainingConfig,

@@ -335,6 +335,11 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         ),
         (
             "{ low = 3e-4, high = 1e-2, log = true }",
+            "{ low = 1e-3, high = 1e-3 }  # <<",
+            "[knobs] a range needs low below high; got 0.001 and 0.001: widen it",
+        ),
+        (
+            "{ low = 3e-4, high = 1e-2, log = true }",
             "{ low = 3e-4, high = 20 }  # <<",
             "[knobs] learning_rate must be in [1e-08, 10]; got 20.0: choose a value in the range",
         ),

@@ -101,6 +101,7 @@ def all_of(proposer: Proposer) -> list[TrainingConfig]:
     configs = []
     while proposal := proposer.ask():
         configs.append(proposal.config)
+        assert len(configs) < 50, "the small spaces of these tests have an end"
         proposer.tell(proposal, score=0.01 * len(configs))
     return configs
 
@@ -154,6 +155,20 @@ def test_nothing_is_proposed_twice_not_even_by_the_next_sitting(tmp_path: Path) 
                 proposer.tell(proposal, score=0.0)
     assert len(set(seen)) == len(seen) == 12
     assert seen[:2] == [BASE, replace(BASE, attention="sdpa")]
+
+
+def test_the_last_of_a_finite_space_is_found_without_asking_in_vain(tmp_path: Path) -> None:
+    dimensions = (dimension("micro_batch", [1, 2, 4, 8]), dimension("optimizer_kernel", ["for_loop", "fused"]), GRID[1])
+    everything = [
+        BASE.with_knobs({"micro_batch": size, "optimizer_kernel": kernel, "attention": attention})
+        for size in (1, 2, 4, 8)
+        for kernel in ("for_loop", "fused")
+        for attention in ("math", "sdpa")
+    ]
+    with proposing(tmp_path, dimensions, design=everything[1:]) as proposer:
+        assert [*all_of(proposer)] == [*everything[1:], everything[0]]
+    repeats = [t for t in trials(tmp_path) if "repeats" in t.user_attrs]
+    assert len(repeats) <= 6, "a few for the last one, a few for the end"
 
 
 def test_what_is_infeasible_is_complete_with_a_violated_constraint(tmp_path: Path) -> None:

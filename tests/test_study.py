@@ -444,6 +444,32 @@ def test_resuming_buys_no_time(tmp_path: Path) -> None:
         assert mark.finished_seconds == pytest.approx(12.0)
 
 
+def test_what_came_before_the_study_was_opened_counts_too(tmp_path: Path) -> None:
+    clock = Clock(50.0)
+    with make(tmp_path) as study:
+        study.note_elapsed(10.0)
+        budget = Budget(study, clock, started=45.0)
+        assert budget.elapsed_seconds == pytest.approx(15.0)
+        clock.seconds += 1.0
+        assert budget.remaining_seconds == pytest.approx(84.0)
+
+
+def test_reading_a_finished_study_costs_it_nothing(tmp_path: Path) -> None:
+    clock = Clock(0.0)
+    with make(tmp_path) as study:
+        budget = Budget(study, clock)
+        for stage in Stage:
+            clock.seconds += 2.0
+            budget.finish(stage, "done")
+    clock = Clock(0.0)
+    with Study.open(tmp_path / "mine") as study:
+        budget = Budget(study, clock)
+        clock.seconds += 30.0
+        budget.note()
+    with Study.open(tmp_path / "mine") as study:
+        assert study.elapsed_seconds == pytest.approx(12.0)
+
+
 def test_less_than_two_seconds_are_lost_with_a_killed_driver(tmp_path: Path) -> None:
     clock = Clock(0.0)
     with make(tmp_path) as study:
