@@ -81,6 +81,11 @@ def search(
     if (folder / "study.json").exists():
         with Study.open(folder) as opened:
             _require_same(opened, fingerprint)
+            if space.budget_seconds != opened.info.budget_seconds:
+                raise BadInput(
+                    f"a study keeps its budget of {opened.info.budget_seconds:g} s; got {space.budget_seconds:g} s: "
+                    f"`autotune resume {name} --fork NEW --budget ..` starts a new one from it"
+                )
             return _run(opened, machine, listeners, started)
     info = StudyInfo(
         format=FORMAT,

@@ -123,7 +123,10 @@ def _report(options: argparse.Namespace) -> ExitCode:
 
 
 def _studies(options: argparse.Namespace) -> ExitCode:
-    for info, folder in studies(options.root):
+    for folder, info in studies(options.root):
+        if info is None:
+            print(f"{folder.name:24} damaged")
+            continue
         report = folder / "report.json"
         state = _verdict(report, info.name) if report.exists() else "unfinished"
         made = datetime.fromisoformat(info.created_at).strftime("%Y-%m-%d %H:%M")

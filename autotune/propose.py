@@ -38,6 +38,7 @@ _UNPRODUCTIVE_ASKS = 40  # and where it is too much to look up: then the space c
 _LARGEST_LISTING = 5_000
 _LARGEST_GRID = 100_000
 _LOCK_SECONDS = 30.0  # that a dashboard may hold the database
+_DESIGN_QUEUED = "design_queued"
 _TRIAL = "trial"  # user attribute: the number of our trial
 
 
@@ -76,9 +77,10 @@ class Proposer:
             for t in known
             if t.state is TrialState.COMPLETE and t.values and self._is_whole(t.params)
         }
-        if not known:
-            for config in design:
+        if not self._study.user_attrs.get(_DESIGN_QUEUED):
+            for config in design:  # from its beginning after a crash in here: what is known is not run again
                 self._study.enqueue_trial({d.knob.name: getattr(config, d.knob.name) for d in self._dimensions})
+            self._study.set_user_attr(_DESIGN_QUEUED, True)
 
     def ask(self) -> Proposal | None:
         """The next configuration that is possible and new, or None when there is none left.

@@ -66,7 +66,11 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyInfo:
-    """What a study is. `warm_start` are configurations of the study it was forked from, best first."""
+    """What a study is.
+
+    `corpus` is the one that is trained on, `corpus_in_space` what its copy of the space says (`--data`
+    may override it). `warm_start` are configurations of the study it was forked from, best first.
+    """
 
     format: int
     name: str
@@ -75,6 +79,7 @@ class StudyInfo:
     corpus: str
     budget_seconds: float
     fingerprint: Fingerprint
+    corpus_in_space: str = ""
     forked_from: str = ""
     warm_start: tuple[TrainingConfig, ...] = ()
 
@@ -132,7 +137,8 @@ class Study:
             StudyBusy: another driver is just making it.
         """
         check_name(info.name)
-        parse_space(space_text, name=info.space_name, source=info.space_name, folder=folder)
+        parsed = parse_space(space_text, name=info.space_name, source=info.space_name, folder=folder)
+        info = replace(info, corpus_in_space=parsed.workload.data.corpus)
         if (folder / "study.json").exists():
             raise BadInput(f"a new study needs a new name; got {info.name!r}, which exists: choose another --study")
         (folder / "trials").mkdir(parents=True, exist_ok=True)
@@ -254,10 +260,13 @@ class Study:
         self._log.flush()
 
 
-def studies(root: Path) -> Iterator[tuple[StudyInfo, Path]]:
-    """Every readable study under `root`, by name; none is locked or changed."""
+def studies(root: Path) -> Iterator[tuple[Path, StudyInfo | None]]:
+    """Every study under `root`, by name, and what it is, None where that is damaged; none is locked or changed."""
     for path in sorted(root.glob("*/study.json")):
-        yield _read(StudyInfo, path), path.parent
+        try:
+            yield path.parent, _read(StudyInfo, path)
+        except StoreDamaged:
+            yield path.parent, None
 
 
 def read_records(folder: Path) -> tuple[TrialRecord, ...]:
@@ -298,6 +307,8 @@ def _read_space(folder: Path, info: StudyInfo) -> SearchSpace:
     except (OSError, UnicodeDecodeError) as error:
         raise StoreDamaged(f"a study keeps its space; {path} cannot be read ({error}): restore it") from None
     space = parse_space(text, name=info.space_name, source=str(path), folder=folder)
+    if space.workload.data.corpus != info.corpus_in_space:  # edited since: not what --data once stood for
+        return replace(space, budget_seconds=info.budget_seconds)
     data = replace(space.workload.data, corpus=info.corpus)
     return replace(space, workload=replace(space.workload, data=data), budget_seconds=info.budget_seconds)
 
@@ -314,7 +325,14 @@ def _open_log(path: Path) -> IO[str]:
 
 
 def _read_all(kind: type[T], folder: Path, name: str) -> list[T]:
-    return [_read(kind, path) for path in sorted((folder / "trials").glob(f"*/{name}"))]
+    found = []
+    for path in sorted((folder / "trials").glob(f"*/{name}")):
+        value = _read(kind, path)
+        spec = value.spec if isinstance(value, TrialRecord) else value
+        if isinstance(spec, TrialSpec) and path.parent.name != f"{spec.number:04d}":
+            raise _misshapen(path, f"it is trial {spec.number}")
+        found.append(value)
+    return found
 
 
 def _read_stages(path: Path) -> dict[str, StageMark]:
@@ -356,5 +374,5 @@ def _misshapen(path: Path, why: object) -> StoreDamaged:
 
 def _remedy(path: Path) -> str:
     if path.name in ("result.json", "spec.json"):
-        return f"delete {path.parent} and resume, that trial is run again"
+        return f"delete {path.parent} and resume; what it measured is measured again where it is needed"
     return "restore it from a copy, or start a new study"

@@ -58,10 +58,16 @@ def technique_effects(
     )
 
 
-def is_droppable(technique: TechniqueEffect) -> bool:
-    """Whether a changed technique has earned no place: no effect that was told, or one that does not pay."""
-    is_changed = technique.value != technique.baseline_value
-    return is_changed and technique.verdict in (TechniqueVerdict.NEUTRAL, TechniqueVerdict.HARMFUL)
+def is_droppable(technique: TechniqueEffect, floor: float) -> bool:
+    """Whether a changed technique has earned no place: it harms, its gain is below the noise floor, or it does not pay.
+
+    `floor` is in log units. An effect that is merely uncertain is kept: it was confirmed with the rest.
+    """
+    speed, quality, saving = technique.speed_effect, technique.quality_effect, technique.saving
+    if isinstance(speed, Unknown) or isinstance(quality, Unknown) or isinstance(saving, Unknown):
+        return False
+    gain = math.log(speed.estimate * quality.estimate)
+    return technique.verdict is TechniqueVerdict.HARMFUL or gain <= floor or saving.estimate <= 0
 
 
 def _effect(
@@ -99,7 +105,7 @@ def _effect(
     row = replace(row, speed_effect=_ratio(speed), quality_effect=_ratio(quality))
     for missing in (speed, quality, plan_tokens, claim.total):
         if isinstance(missing, Unknown):
-            return replace(row, reason=missing.reason)
+            return replace(row, saving=missing, roi=missing, break_even_tokens=missing, reason=missing.reason)
     return _priced(
         row,
         space=space,

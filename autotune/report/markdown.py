@@ -140,12 +140,14 @@ def _techniques(techniques: Sequence[TechniqueRow]) -> Iterator[str]:
         ),
     )
     for t in techniques:
+        about = f"{code(t.name)}; {escape(t.knob_class)}; {escape(t.complexity)}"
+        head = f"- **{escape(t.title)}** ({about}): {escape(t.reason)}."
+        if not t.speed.is_known:
+            yield head
+            continue
         gaps = (("speed", t.speed), ("quality", t.quality), ("saving", t.saving))
         unknown = "".join(f" {name.capitalize()} {shown.text}." for name, shown in gaps if not shown.is_known)
-        yield (
-            f"- **{escape(t.title)}** ({code(t.name)}; {escape(t.knob_class)}; {escape(t.complexity)}): "
-            f"{escape(t.reason)}. ROI {escape(t.roi.text)}; break-even {escape(t.break_even.text)}.{escape(unknown)}"
-        )
+        yield f"{head} ROI {escape(t.roi.text)}; break-even {escape(t.break_even.text)}.{escape(unknown)}"
 
 
 def _shares(title: str, shares: Sequence[Share]) -> str:

@@ -16,6 +16,7 @@ from autotune.stages.common import (
     begin,
     block_seconds,
     end,
+    floor_of,
     order_block,
 )
 from autotune.trial.types import Stage, StageEnd
@@ -70,7 +71,8 @@ def _confirm_reduced(lab: Lab, calibration: Calibration, claim: Claim) -> StageE
         search_seconds=lab.budget.elapsed_seconds,
     )
     baseline = lab.space.baseline
-    idle = {t.name: getattr(baseline, t.name) for t in techniques if is_droppable(t)}
+    floor = floor_of(calibration, restarts=_REPLICATES)
+    idle = {t.name: getattr(baseline, t.name) for t in techniques if is_droppable(t, floor)}
     reduced = claim.config.with_knobs(idle)
     if not idle or reduced == baseline:
         return StageEnd.DONE
