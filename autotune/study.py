@@ -125,7 +125,7 @@ class Study:
         self._specs = {s.number: s for s in _read_all(TrialSpec, folder, "spec.json")}
         self._stages = _read_stages(folder / "stages.json")
         self._next_number = max(int(_read_number(folder / "next_trial.json")), max(self._specs, default=-1) + 1)
-        self.elapsed_seconds = _read_number(folder / "elapsed.json")
+        self.elapsed_seconds = max(_read_number(folder / "elapsed.json"), _last_elapsed(folder / "events.jsonl"))
         self._log = _open_log(folder / "events.jsonl")
 
     @classmethod
@@ -322,6 +322,16 @@ def _open_log(path: Path) -> IO[str]:
             with path.open("r+b") as file:
                 file.truncate(end)
     return path.open("a", encoding="utf-8")
+
+
+def _last_elapsed(path: Path) -> float:
+    """The study's clock at the last event, which may be later than what was last noted; 0 where that cannot be told."""
+    if not path.exists():
+        return 0.0
+    for line in reversed(path.read_bytes().splitlines()):
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # torn by a crash: the one before will do
+            return float(json.loads(line)["elapsed_seconds"])
+    return 0.0
 
 
 def _read_all(kind: type[T], folder: Path, name: str) -> list[T]:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
-from conftest import MACHINE
+from scripted_study import MACHINE
 from small_space import SPACE
 
 from autotune import api
@@ -260,7 +260,6 @@ def test_a_study_that_is_owned_is_busy(capsys: pytest.CaptureFixture[str], root:
     ("file", "command"),
     [
         ("study.json", "resume mine"),
-        ("study.json", "studies"),
         ("report.json", "studies"),
         ("stages.json", "resume mine"),
     ],
@@ -273,6 +272,15 @@ def test_a_damaged_file_is_named(
     (folder / file).write_bytes(content)
     err = refused(capsys, main(["--root", str(root), *command.split()]), ExitCode.STORE_DAMAGED)
     assert str(folder / file) in err
+
+
+def test_a_damaged_study_does_not_hide_the_others(
+    capsys: pytest.CaptureFixture[str], root: Path, space_file: Path
+) -> None:
+    (make_study(root, space_file, name="broken") / "study.json").write_text("[1]")
+    make_study(root, space_file, name="whole")
+    lines = printed(capsys, main(["--root", str(root), "studies"])).splitlines()
+    assert [line.split()[:2] for line in lines] == [["broken", "damaged"], ["whole", "unfinished"]]
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import optuna
 import pytest
-from conftest import ScriptedStudy
+from scripted_study import ScriptedStudy
 
 from autotune.errors import NothingFeasible
 from autotune.executors.scripted import ExampleWorld, LognormalNoise
@@ -42,6 +44,13 @@ class BrokenWorld(ExampleWorld):
 
     def obstacle(self, config: TrainingConfig) -> Infeasible | None:
         return Infeasible(kind=InfeasibleKind.OUT_OF_MEMORY, message="no memory at all")
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Scripted:
+    """Makes scripted studies, each in a folder of its own."""
+    numbers = itertools.count()
+    return lambda **changes: ScriptedStudy(folder=tmp_path / f"study-{next(numbers)}", **changes)
 
 
 def truth(world: ExampleWorld, config: TrainingConfig, baseline: TrainingConfig) -> float:
@@ -220,7 +229,7 @@ def test_where_memory_holds_one_session_whole_runs_alternate_and_the_report_says
     roomy = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=1_500.0)
     with roomy.open() as study:
         one = roomy.lab(study)._predict(study.space.baseline)
-    result = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=40_000.0, capacity_bytes=int(one * 1.5)).sit()
+    result = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=2_500.0, capacity_bytes=int(one * 1.5)).sit()
     assert CaveatKind.ALTERNATED_SESSIONS in {c.kind for c in result.caveats}
     assert result.verdict is Verdict.ADOPT
 

@@ -40,6 +40,7 @@ INFO = StudyInfo(
     created_at="2026-01-01T00:00:00+00:00",
     space_name="space",
     corpus="/data/text",
+    corpus_in_space="stdlib",
     budget_seconds=100.0,
     fingerprint=Fingerprint(space="s", data="d", code="c", hardware="h"),
     forked_from="older",
@@ -95,7 +96,7 @@ def test_a_new_study_is_read_back_as_it_was_made(tmp_path: Path) -> None:
         assert study.space.name == "space"
         assert (study.space.workload.data.corpus, study.space.budget_seconds) == ("/data/text", 100.0)
         assert (study.folder / "space.toml").read_text() == SPACE
-    assert list(studies(tmp_path)) == [(INFO, tmp_path / "mine")]
+    assert list(studies(tmp_path)) == [(tmp_path / "mine", INFO)]
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "-flag", "..", "a/b", "../up", "two words", "tab\t", "x" * 61, "a:b"])
@@ -239,8 +240,8 @@ WHOLE = {
     "stages.json": "restore it from a copy, or start a new study",
     "elapsed.json": "restore it from a copy, or start a new study",
     "next_trial.json": "restore it from a copy, or start a new study",
-    "trials/0000/spec.json": "delete {folder} and resume, that trial is run again",
-    "trials/0000/result.json": "delete {folder} and resume, that trial is run again",
+    "trials/0000/spec.json": "delete {folder} and resume; what it measured is measured again where it is needed",
+    "trials/0000/result.json": "delete {folder} and resume; what it measured is measured again where it is needed",
 }
 
 
@@ -479,3 +480,14 @@ def test_less_than_two_seconds_are_lost_with_a_killed_driver(tmp_path: Path) -> 
             assert budget.elapsed_seconds == pytest.approx(clock.seconds)
     with Study.open(tmp_path / "mine") as study:
         assert 10.0 < Budget(study, Clock(0.0)).elapsed_seconds <= 12.0
+
+
+def test_a_corpus_edited_in_the_study_s_own_space_is_seen(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        assert study.space.workload.data.corpus == "/data/text", "--data stands for the space's own corpus"
+        before = study.space.fingerprint
+    path = tmp_path / "mine" / "space.toml"
+    path.write_text(path.read_text().replace("[workload]", '[workload]\ncorpus = "/elsewhere"', 1))
+    with Study.open(tmp_path / "mine") as study:
+        assert study.space.workload.data.corpus == "/elsewhere"
+        assert study.space.fingerprint != before

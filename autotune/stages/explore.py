@@ -147,7 +147,8 @@ def _reason_to_stop(lab: Lab, calibration: Calibration, stage: Stage, scores: Se
         seconds = sum(r.costs.total_seconds for r in records) / len(records)
     else:
         seconds = complete_seconds(lab, lab.space.workload.horizon_tokens)
-    if seconds > lab.budget.left_seconds(stage):
+    left = lab.budget.left_seconds(stage)
+    if left <= 0 or seconds > left:
         return StageEnd.BUDGET
     plan_tokens = plan_tokens_of(lab.space, calibration)
     if isinstance(plan_tokens, Unknown):

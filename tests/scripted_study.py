@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import pytest
 
 from autotune.executors.scripted import ExampleWorld, ScriptedExecutor, ScriptedWorld, SimulatedClock
 from autotune.hardware.prepare import Corpus, Machine
@@ -103,10 +100,3 @@ class ScriptedStudy:
         """One sitting of the search, to its end or until a listener raises."""
         with self.open() as study:
             return run_search(self.lab(study, listeners))
-
-
-@pytest.fixture
-def scripted(tmp_path: Path) -> Callable[..., ScriptedStudy]:
-    """Makes scripted studies, each in a folder of its own."""
-    numbers = itertools.count()
-    return lambda **changes: replace(ScriptedStudy(folder=tmp_path / f"study-{next(numbers)}"), **changes)
