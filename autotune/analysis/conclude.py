@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
+from autotune.analysis.caveats import FEWEST_RESTARTS, Circumstances, caveats_of
 from autotune.analysis.claims import LEVEL, Claim, choose, claim_of, economics_of, forecast_of, plan_tokens_of
 from autotune.analysis.evidence import (
     BASELINE,
@@ -17,14 +17,13 @@ from autotune.analysis.evidence import (
     Effect,
     changed,
     effects_of,
+    of_stage,
 )
 from autotune.analysis.montecarlo import Economics, Forecast
 from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_speed
 from autotune.analysis.roi import break_even_seconds
 from autotune.analysis.techniques import technique_effects
 from autotune.recommendation import (
-    Caveat,
-    CaveatKind,
     Comparison,
     Contender,
     Interval,
@@ -52,27 +51,7 @@ from model.config import TrainingConfig
 from model.knobs import KnobClass
 
 _HOUR_SECONDS = 3600.0
-_NOISY = 0.10  # a floor above this ratio says more about the machine than about any technique
-_FEWEST_RESTARTS = 3
-_EXPERT_KNOBS = ("dtype", "attention", "optimizer_kernel", "tied_head")
 _RUNNERS_UP = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Circumstances:
-    """What the conclusion needs beside the records: `search_seconds` in all and by stage, why stages ended."""
-
-    expert: TrainingConfig
-    search_seconds: float
-    seconds_by_stage: Mapping[str, float]
-    stage_ends: Mapping[Stage, StageEnd]
-    train_tokens: int
-    environment: Mapping[str, str]
-
-
-def records_of(records: Sequence[TrialRecord], stage: Stage) -> tuple[TrialRecord, ...]:
-    """The records of one stage."""
-    return tuple(r for r in records if r.spec.stage is stage)
 
 
 def confirmed_claims(space: SearchSpace, records: Sequence[TrialRecord], calibration: Calibration) -> tuple[Claim, ...]:
@@ -80,7 +59,7 @@ def confirmed_claims(space: SearchSpace, records: Sequence[TrialRecord], calibra
     plan_tokens = plan_tokens_of(space, calibration)
     if isinstance(plan_tokens, Unknown):
         return ()
-    confirmation = records_of(records, Stage.CONFIRM)
+    confirmation = of_stage(records, Stage.CONFIRM)
     configs = {r.spec.label: r.spec.config for r in confirmation}
     return tuple(
         claim_of(
@@ -99,7 +78,7 @@ def confirmed_claims(space: SearchSpace, records: Sequence[TrialRecord], calibra
 def reduced_claim(space: SearchSpace, records: Sequence[TrialRecord], calibration: Calibration) -> Claim | Unknown:
     """What the joint confirmation of the winner without its idle techniques says."""
     plan_tokens = plan_tokens_of(space, calibration)
-    attribution = [r for r in records_of(records, Stage.ATTRIBUTE) if r.spec.label in (BASELINE, REDUCED)]
+    attribution = [r for r in of_stage(records, Stage.ATTRIBUTE) if r.spec.label in (BASELINE, REDUCED)]
     configs = [r.spec.config for r in attribution if r.spec.label == REDUCED]
     if isinstance(plan_tokens, Unknown) or not configs:
         return Unknown(reason="nothing was left out")
@@ -162,7 +141,7 @@ def conclude(
         runners_up=_runners_up(records, calibration, candidate),
         trials=tuple(_summary(r, calibration) for r in records),
         environment=facts.environment,
-        caveats=_caveats(space, records, calibration, claim, claims, facts),
+        caveats=caveats_of(space, records, calibration, claim, claims, facts),
     )
 
 
@@ -198,7 +177,7 @@ def _nothing_better(records: Sequence[TrialRecord], facts: Circumstances) -> boo
     """Whether other configurations were looked at, or not worth a look, and none came out ahead of the baseline."""
     explored = [r for r in records if r.spec.stage in (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)]
     not_worth_it = StageEnd.NOT_WORTH_IT in facts.stage_ends.values()
-    return (bool(explored) or not_worth_it) and not records_of(records, Stage.CONFIRM)
+    return (bool(explored) or not_worth_it) and not of_stage(records, Stage.CONFIRM)
 
 
 def _economics(
@@ -246,7 +225,7 @@ def _over_expert(
         return Comparison(speedup=claim, throughput=claim, token_efficiency=claim)
     if expert == space.baseline:
         return _over_baseline(claim)
-    confirmation = records_of(records, Stage.CONFIRM)
+    confirmation = of_stage(records, Stage.CONFIRM)
     twin = next((r.spec.label for r in confirmation if r.spec.config == claim.config), "")
     theirs = next((r.spec.label for r in confirmation if r.spec.config == expert), "")
     if claim.config == expert:
@@ -343,7 +322,7 @@ def _search_cost(economics: Economics | Unknown, records: Sequence[TrialRecord],
 
 
 def _floor_ratio(calibration: Calibration, claim: Claim | Unknown) -> Quantity:
-    restarts = _FEWEST_RESTARTS if isinstance(claim, Unknown) else max(1, claim.restarts)
+    restarts = FEWEST_RESTARTS if isinstance(claim, Unknown) else max(1, claim.restarts)
     floor = calibration.floor(restarts)
     return floor if isinstance(floor, Unknown) else _exactly(math.expm1(floor))
 
@@ -407,71 +386,6 @@ def _summary(record: TrialRecord, calibration: Calibration) -> TrialSummary:
         loss=loss,
         cost_seconds=record.costs.total_seconds,
     )
-
-
-def _caveats(
-    space: SearchSpace,
-    records: Sequence[TrialRecord],
-    calibration: Calibration,
-    claim: Claim | Unknown,
-    claims: Sequence[Claim],
-    facts: Circumstances,
-) -> tuple[Caveat, ...]:
-    """Everything a reader must know, as data."""
-    found: list[Caveat] = []
-
-    def note(kind: CaveatKind, **details: str | int | float) -> None:
-        found.append(Caveat(kind=kind, details=details))
-
-    for record in records:
-        speed = paired_speed(record.slices, record.reference_slices)
-        if record.spec.stage is Stage.CONFIRM and not isinstance(speed, Unknown) and not speed.steady:
-            note(CaveatKind.NO_STEADY_STATE, trial=record.spec.number)
-    floor = calibration.floor(_FEWEST_RESTARTS if isinstance(claim, Unknown) else max(1, claim.restarts))
-    if not isinstance(floor, Unknown) and floor > _NOISY:
-        note(CaveatKind.NOISY_MACHINE, floor=round(math.expm1(floor), 4))
-    for stage, end in facts.stage_ends.items():
-        if stage is Stage.RACE and end is StageEnd.BUDGET and not records_of(records, stage):
-            note(CaveatKind.RACE_SKIPPED, candidates=2)
-        elif stage in (Stage.CONFIRM, Stage.ATTRIBUTE) and end is StageEnd.BUDGET:
-            note(CaveatKind.BUDGET_ENDED, stage=stage.value)
-        elif end is StageEnd.NOT_WORTH_IT:
-            note(CaveatKind.SEARCH_STOPPED_EARLY, stage=stage.value)
-    if not isinstance(claim, Unknown) and claim.restarts < _FEWEST_RESTARTS:
-        note(CaveatKind.FEW_RESTARTS, restarts=claim.restarts)
-    plan_tokens = plan_tokens_of(space, calibration)
-    for each in claims:
-        learned = ", ".join(changed(each.config, space.baseline, KnobClass.LEARNING))
-        if each.is_hypothesis:
-            factor = math.exp(each.efficiency.estimate) if isinstance(each.efficiency, Interval) else 0.0
-            note(CaveatKind.LEARNING_IS_HYPOTHESIS, knobs=learned, factor=round(factor, 3))
-        if learned and isinstance(plan_tokens, float):
-            note(
-                CaveatKind.SHORT_HORIZON,
-                knobs=learned,
-                horizon_tokens=space.workload.horizon_tokens,
-                plan_tokens=plan_tokens,
-            )
-    epochs = 2 * space.workload.horizon_tokens / max(1, facts.train_tokens)
-    if epochs > 1:
-        note(CaveatKind.REPEATED_DATA, epochs=round(epochs, 2))
-    if isinstance(calibration.curve, Unknown):
-        note(CaveatKind.CURVE_NOT_FITTED, reason=calibration.curve.reason)
-    for effect in effects_of(records_of(records, Stage.CONFIRM), WINNER, against=BASELINE, curve=calibration.curve):
-        if not isinstance(effect.efficiency, Unknown) and effect.efficiency.censored:
-            note(CaveatKind.EFFICIENCY_CENSORED, bound=round(math.exp(effect.efficiency.value), 3))
-            break
-    if any(not r.interleaved for r in records):
-        note(CaveatKind.ALTERNATED_SESSIONS)
-    if space.plan.device_watts <= 0:
-        note(CaveatKind.ENERGY_UNKNOWN, reason="no energy meter was read and the plan names no device_watts")
-    if space.plan.device_hour_usd <= 0:
-        note(CaveatKind.UNPRICED)
-    left = [name for name in _EXPERT_KNOBS if getattr(facts.expert, name) == getattr(space.baseline, name)]
-    searched = {d.knob.name for d in space.dimensions}
-    if left_out := [name for name in left if name not in searched]:
-        note(CaveatKind.EXPERT_PARTIAL, knobs=", ".join(left_out))
-    return tuple(found)
 
 
 def _ratio(value: Interval | Unknown) -> Quantity:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from autotune.analysis.conclude import Circumstances, conclude
+from autotune.analysis.caveats import Circumstances
+from autotune.analysis.conclude import conclude
 from autotune.analysis.evidence import Calibration
 from autotune.measure import Lab
 from autotune.progress import EventKind

@@ -1,0 +1,97 @@
+"""What a reader must know before believing a recommendation, as data. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from autotune.analysis.claims import Claim, plan_tokens_of
+from autotune.analysis.evidence import BASELINE, WINNER, Calibration, changed, effects_of, of_stage
+from autotune.analysis.rates import paired_speed
+from autotune.recommendation import Caveat, CaveatKind, Interval, Unknown
+from autotune.space import SearchSpace
+from autotune.trial.types import Stage, StageEnd, TrialRecord
+from model.config import TrainingConfig
+from model.knobs import KnobClass
+
+FEWEST_RESTARTS = 3  # METHOD 3.5
+_NOISY = 0.10  # a floor above this ratio says more about the machine than about any technique
+_EXPERT_KNOBS = ("dtype", "attention", "optimizer_kernel", "tied_head")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What the conclusion needs beside the records: `search_seconds` in all and by stage, why stages ended."""
+
+    expert: TrainingConfig
+    search_seconds: float
+    seconds_by_stage: Mapping[str, float]
+    stage_ends: Mapping[Stage, StageEnd]
+    train_tokens: int
+    environment: Mapping[str, str]
+
+
+def caveats_of(
+    space: SearchSpace,
+    records: Sequence[TrialRecord],
+    calibration: Calibration,
+    claim: Claim | Unknown,
+    claims: Sequence[Claim],
+    facts: Circumstances,
+) -> tuple[Caveat, ...]:
+    """Everything a reader must know, as data."""
+    found: list[Caveat] = []
+
+    def note(kind: CaveatKind, **details: str | int | float) -> None:
+        found.append(Caveat(kind=kind, details=details))
+
+    for record in records:
+        speed = paired_speed(record.slices, record.reference_slices)
+        if record.spec.stage is Stage.CONFIRM and not isinstance(speed, Unknown) and not speed.steady:
+            note(CaveatKind.NO_STEADY_STATE, trial=record.spec.number)
+    floor = calibration.floor(FEWEST_RESTARTS if isinstance(claim, Unknown) else max(1, claim.restarts))
+    if not isinstance(floor, Unknown) and floor > _NOISY:
+        note(CaveatKind.NOISY_MACHINE, floor=round(math.expm1(floor), 4))
+    for stage, end in facts.stage_ends.items():
+        if stage is Stage.RACE and end is StageEnd.BUDGET and not of_stage(records, stage):
+            note(CaveatKind.RACE_SKIPPED, candidates=2)
+        elif stage in (Stage.CONFIRM, Stage.ATTRIBUTE) and end is StageEnd.BUDGET:
+            note(CaveatKind.BUDGET_ENDED, stage=stage.value)
+        elif end is StageEnd.NOT_WORTH_IT:
+            note(CaveatKind.SEARCH_STOPPED_EARLY, stage=stage.value)
+    if not isinstance(claim, Unknown) and claim.restarts < FEWEST_RESTARTS:
+        note(CaveatKind.FEW_RESTARTS, restarts=claim.restarts)
+    plan_tokens = plan_tokens_of(space, calibration)
+    for each in claims:
+        learned = ", ".join(changed(each.config, space.baseline, KnobClass.LEARNING))
+        if each.is_hypothesis:
+            factor = math.exp(each.efficiency.estimate) if isinstance(each.efficiency, Interval) else 0.0
+            note(CaveatKind.LEARNING_IS_HYPOTHESIS, knobs=learned, factor=round(factor, 3))
+        if learned and isinstance(plan_tokens, float):
+            note(
+                CaveatKind.SHORT_HORIZON,
+                knobs=learned,
+                horizon_tokens=space.workload.horizon_tokens,
+                plan_tokens=plan_tokens,
+            )
+    epochs = 2 * space.workload.horizon_tokens / max(1, facts.train_tokens)
+    if epochs > 1:
+        note(CaveatKind.REPEATED_DATA, epochs=round(epochs, 2))
+    if isinstance(calibration.curve, Unknown):
+        note(CaveatKind.CURVE_NOT_FITTED, reason=calibration.curve.reason)
+    for effect in effects_of(of_stage(records, Stage.CONFIRM), WINNER, against=BASELINE, curve=calibration.curve):
+        if not isinstance(effect.efficiency, Unknown) and effect.efficiency.censored:
+            note(CaveatKind.EFFICIENCY_CENSORED, bound=round(math.exp(effect.efficiency.value), 3))
+            break
+    if any(not r.interleaved for r in records):
+        note(CaveatKind.ALTERNATED_SESSIONS)
+    if space.plan.device_watts <= 0:
+        note(CaveatKind.ENERGY_UNKNOWN, reason="no energy meter was read and the plan names no device_watts")
+    if space.plan.device_hour_usd <= 0:
+        note(CaveatKind.UNPRICED)
+    left = [name for name in _EXPERT_KNOBS if getattr(facts.expert, name) == getattr(space.baseline, name)]
+    searched = {d.knob.name for d in space.dimensions}
+    if left_out := [name for name in left if name not in searched]:
+        note(CaveatKind.EXPERT_PARTIAL, knobs=", ".join(left_out))
+    return tuple(found)
