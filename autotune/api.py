@@ -240,7 +240,9 @@ def _executor() -> Iterator[Executor]:
 
 
 def _require_same(study: Study, now: Fingerprint) -> None:
-    differences = study.info.fingerprint.differences(now)
+    """Refuse to go on where something differs; a finished study is only read, so other code does it no harm."""
+    before = study.info.fingerprint
+    differences = before.differences(replace(now, code=before.code) if study.is_finished else now)
     if differences:
         raise BadInput(
             f"a study goes on only with the same space, data, code and hardware; {study.info.name!r} differs: "

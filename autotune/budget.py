@@ -47,7 +47,7 @@ class Budget:
 
     def note(self) -> None:
         """Keep the elapsed time on disk; reading a finished study costs it nothing more."""
-        if all(self.is_finished(stage) for stage in SHARES):
+        if self._study.is_finished:
             return
         self._noted = self._clock() - self._started
         self._study.note_elapsed(self._noted)

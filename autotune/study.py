@@ -239,6 +239,11 @@ class Study:
         return self._stages.get(stage.value)
 
     @property
+    def is_finished(self) -> bool:
+        """Whether all stages were run to their ends: nothing more will be measured."""
+        return all(stage.value in self._stages and self._stages[stage.value].finished for stage in Stage)
+
+    @property
     def seconds_by_stage(self) -> dict[str, float]:
         """How long each finished stage took, on the study's clock."""
         return {name: m.finished_seconds - m.started_seconds for name, m in self._stages.items() if m.finished}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from pathlib import Path
 
 import torch
 
+from autotune.analysis.rates import as_ratio, interval_over_restarts
 from autotune.executors.base import Patience, SessionRequest
 from autotune.executors.local import LocalExecutor
+from autotune.recommendation import Interval
 from model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
 from model.data import Batches
 from model.gpt import GPT
@@ -33,6 +36,7 @@ from model.schedule import lr_factor
 from model.tokens import open_corpus
 
 SLICE_SECONDS = 0.2
+LEAST_RATIO = 0.97
 PATIENCE = Patience(setup_seconds=60.0, pass_seconds=60.0, step_seconds=30.0)
 
 
@@ -133,29 +137,38 @@ def paired_slices(session: SessionConfig, folder: Path, pairs: int) -> tuple[flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two widths, few pairs: about half a minute")
+    parser.add_argument("--quick", action="store_true", help="two widths, fewer restarts and pairs: about two minutes")
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare:
         bare_loop(SessionConfig.from_mapping(json.loads(arguments.bare.read_text())))
         return
-    widths, restarts, pairs = ((64, 256), 2, 16) if arguments.quick else ((64, 128, 256, 384), 5, 30)
+    widths, restarts, pairs = ((64, 256), 4, 16) if arguments.quick else ((64, 128, 256, 384), 5, 30)
     peak = peak_flops(torch.device("cpu"))["fp32"]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, GEMM peak {peak / 1e9:.0f} GFLOP/s in fp32")
-    print(f"{restarts} restarts of {pairs} pairs each; ratios by restart, then the median of all pairs")
+    print(f"{restarts} restarts of {pairs} pairs each; worker/bare with its 90 % interval over restarts")
     print(f"{'width':>6} {'tokens/s':>10} {'MFU':>6}   worker/bare")
+    everything: list[float] = []
     for width in widths:
         rates: list[float] = []
-        ratios: list[list[float]] = []
+        centres: list[float] = []
         for _ in range(restarts):
             with tempfile.TemporaryDirectory() as folder:
-                flops_per_token, more_rates, more_ratios = paired_slices(session_of(width), Path(folder), pairs)
+                flops_per_token, more_rates, ratios = paired_slices(session_of(width), Path(folder), pairs)
             rates += more_rates
-            ratios.append(more_ratios)
+            centres.append(math.log(statistics.median(ratios)))
+        everything += centres
         rate = statistics.median(rates)
-        by_restart = " ".join(f"{statistics.median(one):.3f}" for one in ratios)
-        overall = statistics.median(ratio for one in ratios for ratio in one)
-        print(f"{width:>6} {rate:>10,.0f} {rate * flops_per_token / peak:>6.1%}   {by_restart}  ->  {overall:.3f}")
+        print(f"{width:>6} {rate:>10,.0f} {rate * flops_per_token / peak:>6.1%}   {_ratio(centres)}", flush=True)
+    print(f"all widths: {_ratio(everything)}; at least {LEAST_RATIO} asked")
+
+
+def _ratio(centres: list[float]) -> str:
+    """The mean of log-ratios as a ratio, with its interval: a process keeps its luck, so restarts are what counts."""
+    interval = interval_over_restarts(centres, 0.9)
+    assert isinstance(interval, Interval)
+    ratio = as_ratio(interval)
+    return f"{ratio.estimate:.3f} ({ratio.low:.3f}-{ratio.high:.3f})"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import optuna
 import pytest
 from scripted_study import ScriptedStudy
 
-from autotune.errors import NothingFeasible
+from autotune import api
+from autotune.errors import BadInput, NothingFeasible
 from autotune.executors.scripted import ExampleWorld, LognormalNoise
 from autotune.progress import Event, EventKind
 from autotune.recommendation import CaveatKind, Interval, TechniqueVerdict, Unknown, Verdict
@@ -271,3 +272,16 @@ def test_a_space_of_learning_knobs_alone_is_searched(scripted: Scripted) -> None
     result = study.sit()
     assert {t.stage for t in result.trials} >= {Stage.CALIBRATE, Stage.EXPLORE_LEARNING, Stage.CONFIRM}
     assert result.verdict in (Verdict.ADOPT, Verdict.KEEP_BASELINE)
+
+
+def test_other_code_may_read_a_finished_study_but_not_go_on_with_one(scripted: Scripted) -> None:
+    study = scripted(budget_seconds=300.0)
+    with study.open() as unfinished:
+        before = unfinished.info.fingerprint
+        with pytest.raises(BadInput, match="code was c, is d"):
+            api._require_same(unfinished, replace(before, code="d"))
+    study.sit()
+    with study.open() as finished:
+        api._require_same(finished, replace(before, code="d"))
+        with pytest.raises(BadInput, match="data was d, is other"):
+            api._require_same(finished, replace(before, data="other"))
