@@ -244,6 +244,11 @@ class Study:
         return all(stage.value in self._stages and self._stages[stage.value].finished for stage in Stage)
 
     @property
+    def search_seconds(self) -> float:
+        """What the search took up to the end of its last finished stage; reading a study adds nothing to it."""
+        return max((m.finished_seconds for m in self._stages.values() if m.finished), default=0.0)
+
+    @property
     def seconds_by_stage(self) -> dict[str, float]:
         """How long each finished stage took, on the study's clock."""
         return {name: m.finished_seconds - m.started_seconds for name, m in self._stages.items() if m.finished}

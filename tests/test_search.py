@@ -144,6 +144,24 @@ def test_every_second_is_accounted_for(scripted: Scripted) -> None:
     assert cost.money == pytest.approx(cost.total_seconds / 3600 * 0.1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleWorld(ExampleWorld):
+    """SDPA, which every expert switches on, makes no difference here."""
+
+    def tokens_per_second(self, config: TrainingConfig) -> float:
+        gain = 1.08 if config.attention == "sdpa" else 1.0
+        return ExampleWorld.tokens_per_second(self, config) / gain
+
+
+def test_an_idle_technique_is_left_out_and_the_rest_confirmed_again_beside_both(scripted: Scripted) -> None:
+    quiet = LognormalNoise(moment=0.02, own=0.005, process=0.01)
+    result = scripted(world=IdleWorld(noise=quiet), seed=3, budget_seconds=3_500.0).sit()
+    assert result.verdict is Verdict.ADOPT
+    assert any(t.label == "reduced" for t in result.trials)
+    assert isinstance(result.over_expert.throughput, Interval), "the gain over the expert default is always stated"
+    assert result.candidate.attention == "math"
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing between here and the test may handle it."""
 
@@ -197,8 +215,7 @@ def test_a_finished_study_gives_its_recommendation_again_without_measuring(scrip
     started = sum(e.kind is EventKind.TRIAL_STARTED for e in study.events)
     second = study.sit()
     assert sum(e.kind is EventKind.TRIAL_STARTED for e in study.events) == started
-    assert replace(second, search_cost=first.search_cost).candidate == first.candidate
-    assert second.verdict is first.verdict
+    assert second == first, "reading a study again changes nothing, its cost included"
 
 
 def test_resuming_buys_no_time(scripted: Scripted) -> None:

@@ -10,6 +10,7 @@ from autotune.analysis.caveats import FEWEST_RESTARTS, Circumstances, caveats_of
 from autotune.analysis.claims import LEVEL, Claim, choose, claim_of, economics_of, forecast_of, plan_tokens_of
 from autotune.analysis.evidence import (
     BASELINE,
+    EXPERT,
     REDUCED,
     SYSTEM_PART,
     WINNER,
@@ -78,12 +79,18 @@ def confirmed_claims(space: SearchSpace, records: Sequence[TrialRecord], calibra
 def reduced_claim(space: SearchSpace, records: Sequence[TrialRecord], calibration: Calibration) -> Claim | Unknown:
     """What the joint confirmation of the winner without its idle techniques says."""
     plan_tokens = plan_tokens_of(space, calibration)
-    attribution = [r for r in of_stage(records, Stage.ATTRIBUTE) if r.spec.label in (BASELINE, REDUCED)]
+    attribution = _joint_confirmation(records)
     configs = [r.spec.config for r in attribution if r.spec.label == REDUCED]
     if isinstance(plan_tokens, Unknown) or not configs:
         return Unknown(reason="nothing was left out")
     effects = effects_of(attribution, REDUCED, against=BASELINE, curve=calibration.curve)
     return claim_of(REDUCED, configs[0], effects, space, calibration, plan_tokens)
+
+
+def _joint_confirmation(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    """The blocks in which the reduced configuration ran beside the baseline and the expert default."""
+    together = (BASELINE, REDUCED, EXPERT)
+    return tuple(r for r in of_stage(records, Stage.ATTRIBUTE) if r.spec.label in together)
 
 
 def forecast_for(
@@ -225,7 +232,7 @@ def _over_expert(
         return Comparison(speedup=claim, throughput=claim, token_efficiency=claim)
     if expert == space.baseline:
         return _over_baseline(claim)
-    confirmation = of_stage(records, Stage.CONFIRM)
+    confirmation = _joint_confirmation(records) if claim.label == REDUCED else of_stage(records, Stage.CONFIRM)
     twin = next((r.spec.label for r in confirmation if r.spec.config == claim.config), "")
     theirs = next((r.spec.label for r in confirmation if r.spec.config == expert), "")
     if claim.config == expert:

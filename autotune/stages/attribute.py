@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autotune.analysis.claims import Claim
 from autotune.analysis.conclude import forecast_for
-from autotune.analysis.evidence import BASELINE, CLAIM, REDUCED, Calibration
+from autotune.analysis.evidence import BASELINE, CLAIM, EXPERT, REDUCED, Calibration
 from autotune.analysis.techniques import is_droppable, technique_effects, without
 from autotune.measure import Lab
 from autotune.recommendation import Unknown
@@ -16,12 +16,14 @@ from autotune.stages.common import (
     begin,
     block_seconds,
     end,
+    expert_of,
     floor_of,
     order_block,
 )
 from autotune.trial.types import Stage, StageEnd
 
 _REPLICATES = 3
+_REDUCED_SESSIONS = 3  # the reduced configuration, the baseline, the expert default
 _REDUCED_BLOCK = 100  # blocks of the reduced configuration are numbered from here
 
 
@@ -46,10 +48,16 @@ def _leave_one_out(lab: Lab, claim: Claim) -> StageEnd:
         return StageEnd.DONE  # the one technique's effect is the whole, and confirmed already
     size = LARGEST_BLOCK - 1
     groups = [variants[i : i + size] for i in range(0, len(variants), size)]
+    reserve = _REPLICATES * block_seconds(lab, _REDUCED_SESSIONS)
     for replicate in range(_REPLICATES):
         for number, group in enumerate(groups):
-            if block_seconds(lab, len(group) + 1) > lab.budget.remaining_seconds:
+            seconds = block_seconds(lab, len(group) + 1)
+            if seconds > lab.budget.remaining_seconds:
                 return StageEnd.BUDGET
+            if replicate and number == 0 and seconds * len(groups) + reserve > lab.budget.remaining_seconds:
+                return (
+                    StageEnd.DONE
+                )  # what one replicate showed is enough to see what idles; confirming it matters more
             specs = order_block(
                 lab,
                 Stage.ATTRIBUTE,
@@ -76,14 +84,17 @@ def _confirm_reduced(lab: Lab, calibration: Calibration, claim: Claim) -> StageE
     reduced = claim.config.with_knobs(idle)
     if not idle or reduced == baseline:
         return StageEnd.DONE
+    members: list[Member] = [(BASELINE, baseline), (REDUCED, reduced)]
+    if (expert := expert_of(lab)) not in (baseline, reduced):
+        members.append((EXPERT, expert))
     for number in range(_REPLICATES):
-        if block_seconds(lab, 2) > lab.budget.remaining_seconds:
+        if block_seconds(lab, len(members)) > lab.budget.remaining_seconds:
             return StageEnd.BUDGET
         specs = order_block(
             lab,
             Stage.ATTRIBUTE,
             _REDUCED_BLOCK + number,
-            [(BASELINE, baseline), (REDUCED, reduced)],
+            members,
             seed=REDUCED_SEED + number,
         )
         lab.block(specs, complete=True)

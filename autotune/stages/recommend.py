@@ -16,7 +16,7 @@ def recommend(lab: Lab, calibration: Calibration) -> Recommendation:
     """The recommendation that the study's records support."""
     facts = Circumstances(
         expert=expert_of(lab),
-        search_seconds=lab.study.elapsed_seconds,
+        search_seconds=lab.study.search_seconds,
         seconds_by_stage=lab.study.seconds_by_stage,
         stage_ends={s: StageEnd(m.reason) for s in Stage if (m := lab.study.stage(s)) and m.finished},
         train_tokens=lab.machine.corpus.train_tokens,
