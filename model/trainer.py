@@ -155,7 +155,8 @@ class Trainer:
         tokens, targets = self.batches.take(first_sequence, count)
         with self.precision.autocast():
             loss = self.loss(to_device(tokens, self.device), to_device(targets, self.device))
-        loss = loss / self.session.training.accumulation_steps
+        if self.session.training.accumulation_steps > 1:  # a division is one more node of the graph to walk
+            loss = loss / self.session.training.accumulation_steps
         self.precision.backward(loss)
         return loss.detach()
 
