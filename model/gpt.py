@@ -81,17 +81,22 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.width, vocab_size, bias=False)
         if tied_head:
             self.head.weight = self.token_embedding.weight
-        self._initialise(seed)
+        self.initialise(seed)
 
-    def _initialise(self, seed: int) -> None:
-        """GPT-2's: normal with deviation 0.02; projections onto the residual divided by sqrt(2 * layers)."""
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """GPT-2's: normal with deviation 0.02; projections onto the residual divided by sqrt(2 * layers).
+
+        It sets every weight, those of the norms to one, whatever training has made of them.
+        """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
-                continue  # norms start at one
+                parameter.fill_(1.0)
+                continue
             onto_residual = name.endswith(("projection.weight", "mlp_out.weight"))
             deviation = 0.02 / math.sqrt(2 * self.config.layers) if onto_residual else 0.02
-            nn.init.normal_(parameter, std=deviation, generator=generator)
+            parameter.copy_(torch.empty(parameter.shape).normal_(std=deviation, generator=generator))
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Token numbers `(B, T)` to the logits of each next token `(B, T, V)`."""

@@ -21,6 +21,11 @@ class Precision:
         """The context of a forward pass."""
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
 
+    @property
+    def scale(self) -> float:
+        """What losses are multiplied by now: one, but for fp16."""
+        return float(self._scaler.get_scale())
+
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a scalar loss, scaled up where fp16 would lose small values."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -2,8 +2,10 @@
 
 ```
 driver -> worker   {"advance": {"steps": 12, "round": 3}}   {"evaluate": {}}   {"close": {}}
+                   {"fingerprint": {}}, before the first advance   {"gradient_noise": {"batches": 2}}
 worker -> driver   {"phase": {"name": "started" | "built"}}   {"ready": ReadyReport}
                    {"slice": SliceReport}   {"evaluation": EvaluationReport}   {"failure": FailureReport}
+                   {"fingerprint": FingerprintReport}   {"gradient_noise": GradientNoiseReport}
 ```
 """
 
@@ -46,6 +48,24 @@ class EvaluationReport(TypedDict):
     stderr: float
     tokens: int
     bits_per_byte: float
+
+
+class FingerprintReport(TypedDict):
+    """What the session computes before its first step; each is a sketch (`model.sketch`)."""
+
+    logits: list[float]
+    gradient: list[float]
+    update: list[float]
+
+
+class GradientNoiseReport(TypedDict):
+    """Squared norms of the gradients of `micro_batch` sequences, on average, and of all `batch` sequences."""
+
+    tokens_seen: int
+    micro_batch: int
+    batch: int
+    micro_square_norm: float
+    square_norm: float
 
 
 class FailureReport(TypedDict):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch._dynamo  # the first optimizer would import it, a second or two in the middle of the set-up
@@ -17,9 +18,13 @@ from model.failures import Diverged
 from model.gpt import GPT
 from model.optim import build_optimizer, updates_made
 from model.precision import Precision
-from model.protocol import EvaluationReport, SliceReport
+from model.protocol import EvaluationReport, FingerprintReport, GradientNoiseReport, SliceReport
 from model.schedule import lr_factor
+from model.sketch import sketch
 from model.tokens import Corpus
+
+_LOGIT_WINDOWS = 2
+_EXACT_NORM = 1 << 16  # elements whose squares fp32 can still add up to six digits
 
 
 class Trainer:
@@ -53,9 +58,10 @@ class Trainer:
         self.loss: Callable[[Tensor, Tensor], Tensor] = self.model
         if training.compile != "off":
             self.loss = torch.compile(self.model, mode=training.compile)
-        self.optimizer = build_optimizer(self.model, training)
-        self.precision = Precision(training.dtype, device)
-        torch.manual_seed(session.seed)  # of dropout; the weights have a generator of their own
+        # Held until the next, as the variable of a plain loop is: where the nodes of its graph die with the pass,
+        # glibc gives the pages around them back to the kernel, and a small model's next step has to ask anew.
+        self._last_loss: Tensor | None = None
+        self._begin()
 
     def first_pass(self) -> float:
         """Forward and backward over real data as a rehearsal that leaves no trace; returns its seconds.
@@ -74,17 +80,8 @@ class Trainer:
         """One optimizer step over the next global batch; returns its mean loss, a scalar on the device."""
         training = self.session.training
         factor = lr_factor(training.schedule, training.warmup_fraction, self._progress(self.steps_done))
-        for group in self.optimizer.param_groups:
-            group["lr"] = training.learning_rate * factor
-        first = self.steps_done * training.global_batch
-        loss = torch.zeros((), device=self.device)
-        for sequence in range(first, first + training.global_batch, training.micro_batch):
-            loss += self._micro_step(sequence, training.micro_batch)
-        self.precision.unscale(self.optimizer)
-        if training.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
-        self.precision.step(self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._accumulate()
+        self._update(training.learning_rate * factor)
         self.steps_done += 1
         return loss
 
@@ -145,20 +142,147 @@ class Trainer:
             bits_per_byte=loss * tokens_evaluated / math.log(2) / self.holdout_bytes,
         )
 
+    def fingerprint(self) -> FingerprintReport:
+        """What this session computes before its first step, as sketches; then it starts over as if nothing had been.
+
+        The logits of two held-out windows; the gradient of the first global batch at its true size, before
+        clipping; the change of the weights by one step with it at the peak learning rate. All without
+        dropout, whose masks differ with kernel and micro-batch where the mathematics does not.
+
+        Raises:
+            Diverged: one of them is no number.
+            ValueError: the session has been advanced.
+        """
+        if self.steps_done:
+            raise ValueError(
+                f"a fingerprint must be taken before the first step; got it after {self.steps_done}: ask earlier"
+            )
+        weights = list(self.model.parameters())
+        logits = self._sketch_logits()
+        # A model without dropout stays as it is: a compiled one would be compiled once more.
+        self.model.train(self.session.gpt.dropout == 0.0)
+        gradient = self._sketch_gradient(weights)
+        before = sketch(weights)
+        self._update(self.session.training.learning_rate)
+        update = [new - old for new, old in zip(sketch(weights), before, strict=True)]  # sketches are linear
+        self.model.train()
+        self.model.initialise(self.session.seed)
+        self._begin()
+        if not all(map(math.isfinite, (*logits, *update))):
+            raise Diverged("logits and first update must be numbers; got nan or inf: use another dtype or kernel")
+        return FingerprintReport(logits=logits, gradient=gradient, update=update)
+
+    def gradient_noise(self, batches: int) -> GradientNoiseReport:
+        """Squared norms of the gradients of the next `batches` global batches, not trained on; leaves no trace.
+
+        Two norms at different batch sizes give the noise scale (McCandlish et al. 2018, arXiv 1812.06162,
+        appendix A.1). Besides one micro-batch's gradient it holds the mean of all, in memory as well.
+
+        Raises:
+            Diverged: a gradient is no number.
+        """
+        training = self.session.training
+        weights = list(self.model.parameters())
+        mean = [torch.zeros_like(weight) for weight in weights]
+        first, batch = self.steps_done * training.global_batch, batches * training.global_batch
+        square_norms = []
+        with _randomness_kept(self.device):
+            for sequence in range(first, first + batch, training.micro_batch):
+                gradient = self._true_gradient(sequence, weights)
+                square_norms.append(_norm(gradient) ** 2)
+                torch._foreach_add_(mean, gradient, alpha=training.micro_batch / batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        return GradientNoiseReport(
+            tokens_seen=self.steps_done * self.session.tokens_per_step,
+            micro_batch=training.micro_batch,
+            batch=batch,
+            micro_square_norm=math.fsum(square_norms) / len(square_norms),
+            square_norm=_norm(mean) ** 2,
+        )
+
     @property
     def skipped_steps(self) -> int:
         """Steps whose update fp16's loss scaling threw away because a gradient overflowed."""
         return self.steps_done - updates_made(self.optimizer)
 
+    def _begin(self) -> None:
+        """Everything that training changes, but for the weights, as it is before the first step."""
+        self.optimizer = build_optimizer(self.model, self.session.training)
+        self.precision = Precision(self.session.training.dtype, self.device)
+        torch.manual_seed(self.session.seed)  # of dropout; the weights have a generator of their own
+
+    def _accumulate(self) -> Tensor:
+        """The gradient of the next global batch, left at its true size; returns its mean loss, a scalar."""
+        training = self.session.training
+        first = self.steps_done * training.global_batch
+        loss = torch.zeros((), device=self.device)
+        for sequence in range(first, first + training.global_batch, training.micro_batch):
+            loss += self._micro_step(sequence, training.micro_batch)
+        self.precision.unscale(self.optimizer)
+        return loss
+
+    def _update(self, learning_rate: float) -> None:
+        """Change the weights by the gradient there is, which is gone then."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self.session.training.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.session.training.clip_norm)
+        self.precision.step(self.optimizer)
+        self.optimizer.zero_grad(set_to_none=True)
+
     def _micro_step(self, first_sequence: int, count: int) -> Tensor:
         """Add the gradient of `count` sequences; returns their share of the step's mean loss."""
-        tokens, targets = self.batches.take(first_sequence, count)
-        with self.precision.autocast():
-            loss = self.loss(to_device(tokens, self.device), to_device(targets, self.device))
+        loss = self._mean_loss(first_sequence, count)
         if self.session.training.accumulation_steps > 1:  # a division is one more node of the graph to walk
             loss = loss / self.session.training.accumulation_steps
         self.precision.backward(loss)
+        self._last_loss = loss
         return loss.detach()
+
+    def _mean_loss(self, first_sequence: int, count: int) -> Tensor:
+        """The mean loss of `count` sequences, with its graph."""
+        tokens, targets = self.batches.take(first_sequence, count)
+        with self.precision.autocast():
+            return self.loss(to_device(tokens, self.device), to_device(targets, self.device))
+
+    @torch.no_grad()
+    def _sketch_logits(self) -> list[float]:
+        size = self.session.training.micro_batch
+        self.model.eval()
+        with self.precision.autocast():
+            windows = torch.split(self.holdout[0][:_LOGIT_WINDOWS], size)
+            logits = [self.model.logits(to_device(tokens, self.device)) for tokens in windows]
+        self.model.train()
+        return sketch([torch.cat(logits)])
+
+    def _sketch_gradient(self, weights: Sequence[Tensor]) -> list[float]:
+        """Of the gradient of the first global batch, left in place; fp16 that overflows is tried at lower scales."""
+        self._accumulate()
+        while not math.isfinite(_norm(_gradients(weights))):
+            scale = self.precision.scale
+            self._update(0.0)  # is skipped and lowers the scale, if there is one
+            if not 1.0 <= self.precision.scale < scale:
+                raise Diverged("the first gradient must be a number; got nan or inf: use another dtype or kernel")
+            self._accumulate()
+        return sketch(_gradients(weights))
+
+    def _true_gradient(self, first_sequence: int, weights: Sequence[Tensor]) -> list[Tensor]:
+        """The gradient of the mean loss of one micro-batch, in place of any other.
+
+        An overflow of fp16 is tried again at a lower scale, and the scale of training is left alone.
+        """
+        scale = self.precision.scale
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._mean_loss(first_sequence, self.session.training.micro_batch)
+            (loss * scale).backward()  # type: ignore[no-untyped-call]
+            gradient = _gradients(weights)
+            if math.isfinite(_norm(gradient)):
+                torch._foreach_div_(gradient, scale)
+                return gradient
+            if scale <= 1.0:
+                raise Diverged("the gradient must be a number; got nan or inf: lower learning_rate")
+            scale /= 2.0
 
     def _progress(self, step: int) -> float:
         """The share of the horizon at the middle of a step, so that neither the first nor the last has rate zero."""
@@ -173,3 +297,29 @@ class Trainer:
                     f"the training loss must be at most ln(vocabulary) + 2 = {self.worst_loss:.2f} after warm-up; "
                     f"got {loss:.2f} in step {step}: lower learning_rate"
                 )
+
+
+def _gradients(weights: Sequence[Tensor]) -> list[Tensor]:
+    return [weight.grad for weight in weights if weight.grad is not None]
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    """Of all elements together; an fp32 sum over tens of millions would lose a thousandth."""
+    pieces = [piece for tensor in tensors for piece in torch.split(tensor.flatten(), _EXACT_NORM)]
+    return float(torch.stack(torch._foreach_norm(pieces)).cpu().double().norm())
+
+
+@contextmanager
+def _randomness_kept(device: torch.device) -> Iterator[None]:
+    """Put the state of torch's random numbers back, as if nothing had been drawn; dropout draws its masks."""
+    state = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    mps = torch.mps.get_rng_state() if device.type == "mps" else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)

@@ -79,8 +79,15 @@ def _obey(trainer: Trainer, name: str, body: dict[str, Any], events: IO[str]) ->
             send(events, "slice", slice_report)
         case "evaluate":
             send(events, "evaluation", trainer.evaluate())
+        case "fingerprint":
+            send(events, "fingerprint", trainer.fingerprint())
+        case "gradient_noise":
+            send(events, "gradient_noise", trainer.gradient_noise(body["batches"]))
         case _:
-            raise ValueError(f"a command must be advance, evaluate or close; got {name!r}: mend the driver")
+            raise ValueError(
+                "a command must be advance, evaluate, fingerprint, gradient_noise or close; "
+                f"got {name!r}: mend the driver"
+            )
 
 
 def _read_commands(commands_fd: int, commands: Commands) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from autotune.trial.types import Evaluation, FailedKind, InfeasibleKind, Ready, Slice
+from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
 from model.config import SessionConfig
 
 _PROVEN = 10.0
@@ -59,6 +59,19 @@ class SessionRequest:
         steps = math.ceil(self.config.evaluation_tokens / self.config.tokens_per_step)
         return max(1.0, _PROVEN * (self.patience.pass_seconds + steps * self.patience.step_seconds))
 
+    def fingerprint_seconds(self) -> float:
+        """How long to wait for a fingerprint: a first pass and two steps, ten times over as for an evaluation.
+
+        A pass, because a compiled model with dropout is compiled once more without it; two steps, because
+        its weights and gradients are also read through. The session has yet to prove itself, but one that
+        is merely slow shows it in its first slice, and a burst must not pass for wrong arithmetic.
+        """
+        return max(1.0, _PROVEN * (self.patience.pass_seconds + 2 * self.patience.step_seconds))
+
+    def gradient_noise_seconds(self, batches: int) -> float:
+        """How long to wait for the gradient noise: a step for every batch, ten times over as for an evaluation."""
+        return max(1.0, _PROVEN * batches * self.patience.step_seconds)
+
 
 class Session(Protocol):
     """A live worker process. Every method may raise `SessionEnded`; `close` never does."""
@@ -72,6 +85,14 @@ class Session(Protocol):
 
     def evaluate(self) -> Evaluation:
         """Loss on the held-out documents, now."""
+        ...
+
+    def fingerprint(self) -> Fingerprint:
+        """What the session computes before its first step; asked for later, it ends the session."""
+        ...
+
+    def gradient_noise(self, batches: int) -> GradientNoise:
+        """Squared norms of gradients over the next `batches` global batches, which are not trained on."""
         ...
 
     def close(self) -> None:

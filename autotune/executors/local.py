@@ -32,7 +32,7 @@ from autotune.executors.process import (
     last_line,
     signal_name,
 )
-from autotune.trial.types import Evaluation, FailedKind, InfeasibleKind, Ready, Slice
+from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
 from autotune.trial.wire import (
     MODEL_COMMAND,
     Advance,
@@ -42,10 +42,13 @@ from autotune.trial.wire import (
     Event,
     Failure,
     Malformed,
+    MeasureFingerprint,
+    MeasureGradientNoise,
     Phase,
     PhaseName,
     encode_command,
     parse_event,
+    tag,
 )
 
 _CLOSE_SECONDS = 2.0  # for a worker to leave by itself
@@ -200,6 +203,19 @@ class LocalSession:
         answer = self._ask(Evaluate(), seconds, f"evaluate within {seconds:g} s")
         return answer if isinstance(answer, Evaluation) else self._end_out_of_turn(answer)
 
+    def fingerprint(self) -> Fingerprint:
+        """See `Session.fingerprint`."""
+        seconds = self._request.fingerprint_seconds()
+        answer = self._ask(MeasureFingerprint(), seconds, f"take its fingerprint within {seconds:g} s")
+        return answer if isinstance(answer, Fingerprint) else self._end_out_of_turn(answer)
+
+    def gradient_noise(self, batches: int) -> GradientNoise:
+        """See `Session.gradient_noise`."""
+        seconds = self._request.gradient_noise_seconds(batches)
+        duty = f"measure the noise of {batches} batches within {seconds:g} s"
+        answer = self._ask(MeasureGradientNoise(batches=batches), seconds, duty)
+        return answer if isinstance(answer, GradientNoise) else self._end_out_of_turn(answer)
+
     def close(self) -> None:
         """See `Session.close`."""
         self._shut(_CLOSE_SECONDS)
@@ -253,7 +269,7 @@ class LocalSession:
         self._end(FailedKind.CRASH, f"the worker left with exit code {code} ({said})")
 
     def _end_out_of_turn(self, event: Event) -> NoReturn:
-        name = type(event).__name__.lower()
+        name = tag(type(event))
         self._end(FailedKind.CRASH, f"a worker must answer what it is asked; got an unexpected {name}: it was stopped")
 
     def _end(self, kind: InfeasibleKind | FailedKind, message: str) -> NoReturn:

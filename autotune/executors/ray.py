@@ -21,11 +21,11 @@ from typing import Any, Self, TypeVar
 from autotune.errors import AutotuneError, EnvironmentProblem
 from autotune.executors.base import Executor, Patience, Session, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
-from autotune.trial.types import Evaluation, FailedKind, Ready, Slice
+from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, Ready, Slice
 from autotune.trial.wire import Event, Failure, encode_event, from_json, parse_event, to_json
 from model.config import SessionConfig
 
-E = TypeVar("E", Ready, Slice, Evaluation)
+E = TypeVar("E", Ready, Slice, Evaluation, Fingerprint, GradientNoise)
 
 _NODE_SECONDS = 120.0  # beyond the patience that the node itself has: starting an actor, a network hiccup
 _CLOSE_SECONDS = 10.0
@@ -148,6 +148,15 @@ class RaySession:
         """See `Session.evaluate`."""
         return self._ask(Evaluation, self._request.evaluate_seconds(), self._actor.evaluate)
 
+    def fingerprint(self) -> Fingerprint:
+        """See `Session.fingerprint`."""
+        return self._ask(Fingerprint, self._request.fingerprint_seconds(), self._actor.fingerprint)
+
+    def gradient_noise(self, batches: int) -> GradientNoise:
+        """See `Session.gradient_noise`."""
+        seconds = self._request.gradient_noise_seconds(batches)
+        return self._ask(GradientNoise, seconds, self._actor.gradient_noise, batches)
+
     def close(self) -> None:
         """See `Session.close`."""
         if self._is_closed:
@@ -210,6 +219,12 @@ class _Host:
 
     def evaluate(self) -> bytes:
         return _answer(lambda: self._session.evaluate())
+
+    def fingerprint(self) -> bytes:
+        return _answer(lambda: self._session.fingerprint())
+
+    def gradient_noise(self, batches: int) -> bytes:
+        return _answer(lambda: self._session.gradient_noise(batches))
 
     def close(self) -> None:
         self._executor.close()

@@ -17,8 +17,19 @@ from typing import Protocol, Self
 
 from autotune.executors.base import SessionEnded, SessionRequest
 from autotune.hardware.memory import multiplied_parameter_count, parameter_count, predict_peak_bytes
-from autotune.trial.types import Evaluation, Failed, FailedKind, Infeasible, InfeasibleKind, Ready, Slice
+from autotune.trial.types import (
+    Evaluation,
+    Failed,
+    FailedKind,
+    Fingerprint,
+    GradientNoise,
+    Infeasible,
+    InfeasibleKind,
+    Ready,
+    Slice,
+)
 from model.config import TrainingConfig
+from model.knobs import KNOBS
 
 Slowdown = Callable[[float], float]
 """Of one process: by how much a step is slower than the truth, if it begins at that moment (in seconds)."""
@@ -57,6 +68,14 @@ class ScriptedWorld(Protocol):
 
     def loss(self, config: TrainingConfig, tokens: int, seed: int) -> float:
         """True held-out loss in nats per token of a complete schedule of `tokens`; not finite: diverged."""
+        ...
+
+    def fingerprint(self, config: TrainingConfig) -> Fingerprint:
+        """What a session of `config` computes before its first step, whatever the seed."""
+        ...
+
+    def noise_scale(self, config: TrainingConfig, tokens: int) -> float:
+        """True gradient noise scale after `tokens`, in sequences (arXiv 1812.06162)."""
         ...
 
     def open_seconds(self, config: TrainingConfig) -> float:
@@ -101,12 +120,19 @@ class LognormalNoise:
         return factor
 
 
+_SKETCH = tuple(math.sin(1.0 + i) for i in range(256))  # nothing but its shape is like a real one
+_SOUND = Fingerprint(logits=_SKETCH, gradient=_SKETCH, update=_SKETCH)
+_OPPOSITE = tuple(-value for value in _SKETCH)
+_BROKEN = Fingerprint(logits=_OPPOSITE, gradient=_OPPOSITE, update=_OPPOSITE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleWorld:
     """A world like a small CPU: each technique does about what it does there (FIELD_NOTES).
 
     Loss is irreducible + amplitude * (tokens * efficiency(config))**-exponent, plus the seed's luck,
-    which all configurations of one seed share (common random numbers) but for a small part.
+    which all configurations of one seed share (common random numbers) but for a small part. `broken`
+    names the settings that do not compute what they should, like "attention=sdpa".
     """
 
     base_tokens_per_second: float = 14_000.0
@@ -121,6 +147,7 @@ class ExampleWorld:
     own_luck: float = 0.004
     vocab_size: int = 2_048
     launch_seconds: float = 3.6
+    broken: frozenset[str] = frozenset()
     noise: LognormalNoise = LognormalNoise()
 
     def tokens_per_second(self, config: TrainingConfig) -> float:
@@ -149,6 +176,15 @@ class ExampleWorld:
         luck += random.Random(f"own luck {seed} {config}").gauss(0.0, self.own_luck)
         cooled = self.irreducible + self.amplitude * math.pow(tokens * self.efficiency(config), -self.exponent)
         return min(cooled + luck, math.log(self.vocab_size))
+
+    def fingerprint(self, config: TrainingConfig) -> Fingerprint:
+        """One and the same for all settings that are not `broken`."""
+        settings = {f"{name}={getattr(config, name)}" for name in KNOBS}
+        return _BROKEN if settings & self.broken else _SOUND
+
+    def noise_scale(self, config: TrainingConfig, tokens: int) -> float:  # noqa: ARG002 - worlds may differ in it
+        """It grows as training goes on, whatever the configuration."""
+        return 8.0 * math.pow(tokens / 100_000, 0.3)
 
     def open_seconds(self, config: TrainingConfig) -> float:
         """An untied head is one more large matrix to fill."""
@@ -255,9 +291,43 @@ class ScriptedSession:
             bits_per_byte=loss / math.log(2) / _BYTES_PER_TOKEN,
         )
 
+    def fingerprint(self) -> Fingerprint:
+        """See `Session.fingerprint`; it takes as long as two steps."""
+        self._require_open()
+        if self._steps_done:
+            self._end(FailedKind.CRASH, "a fingerprint is of the initial weights; they are gone: ask before training")
+        self._spend_steps(2, self._request.fingerprint_seconds(), "take its fingerprint")
+        return self._world.fingerprint(self._config.training)
+
+    def gradient_noise(self, batches: int) -> GradientNoise:
+        """See `Session.gradient_noise`; it takes as long as `batches` steps.
+
+        The norms are those that a gradient of norm one and the world's noise scale would give on average.
+        """
+        self._require_open()
+        self._spend_steps(batches, self._request.gradient_noise_seconds(batches), f"measure {batches} batches")
+        training, tokens_per_step = self._config.training, self._config.tokens_per_step
+        noise_scale = self._world.noise_scale(training, max(1, self._steps_done) * tokens_per_step)
+        batch = batches * training.global_batch
+        return GradientNoise(
+            tokens_seen=self._steps_done * tokens_per_step,
+            micro_batch=training.micro_batch,
+            batch=batch,
+            micro_square_norm=1.0 + noise_scale / training.micro_batch,
+            square_norm=1.0 + noise_scale / batch,
+        )
+
     def close(self) -> None:
         """See `Session.close`."""
         self._is_open = False
+
+    def _spend_steps(self, steps: int, limit_seconds: float, duty: str) -> None:
+        """Let the time of `steps` steps pass, patience permitting."""
+        spent = 0.0
+        for _ in range(steps):
+            seconds = self._step_seconds()
+            self._spend(seconds, limit_seconds - spent, InfeasibleKind.TOO_SLOW, duty)
+            spent += seconds
 
     def _step_seconds(self) -> float:
         """Seconds that a step takes if it begins now."""

@@ -106,6 +106,7 @@ _OUTCOMES: Mapping[str, str] = {
     InfeasibleKind.DIVERGED: "diverged",
     InfeasibleKind.COMPILE: "did not compile",
     InfeasibleKind.INVALID: "not a valid combination",
+    InfeasibleKind.NOT_EQUIVALENT: "does not compute the same",
     FailedKind.CRASH: "crashed",
     FailedKind.HUNG: "hung",
 }

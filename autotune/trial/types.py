@@ -71,6 +71,36 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What a session computes before its first step, for comparing it with another one on the same seed.
+
+    Each is a sketch: a random linear projection, so that the norm of the difference of two of them
+    estimates the norm of the difference of what they stand for. `logits` of held-out windows;
+    `gradient` of the first global batch, not clipped; `update`, the change of the weights by one step
+    at the peak learning rate. No units but those of logits, loss per weight and weights.
+    """
+
+    logits: tuple[float, ...]
+    gradient: tuple[float, ...]
+    update: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientNoise:
+    """Squared norms of gradients at the weights after `tokens_seen` training tokens, from which their noise follows.
+
+    `micro_square_norm` is the mean squared norm of the gradient of `micro_batch` sequences,
+    `square_norm` that of the gradient of all `batch` sequences; both of a mean loss in nats per token.
+    """
+
+    tokens_seen: int
+    micro_batch: int
+    batch: int
+    micro_square_norm: float
+    square_norm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """What a session reports once it can train.
 
@@ -98,6 +128,7 @@ class InfeasibleKind(StrEnum):
     DIVERGED = "diverged"
     COMPILE = "compile"
     INVALID = "invalid"
+    NOT_EQUIVALENT = "not_equivalent"
 
 
 class FailedKind(StrEnum):
@@ -173,9 +204,10 @@ class TrialRecord:
     """A finished trial: what was asked, how it ended, everything it measured, what it cost.
 
     `reference_slices` are the slices of the same rounds of what it was paired with, so that it can be judged
-    by itself. `evaluations` are in order of `tokens_seen`. `ready` is empty where the session never
-    got that far. `interleaved` is False where memory did not allow the two sessions side by side, and
-    whole runs alternated instead. Times of day are ISO 8601 in UTC.
+    by itself. `evaluations` and `gradient_noise` are in order of `tokens_seen`. `ready` is empty where the
+    session never got that far, `fingerprints` where none was asked for. `interleaved` is False where memory
+    did not allow the two sessions side by side, and whole runs alternated instead. Times of day are ISO 8601
+    in UTC.
     """
 
     spec: TrialSpec
@@ -184,6 +216,8 @@ class TrialRecord:
     slices: tuple[Slice, ...]
     reference_slices: tuple[Slice, ...]
     evaluations: tuple[Evaluation, ...]
+    fingerprints: tuple[Fingerprint, ...] = ()
+    gradient_noise: tuple[GradientNoise, ...] = ()
     costs: Costs
     interleaved: bool
     started_at: str

@@ -1,11 +1,11 @@
 """The written form of a trial: strict JSON for records on disk and for the messages of a worker.
 
 One rule each way, driven by the type hints: a dataclass is an object with exactly its fields, a
-member of a closed union is `{"name of the class": {its fields}}`, an enum is its value, a tuple a
-list, `object` any plain value. Nothing is guessed or repaired: an unknown or missing field, a wrong
-type or a number that is not finite raises `Malformed` and names the place. NaN and infinity are
-refused because JSON has neither and because a measurement that is not finite has an outcome of its
-own (`diverged`).
+member of a closed union is `{"its name": {its fields}}` (its `tag`, or else its class in snake_case),
+an enum is its value, a tuple a list, `object` any plain value. Nothing is guessed or repaired: an
+unknown or missing field, a wrong type or a number that is not finite raises `Malformed` and names the
+place. NaN and infinity are refused because JSON has neither and because a measurement that is not
+finite has an outcome of its own (`diverged`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import reprlib
 import sys
 import types
@@ -20,9 +21,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from functools import cache
-from typing import Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from autotune.trial.types import Evaluation, FailedKind, InfeasibleKind, Ready, Slice
+from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
 
 MODEL_COMMAND = (sys.executable, "-P", "-m", "model")
 """How the torch side is started. `-P` keeps a `model.py` in the user's folder from taking its place."""
@@ -59,7 +60,7 @@ class Failure:
     message: str
 
 
-Event = Phase | Ready | Slice | Evaluation | Failure
+Event = Phase | Ready | Slice | Evaluation | Fingerprint | GradientNoise | Failure
 """What a worker says."""
 
 
@@ -77,11 +78,27 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureFingerprint:
+    """Report the fingerprint; only before the first `Advance`."""
+
+    tag: ClassVar[str] = "fingerprint"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureGradientNoise:
+    """Report the gradient noise over the next `batches` global batches, without training on them."""
+
+    tag: ClassVar[str] = "gradient_noise"
+
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
     """End the session."""
 
 
-Command = Advance | Evaluate | Close
+Command = Advance | Evaluate | MeasureFingerprint | MeasureGradientNoise | Close
 """What a worker is told."""
 
 
@@ -109,6 +126,12 @@ class Exited:
 
 Notice = Launcher | Forked | Exited
 """What a launcher says."""
+
+
+def tag(kind: type) -> str:
+    """The name of a member of a union in the written form: `gradient_noise` for `GradientNoise`."""
+    own: str | None = getattr(kind, "tag", None)
+    return own or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def parse_event(line: bytes) -> Event:
@@ -207,7 +230,7 @@ def _dump(kind: Any, value: Any, place: str) -> Any:
         if type(value) not in members:
             _fail(place, " or ".join(m.__name__ for m in members), value)
         plain = _dump(type(value), value, place)
-        return plain if _is_enum(type(value)) else {type(value).__name__.lower(): plain}
+        return plain if _is_enum(type(value)) else {tag(type(value)): plain}
     if _is_dataclass(kind):
         hints = _hints(kind)
         if type(value) is not kind:
@@ -251,7 +274,7 @@ def _load_member(members: tuple[Any, ...], plain: Any, place: str) -> Any:
             if isinstance(plain, str) and plain in values
             else _fail(place, f"one of {', '.join(values)}", plain)
         )
-    kinds = {member.__name__.lower(): member for member in members}
+    kinds = {tag(member): member for member in members}
     if not isinstance(plain, dict) or len(plain) != 1 or next(iter(plain)) not in kinds:
         _fail(place, f"an object with one key out of {', '.join(kinds)}", plain)
     ((name, fields),) = plain.items()

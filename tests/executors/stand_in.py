@@ -82,6 +82,24 @@ class Worker:
         tokens = self.session["evaluation_tokens"]
         self.say("evaluation", tokens_seen=seen, loss=5.0, stderr=0.01, tokens=tokens, bits_per_byte=2.0)
 
+    def fingerprint(self):
+        if self.steps:
+            self.say("failure", kind="crash", message="too late")
+            os._exit(1)
+        sketch = [1.0] * 256
+        self.say("fingerprint", logits=sketch, gradient=sketch, update=sketch)
+
+    def gradient_noise(self, batches):
+        micro, batch = self.session["training"]["micro_batch"], batches * self.session["training"]["global_batch"]
+        self.say(
+            "gradient_noise",
+            tokens_seen=self.steps * self.tokens_per_step,
+            micro_batch=micro,
+            batch=batch,
+            micro_square_norm=1.0 + 8.0 / micro,
+            square_norm=1.0 + 8.0 / batch,
+        )
+
     def misbehave(self, where):
         """A mood is `what:where`."""
         what, _, place = self.mood.partition(":")

@@ -39,6 +39,31 @@ def test_a_session_trains_and_evaluates(executor: Executor, tmp_path: Path) -> N
     session.close()
 
 
+def test_a_session_shows_what_it_computes_before_it_trains(executor: Executor, tmp_path: Path) -> None:
+    one, other = executor.open(request(tmp_path)), executor.open(request(tmp_path))
+    fingerprint = one.fingerprint()
+    assert {len(fingerprint.logits), len(fingerprint.gradient), len(fingerprint.update)} == {256}
+    assert one.fingerprint() == other.fingerprint() == fingerprint
+    assert one.advance(1).tokens == 1_024
+    with pytest.raises(SessionEnded) as ended:
+        one.fingerprint()
+    assert ended.value.kind is FailedKind.CRASH
+    assert ended.value.message
+    assert other.advance(1).tokens == 1_024
+    other.close()
+
+
+def test_a_session_measures_its_gradient_noise_at_any_time(executor: Executor, tmp_path: Path) -> None:
+    session = executor.open(request(tmp_path, micro_batch=4))
+    session.gradient_noise(1)
+    session.advance(2)
+    noise = session.gradient_noise(3)
+    assert (noise.tokens_seen, noise.micro_batch, noise.batch) == (2_048, 4, 24)
+    assert noise.micro_square_norm > noise.square_norm > 0.0
+    assert session.evaluate().tokens_seen == 2_048  # nothing was consumed
+    session.close()
+
+
 def test_sessions_live_side_by_side(executor: Executor, tmp_path: Path) -> None:
     one, other = executor.open(request(tmp_path)), executor.open(request(tmp_path, global_batch=16))
     assert [s.advance(1).tokens for s in (one, other, one, other)] == [1_024, 2_048, 1_024, 2_048]
@@ -65,8 +90,9 @@ def test_a_closed_session_takes_no_orders(executor: Executor, tmp_path: Path) ->
     with pytest.raises(SessionEnded, match="open another") as ended:
         session.advance(1)
     assert ended.value.kind is FailedKind.CRASH
-    with pytest.raises(SessionEnded, match="open another"):
-        session.evaluate()
+    for order in (session.evaluate, session.fingerprint, lambda: session.gradient_noise(1)):
+        with pytest.raises(SessionEnded, match="open another"):
+            order()
 
 
 def test_an_infeasible_session_does_not_open_and_harms_no_other(executor: Executor, tmp_path: Path) -> None:

@@ -40,10 +40,12 @@ def launch(request: pytest.FixtureRequest) -> str:
 
 
 def _ending(executor: LocalExecutor, folder: Path, patience: Patience) -> SessionEnded:
-    """How a session ends that is asked for one slice and one evaluation."""
+    """How a session ends that is asked for everything once."""
     try:
         session = executor.open(request(folder, patience=patience))
+        session.fingerprint()
         session.advance(1)
+        session.gradient_noise(1)
         session.evaluate()
     except SessionEnded as ended:
         return ended
@@ -64,6 +66,8 @@ def _ending(executor: LocalExecutor, folder: Path, patience: Patience) -> Sessio
         ("failure=invalid:in_setup", InfeasibleKind.INVALID, "it is invalid"),
         ("failure=diverged:in_advance", InfeasibleKind.DIVERGED, "it is diverged"),
         ("failure=crash:in_evaluate", FailedKind.CRASH, "it is crash"),
+        ("failure=oom:in_gradient_noise", InfeasibleKind.OUT_OF_MEMORY, "it is oom"),
+        ("failure=diverged:in_fingerprint", InfeasibleKind.DIVERGED, "it is diverged"),
         ("failure=tired:in_evaluate", FailedKind.CRASH, "'tired'"),
         (r"write=hello\n:in_advance", FailedKind.CRASH, "hello"),
         (r"write=\xff\n:in_advance", FailedKind.CRASH, "protocol"),
@@ -87,6 +91,7 @@ def test_every_end_has_its_kind_and_reason(launch: str, tmp_path: Path, mood: st
         ("hang:in_pass", InfeasibleKind.TOO_SLOW, "pass within 0.4 s"),
         ("hang:in_advance", InfeasibleKind.TOO_SLOW, "train 1 steps within 1 s"),
         ("hang:in_evaluate", InfeasibleKind.TOO_SLOW, "evaluate within"),
+        ("hang:in_gradient_noise", InfeasibleKind.TOO_SLOW, "measure the noise of 1 batches within 1 s"),
     ],
 )
 def test_a_worker_without_progress_is_stopped(tmp_path: Path, mood: str, kind: object, words: str) -> None:
@@ -97,8 +102,9 @@ def test_a_worker_without_progress_is_stopped(tmp_path: Path, mood: str, kind: o
     assert words in ended.message
 
 
-def test_an_answer_to_another_question_is_a_crash(launch: str, tmp_path: Path) -> None:
-    mood = r'write={"phase"\u003a{"name"\u003a"built"}}\n:in_advance'
+@pytest.mark.parametrize("place", ["in_advance", "in_evaluate", "in_fingerprint", "in_gradient_noise"])
+def test_an_answer_to_another_question_is_a_crash(launch: str, tmp_path: Path, place: str) -> None:
+    mood = r'write={"phase"\u003a{"name"\u003a"built"}}\n:' + place
     with LocalExecutor(command=stand_in(mood), launch=launch) as executor:
         ended = _ending(executor, tmp_path, request(tmp_path).patience)
     assert (ended.kind, "unexpected phase" in ended.message) == (FailedKind.CRASH, True)

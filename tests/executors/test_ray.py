@@ -22,6 +22,8 @@ from autotune.trial.types import FailedKind
 from .examples import dies, request, stand_in
 from .test_contract import (  # noqa: F401 - run here over the executor below
     test_a_closed_session_takes_no_orders,
+    test_a_session_measures_its_gradient_noise_at_any_time,
+    test_a_session_shows_what_it_computes_before_it_trains,
     test_a_session_trains_and_evaluates,
     test_an_infeasible_session_does_not_open_and_harms_no_other,
     test_at_least_one_session_may_step,

@@ -4,12 +4,14 @@ import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from autotune.analysis.gates import equivalence, noise_scale
 from autotune.executors.base import Patience, SessionEnded
 from autotune.executors.scripted import ExampleWorld, LognormalNoise, ScriptedExecutor, SimulatedClock
-from autotune.trial.types import FailedKind, InfeasibleKind
+from autotune.trial.types import FailedKind, Fingerprint, InfeasibleKind
 from model.config import TrainingConfig
 
 from .examples import request
@@ -24,7 +26,7 @@ class _Bench:
     executor: ScriptedExecutor
 
 
-def _bench(noise: LognormalNoise = QUIET, seed: int = 0, **changed: float) -> _Bench:
+def _bench(noise: LognormalNoise = QUIET, seed: int = 0, **changed: Any) -> _Bench:
     world, clock = ExampleWorld(noise=noise, **changed), SimulatedClock()
     return _Bench(world=world, clock=clock, executor=ScriptedExecutor(world, clock, seed))
 
@@ -40,6 +42,16 @@ def test_work_takes_simulated_time(tmp_path: Path) -> None:
     assert bench.clock() == pytest.approx(opened + 5 * step)
     session.evaluate()
     assert bench.clock() == pytest.approx(opened + 5 * step + 2 * step / 3)
+    session.gradient_noise(4)
+    assert bench.clock() == pytest.approx(opened + 9 * step + 2 * step / 3)
+
+
+def test_a_fingerprint_takes_two_steps(tmp_path: Path) -> None:
+    bench = _bench()
+    session = bench.executor.open(request(tmp_path))
+    opened = bench.clock()
+    session.fingerprint()
+    assert bench.clock() == pytest.approx(opened + 2 * 1_024 / bench.world.tokens_per_second(TrainingConfig()))
 
 
 def test_only_the_first_session_of_an_image_pays_for_the_launch(tmp_path: Path) -> None:
@@ -132,6 +144,42 @@ def test_the_example_has_the_responses_it_promises() -> None:
     worth = ExampleWorld().efficiency
     by_rate = [worth(TrainingConfig(learning_rate=r)) for r in (3e-4, 1e-3, 3e-3, 1e-2)]
     assert by_rate.index(max(by_rate)) == 2
+
+
+@pytest.mark.parametrize(("order", "limit"), [("fingerprint", 10 * (9.0 + 2 * 0.2)), ("gradient_noise", 10 * 3 * 0.2)])
+def test_what_is_measured_besides_has_its_own_patience(tmp_path: Path, order: str, limit: float) -> None:
+    bench = _bench(base_tokens_per_second=17.0, best_micro_batch=1)  # a pass of 7.5 s, a step of 60 s
+    patience = Patience(setup_seconds=9.0, pass_seconds=9.0, step_seconds=0.2)
+    session = bench.executor.open(request(tmp_path, micro_batch=1, patience=patience))
+    opened = bench.clock()
+    with pytest.raises(SessionEnded, match="in time") as ended:
+        session.fingerprint() if order == "fingerprint" else session.gradient_noise(3)
+    assert ended.value.kind is InfeasibleKind.TOO_SLOW
+    assert bench.clock() - opened == pytest.approx(limit)
+
+
+def test_only_broken_settings_compute_something_else(tmp_path: Path) -> None:
+    bench = _bench(broken=frozenset({"attention=sdpa", "micro_batch=4"}))
+
+    def fingerprint(**knobs: Any) -> Fingerprint:
+        return bench.executor.open(request(tmp_path, **knobs)).fingerprint()
+
+    sound = fingerprint()
+    assert equivalence(fingerprint(dtype="bf16_autocast", optimizer_kernel="fused"), sound, dtype="fp32") is None
+    for knobs in ({"attention": "sdpa"}, {"micro_batch": 4}):
+        found = equivalence(fingerprint(**knobs), sound, dtype="bf16_autocast")
+        assert found is not None
+        assert found.distance > 1.0
+
+
+def test_the_noise_scale_is_the_worlds(tmp_path: Path) -> None:
+    bench = _bench()
+    session = bench.executor.open(request(tmp_path, micro_batch=2))
+    early = noise_scale(session.gradient_noise(2))
+    session.advance(10)
+    late = noise_scale(session.gradient_noise(2))
+    assert late == pytest.approx(bench.world.noise_scale(TrainingConfig(), 10_240))
+    assert early < late
 
 
 def test_divergence_is_an_end_of_its_own_kind(tmp_path: Path) -> None:

@@ -77,6 +77,17 @@ def test_initial_weights_are_a_function_of_the_seed() -> None:
     assert not torch.equal(first["head.weight"], make(seed=6).head.weight)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_initialising_again_sets_every_weight(tied: bool) -> None:
+    model, fresh = make(tied=tied, seed=3), make(tied=tied, seed=3).state_dict()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    model.initialise(3)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, fresh[name]), name
+
+
 def test_tied_model_starts_like_its_untied_twin() -> None:
     untied = make(tied=False).state_dict()
     for name, weight in make(tied=True).state_dict().items():

@@ -38,3 +38,8 @@ def test_unscaled_gradients_have_their_true_size(dtype: str) -> None:
     assert weight.grad.tolist() == [2.0, 2.0, 2.0]
     precision.step(optimizer)
     assert weight.tolist() == [-1.0, -1.0, -1.0]
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("fp32", 1.0), ("bf16_autocast", 1.0), ("fp16_autocast", 65_536.0)])
+def test_only_fp16_scales_losses(dtype: str, scale: float) -> None:
+    assert Precision(dtype, CPU).scale == scale

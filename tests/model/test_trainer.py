@@ -37,6 +37,16 @@ def test_golden_losses(make_trainer: MakeTrainer) -> None:
     assert losses(make_trainer()) == pytest.approx(GOLDEN_LOSSES, rel=1e-4)
 
 
+@pytest.mark.parametrize("knobs", [{}, {"attention": "sdpa", "optimizer_kernel": "fused", "micro_batch": 2}])
+def test_golden_losses_after_what_leaves_no_trace(make_trainer: MakeTrainer, knobs: dict[str, Any]) -> None:
+    trainer = make_trainer(**knobs)
+    trainer.first_pass()
+    trainer.gradient_noise(2)
+    trainer.fingerprint()
+    trainer.gradient_noise(1)
+    assert losses(trainer) == pytest.approx(GOLDEN_LOSSES, rel=1e-4)
+
+
 def test_training_learns(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     before = trainer.evaluate()["loss"]

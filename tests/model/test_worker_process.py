@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from worker_client import Client, DirectWorkers, ForkedWorkers
 
-from autotune.trial.types import Ready
+from autotune.trial.types import Fingerprint, Ready
 from model.config import SessionConfig
 from model.failures import failure_report
 
@@ -60,11 +60,18 @@ def test_session_from_start_to_close(workers: Workers, make_session: MakeSession
     assert ready["horizon_steps"] == session.horizon_steps
     assert ready["environment"]["device"] == "cpu"
     assert os.getpgid(client.pid) == client.pid
+    client.send("fingerprint")
+    fingerprint = client.receive("fingerprint")
+    assert set(fingerprint) == {field.name for field in dataclasses.fields(Fingerprint)}
+    assert {len(numbers) for numbers in fingerprint.values()} == {256}
     client.send("advance", steps=3, round=5)
     first = client.receive("slice")
     assert (first["round"], len(first["losses"])) == (5, 3)
     client.send("evaluate")
     assert client.receive("evaluation")["tokens_seen"] == 3 * session.tokens_per_step
+    client.send("gradient_noise", batches=2)
+    noise = client.receive("gradient_noise")
+    assert (noise["tokens_seen"], noise["batch"]) == (3 * session.tokens_per_step, 16)
     client.send("advance", steps=1, round=-1)
     assert client.receive("slice")["losses"][0] < first["losses"][0]
     client.send("close")
@@ -115,6 +122,23 @@ def test_divergence_is_reported_and_logged(forked: ForkedWorkers, make_session: 
     assert failure["kind"] == "diverged"
     assert "lower learning_rate" in failure["message"]
     assert "Traceback" in client.log.read_text()
+    assert forked.exit_status(client.pid) == 1
+
+
+@needs_launcher
+def test_a_fingerprint_asked_for_too_late_ends_the_session(
+    forked: ForkedWorkers, make_session: MakeSession, tmp_path: Path
+) -> None:
+    client = Client(tmp_path, make_session(), forked.start)
+    client.receive("ready")
+    client.send("advance", steps=1, round=0)
+    client.receive("slice")
+    client.send("fingerprint")
+    failure = client.receive("failure")
+    client.wait_until_gone()
+    client.hang_up()
+    assert failure["kind"] == "crash"
+    assert "ask earlier" in failure["message"]
     assert forked.exit_status(client.pid) == 1
 
 

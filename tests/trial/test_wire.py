@@ -16,6 +16,8 @@ from autotune.trial.types import (
     Evaluation,
     Failed,
     FailedKind,
+    Fingerprint,
+    GradientNoise,
     Infeasible,
     InfeasibleKind,
     Pruned,
@@ -34,6 +36,8 @@ from autotune.trial.wire import (
     Forked,
     Launcher,
     Malformed,
+    MeasureFingerprint,
+    MeasureGradientNoise,
     Phase,
     PhaseName,
     encode_command,
@@ -76,6 +80,15 @@ _slices = st.builds(
 )
 _evaluations = st.builds(
     Evaluation, tokens_seen=_counts, loss=_reals, stderr=_reals, tokens=_counts, bits_per_byte=_reals
+)
+_fingerprints = st.builds(Fingerprint, logits=_tuples(_reals), gradient=_tuples(_reals), update=_tuples(_reals))
+_gradient_noises = st.builds(
+    GradientNoise,
+    tokens_seen=_counts,
+    micro_batch=_counts,
+    batch=_counts,
+    micro_square_norm=_reals,
+    square_norm=_reals,
 )
 _readies = st.builds(
     Ready,
@@ -121,6 +134,8 @@ _records = st.builds(
     slices=_tuples(_slices),
     reference_slices=_tuples(_slices),
     evaluations=_tuples(_evaluations),
+    fingerprints=_tuples(_fingerprints),
+    gradient_noise=_tuples(_gradient_noises),
     costs=_costs,
     interleaved=st.booleans(),
     started_at=_texts,
@@ -129,7 +144,15 @@ _records = st.builds(
 _failures = st.builds(
     Failure, kind=st.one_of(st.sampled_from(InfeasibleKind), st.sampled_from(FailedKind)), message=_texts
 )
-_events = st.one_of(st.builds(Phase, name=st.sampled_from(PhaseName)), _readies, _slices, _evaluations, _failures)
+_events = st.one_of(
+    st.builds(Phase, name=st.sampled_from(PhaseName)),
+    _readies,
+    _slices,
+    _evaluations,
+    _fingerprints,
+    _gradient_noises,
+    _failures,
+)
 
 
 def _slice_text(**changed: str) -> bytes:
@@ -166,7 +189,14 @@ def test_an_event_is_read_back_as_it_was_written_and_is_one_line(event: Any) -> 
 def test_the_protocol_is_pinned() -> None:
     assert encode_command(Advance(steps=12, round=3)) == b'{"advance":{"steps":12,"round":3}}\n'
     assert encode_command(Evaluate()) == b'{"evaluate":{}}\n'
+    assert encode_command(MeasureFingerprint()) == b'{"fingerprint":{}}\n'
+    assert encode_command(MeasureGradientNoise(batches=2)) == b'{"gradient_noise":{"batches":2}}\n'
     assert encode_command(Close()) == b'{"close":{}}\n'
+    fingerprint = Fingerprint(logits=(1.0,), gradient=(2.0,), update=(3.0,))
+    assert parse_event(b'{"fingerprint": {"logits": [1], "gradient": [2], "update": [3]}}\n') == fingerprint
+    assert encode_event(
+        GradientNoise(tokens_seen=1, micro_batch=2, batch=4, micro_square_norm=3.0, square_norm=2.0)
+    ) == (b'{"gradient_noise":{"tokens_seen":1,"micro_batch":2,"batch":4,"micro_square_norm":3.0,"square_norm":2.0}}\n')
     assert encode_fork("/tmp/s.json") == b'{"fork":{"session":"/tmp/s.json"}}\n'  # noqa: S108 - no file
     assert parse_notice(b'{"launcher": {"ready": {}}}\n') == Launcher(ready={})
     assert parse_notice(b'{"forked": {"pid": 5}}\n') == Forked(pid=5)
@@ -201,6 +231,35 @@ def test_the_outcome_of_a_record_is_tagged() -> None:
         finished_at="",
     )
     assert to_json(record)["outcome"] == {"failed": {"kind": "hung", "message": "silent"}}
+
+
+def test_a_record_from_before_a_field_is_refused() -> None:
+    """What has a default in the code has none on disk: a gap is never filled with a guess."""
+    record = TrialRecord(
+        spec=TrialSpec(
+            number=0,
+            stage=Stage.RACE,
+            label="",
+            config=TrainingConfig(),
+            seed=0,
+            horizon_tokens=1,
+            block=0,
+        ),
+        outcome=Completed(),
+        ready=(),
+        slices=(),
+        reference_slices=(),
+        evaluations=(),
+        costs=Costs(total_seconds=1.0),
+        interleaved=True,
+        started_at="",
+        finished_at="",
+    )
+    plain = to_json(record)
+    assert from_json(TrialRecord, plain) == record
+    del plain["fingerprints"]
+    with pytest.raises(Malformed, match="no fingerprints"):
+        from_json(TrialRecord, plain)
 
 
 def test_an_int_may_stand_for_a_float_and_nothing_else_is_converted() -> None:
