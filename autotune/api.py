@@ -23,6 +23,7 @@ from autotune.hardware.prepare import Machine, prepare
 from autotune.load import load_space
 from autotune.measure import Lab
 from autotune.progress import EventKind, Listener
+from autotune.propose import database
 from autotune.recommendation import Recommendation
 from autotune.report.build import build_view
 from autotune.report.view import View
@@ -193,11 +194,12 @@ def view_of(finished: Finished) -> View:
 
 
 def _run(study: Study, machine: Machine, listeners: Sequence[Listener], started: float) -> Finished:
-    with _executor() as executor:
+    with _executor() as executor, database(study.database) as storage:
         lab = Lab(
             study=study,
             executor=executor,
             machine=machine,
+            storage=storage,
             capacity_bytes=available_bytes(machine.environment),
             clock=time.monotonic,
             sitting_started=started,

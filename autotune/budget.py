@@ -68,6 +68,11 @@ class Budget:
             self._study.mark(stage, mark)
         return mark
 
+    def allotted_seconds(self, stage: Stage) -> float:
+        """What `stage` was allotted when it began; 0 before."""
+        mark = self._study.stage(stage)
+        return mark.deadline_seconds - mark.started_seconds if mark else 0.0
+
     def left_seconds(self, stage: Stage) -> float:
         """Seconds left of the stage's allotment, never negative."""
         mark = self._study.stage(stage)

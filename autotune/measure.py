@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+import optuna
+
 from autotune.analysis.rates import paired_speed
 from autotune.budget import Budget
 from autotune.errors import NothingFeasible
@@ -105,6 +107,7 @@ class Lab:
         study: Study,
         executor: Executor,
         machine: Machine,
+        storage: optuna.storages.BaseStorage,
         capacity_bytes: int,
         clock: Callable[[], float],
         listeners: Sequence[Listener],
@@ -117,6 +120,7 @@ class Lab:
             study: whose trials are measured and kept.
             executor: where sessions run.
             machine: the corpus as it is trained on, and the device.
+            storage: where Optuna keeps what is proposed.
             capacity_bytes: the memory that all sessions may use together.
             clock: monotonic, in seconds.
             listeners: told of every event, after the study's own log.
@@ -126,6 +130,7 @@ class Lab:
         self.study = study
         self.space = study.space
         self.machine = machine
+        self.storage = storage
         self.budget = Budget(study, clock, sitting_started)
         self._executor = executor
         self._capacity_bytes = capacity_bytes

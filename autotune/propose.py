@@ -53,24 +53,24 @@ class Proposal:
 class Proposer:
     """Proposes configurations for one stage: `base` with other values along `dimensions`.
 
-    `design` is tried first, in order. Everything asked and told is in the database at once, so a
-    new proposer over the same database goes on where a killed one stood.
+    `design` is tried first, in order. Everything asked and told is in the storage at once, so a
+    new proposer over the same storage goes on where a killed one stood.
     """
 
     def __init__(
         self,
         *,
-        database: Path,
+        storage: optuna.storages.BaseStorage,
         stage: Stage,
         dimensions: Sequence[Dimension],
         base: TrainingConfig,
         design: Iterable[TrainingConfig],
         seed: int,
     ) -> None:
-        """Open or make the stage's Optuna study in `database`."""
+        """Open or make the stage's Optuna study in `storage`."""
         self._dimensions = tuple(dimensions)
         self._base = base
-        self._study = _stage_study(database, stage, seed)
+        self._study = _stage_study(storage, stage, seed)
         known = self._study.get_trials(deepcopy=False)
         self._scores = {
             self._key(t.params): t.values[0]
@@ -130,10 +130,6 @@ class Proposer:
         if trial_number is not None:
             trial.set_user_attr(_TRIAL, trial_number)
         self._conclude(trial, score, infeasible)
-
-    def close(self) -> None:
-        """Let go of the database."""
-        _dispose(self._study)
 
     def _configure(self, trial: optuna.trial.Trial) -> Proposal | None:
         """The configuration of an asked trial; None where it was impossible or known, and is already told."""
@@ -294,14 +290,14 @@ def _middle(a: float, b: float, *, log: bool) -> float:
     return math.sqrt(a * b) if log and a > 0 and b > 0 else (a + b) / 2
 
 
-def mirror(database: Path, records: Sequence[TrialRecord]) -> None:
-    """Put the trials of a stage that proposes nothing into the database too, each once, for its readers.
+def mirror(storage: optuna.storages.BaseStorage, records: Sequence[TrialRecord]) -> None:
+    """Put the trials of a stage that proposes nothing into the storage too, each once, for its readers.
 
     Their value is the log-ratio of speed over what they were paired with, where that is known.
     """
     if not records:
         return
-    study = _stage_study(database, records[0].spec.stage, seed=0)
+    study = _stage_study(storage, records[0].spec.stage, seed=0)
     present = {t.user_attrs.get(_TRIAL) for t in study.get_trials(deepcopy=False)}
     for record in records:
         if record.spec.number in present:
@@ -320,7 +316,6 @@ def mirror(database: Path, records: Sequence[TrialRecord]) -> None:
                 },
             )
         )
-    _dispose(study)
 
 
 def _everything(knob: Knob) -> optuna.distributions.BaseDistribution:
@@ -334,10 +329,7 @@ def _everything(knob: Knob) -> optuna.distributions.BaseDistribution:
     return optuna.distributions.CategoricalDistribution(knob.values)
 
 
-def _stage_study(database: Path, stage: Stage, seed: int) -> optuna.Study:
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{database}", engine_kwargs={"creator": functools.partial(_connect, database)}
-    )
+def _stage_study(storage: optuna.storages.BaseStorage, stage: Stage, seed: int) -> optuna.Study:
     study = optuna.create_study(study_name=stage.value, storage=storage, direction="maximize", load_if_exists=True)
     # Seeded by what is known already: a resumed study does not repeat its first random draws.
     study.sampler = optuna.samplers.TPESampler(
@@ -346,20 +338,25 @@ def _stage_study(database: Path, stage: Stage, seed: int) -> optuna.Study:
     return study
 
 
-def _connect(database: Path) -> sqlite3.Connection:
+@contextlib.contextmanager
+def database(path: Path) -> Iterator[optuna.storages.BaseStorage]:
+    """The Optuna database at `path`, made where there is none, and let go of in the end."""
+    storage = optuna.storages.RDBStorage(
+        f"sqlite:///{path}", engine_kwargs={"creator": functools.partial(_connect, path)}
+    )
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     """Write-ahead logging syncs once in a while rather than at each of Optuna's many commits.
 
     The database stays whole whatever is killed; what a power cut may cost it, `result.json` still has.
     """
-    connection = sqlite3.connect(database, timeout=_LOCK_SECONDS, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=_LOCK_SECONDS, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     return connection
-
-
-def _dispose(study: optuna.Study) -> None:
-    storage = study._storage
-    backend = getattr(storage, "_backend", storage)
-    if isinstance(backend, optuna.storages.RDBStorage):
-        backend.remove_session()
-        backend.engine.dispose()

@@ -190,7 +190,8 @@ class Recommendation:
     """The conclusion of a study; see `docs/report.schema.json` for its published form.
 
     `recommended` equals `baseline` unless the verdict is ADOPT. `over_baseline` and `over_expert`
-    compare the best confirmed candidate, also where it is not recommended. `noise_floor` is the
+    compare the best confirmed candidate, also where it is not recommended. `baseline_hours` and
+    `recommended_hours` are device-hours of the whole plan, to equal quality. `noise_floor` is the
     smallest ratio minus one that this machine could resolve. `hypotheses` are learning knobs whose
     gain at the tested horizon is not claimed for the plan, with the value to try.
     """
@@ -206,6 +207,7 @@ class Recommendation:
     plan_tokens: Quantity
     baseline_tokens_per_second: Quantity
     baseline_hours: Quantity
+    recommended_hours: Quantity
     net_saving: NetSaving
     roi: Roi
     break_even_tokens: Quantity

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
-from scripted_study import MACHINE
 from small_space import SPACE
 
 from autotune import api
@@ -24,6 +23,7 @@ from autotune.cli import main
 from autotune.errors import EnvironmentProblem, ExitCode, NothingFeasible
 from autotune.load import load_space
 from autotune.measure import Lab
+from autotune.simulation.study import MACHINE
 from autotune.study import FORMAT, Study, StudyInfo
 from model.knobs import KNOBS
 

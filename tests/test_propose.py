@@ -19,6 +19,7 @@ from small_space import SPACE
 from autotune.load import parse_space
 from autotune.propose import (
     Proposer,
+    database,
     expert_default,
     grid_size,
     impossible_combinations,
@@ -70,17 +71,12 @@ def proposing(
     design: Sequence[TrainingConfig] = (),
 ) -> Iterator[Proposer]:
     """A proposer over the database in `folder`; leaving it is a crash: nothing more is told."""
-    proposer = Proposer(
-        database=folder / "study.db", stage=STAGE, dimensions=dimensions, base=base, design=design, seed=0
-    )
-    try:
-        yield proposer
-    finally:
-        proposer.close()
+    with database(folder / "study.db") as storage:
+        yield Proposer(storage=storage, stage=STAGE, dimensions=dimensions, base=base, design=design, seed=0)
 
 
 @contextmanager
-def database(folder: Path, stage: Stage = STAGE) -> Iterator[optuna.Study]:
+def as_read(folder: Path, stage: Stage = STAGE) -> Iterator[optuna.Study]:
     """The database as any other program opens it."""
     url = f"sqlite:///{folder / 'study.db'}"
     storage = optuna.storages.RDBStorage(url)
@@ -92,7 +88,7 @@ def database(folder: Path, stage: Stage = STAGE) -> Iterator[optuna.Study]:
 
 
 def trials(folder: Path, stage: Stage = STAGE) -> list[FrozenTrial]:
-    with database(folder, stage) as study:
+    with as_read(folder, stage) as study:
         return study.get_trials()
 
 
@@ -196,7 +192,7 @@ def test_the_best_of_the_database_is_never_infeasible(tmp_path: Path) -> None:
             proposal = proposer.ask()
             assert proposal
             proposer.tell(proposal, score=score, infeasible="" if score else "oom")
-    with database(tmp_path) as study:
+    with as_read(tmp_path) as study:
         assert study.best_value == -0.5
 
 
@@ -222,7 +218,7 @@ def test_a_half_made_proposal_is_completed(tmp_path: Path, suggested: int) -> No
     design = [BASE.with_knobs({"attention": "sdpa", "micro_batch": 2})]
     with proposing(tmp_path, design=design):
         pass
-    with database(tmp_path) as study:
+    with as_read(tmp_path) as study:
         trial = study.ask()
         for name, values in (("micro_batch", (2, 4, 3)), ("attention", ("math", "sdpa")))[:suggested]:
             trial.suggest_categorical(name, values)
@@ -240,7 +236,7 @@ def test_a_half_made_proposal_without_a_design_keeps_what_was_suggested(tmp_path
         done = proposer.ask()
         assert done
         proposer.tell(done, score=0.0)
-    with database(tmp_path) as study:
+    with as_read(tmp_path) as study:
         trial = study.ask()
         micro_batch = trial.suggest_categorical("micro_batch", (2, 4, 3))
     with proposing(tmp_path) as proposer:
@@ -470,7 +466,7 @@ def test_the_database_shows_the_trials_of_every_stage_once(tmp_path: Path) -> No
     assert values[2] == pytest.approx(-math.log(2.0))
     assert values[1] == values[3] < -3.0
     assert [t.params for t in shown] == [r.spec.config.to_mapping() for r in records]
-    with database(tmp_path, Stage.CONFIRM) as study:
+    with as_read(tmp_path, Stage.CONFIRM) as study:
         assert study.best_trial.user_attrs["trial"] == 3
 
 

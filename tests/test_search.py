@@ -246,7 +246,7 @@ def test_too_little_memory_is_foreseen_and_nothing_hopeless_is_launched(scripted
 def test_where_memory_holds_one_session_whole_runs_alternate_and_the_report_says_so(scripted: Scripted) -> None:
     roomy = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=1_500.0)
     with roomy.open() as study:
-        one = roomy.lab(study)._predict(study.space.baseline)
+        one = roomy.lab(study, optuna.storages.InMemoryStorage())._predict(study.space.baseline)
     result = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=2_500.0, capacity_bytes=int(one * 1.5)).sit()
     assert CaveatKind.ALTERNATED_SESSIONS in {c.kind for c in result.caveats}
     assert result.verdict is Verdict.ADOPT

@@ -15,9 +15,16 @@ from autotune.trial.types import Stage, StageEnd, TrialRecord
 from model.config import TrainingConfig
 from model.knobs import KnobClass
 
-FEWEST_RESTARTS = 3  # METHOD 3.5
+FEWEST_RESTARTS, _FEWEST_ROUNDS = 3, 12  # METHOD 3.5, 3.4
 _NOISY = 0.10  # a floor above this ratio says more about the machine than about any technique
 _EXPERT_KNOBS = ("dtype", "attention", "optimizer_kernel", "tied_head")
+
+
+def floor_for(calibration: Calibration, claim: Claim | Unknown) -> float | Unknown:
+    """The noise floor of as fine a comparison as the claim's, or of the least that METHOD 3.5 asks for."""
+    if isinstance(claim, Unknown) or claim.restarts < 1:
+        return calibration.floor(FEWEST_RESTARTS, _FEWEST_ROUNDS)
+    return calibration.floor(claim.restarts, claim.rounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +57,7 @@ def caveats_of(
         speed = paired_speed(record.slices, record.reference_slices)
         if record.spec.stage is Stage.CONFIRM and not isinstance(speed, Unknown) and not speed.steady:
             note(CaveatKind.NO_STEADY_STATE, trial=record.spec.number)
-    floor = calibration.floor(FEWEST_RESTARTS if isinstance(claim, Unknown) else max(1, claim.restarts))
+    floor = floor_for(calibration, claim)
     if not isinstance(floor, Unknown) and floor > _NOISY:
         note(CaveatKind.NOISY_MACHINE, floor=round(math.expm1(floor), 4))
     for stage, end in facts.stage_ends.items():

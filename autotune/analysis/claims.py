@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from scipy import stats
 
 from autotune.analysis.efficiency import HorizonPoint, curve_variance, extrapolate, tokens_to_reach
-from autotune.analysis.evidence import Calibration, Effect, changed
+from autotune.analysis.evidence import LEVEL, Calibration, Effect, changed
+from autotune.analysis.gates import NonInferiority, non_inferiority
 from autotune.analysis.montecarlo import Economics, Forecast, forecast
 from autotune.analysis.rates import interval_over_restarts
 from autotune.analysis.roi import plan_device_seconds
@@ -19,8 +20,10 @@ from autotune.space import Plan, SearchSpace
 from model.config import TrainingConfig
 from model.knobs import ADOPTION_HOURS, KNOBS, KnobClass
 
-LEVEL = 0.9
 _HOUR_SECONDS = 3600.0
+_NORMAL_QUANTILE = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2)
+_NUMERICS_MARGIN = 0.02  # of ln e: low precision that costs no more than 2 % of the tokens learns as well
+_NUMERICS_LEVEL = 0.95  # one-sided
 _LEAST_SD = 0.02  # of ln e on one seed: two or three seeds may agree by luck, never to better than this
 
 
@@ -30,17 +33,20 @@ class Claim:
 
     `speed` and `efficiency` are as measured at the tested horizon; `plan_efficiency` is carried to
     the plan. `total` is what is claimed: speed, times that efficiency only where `is_hypothesis` is
-    False. `stderr` and `degrees_of_freedom` belong to `total`.
+    False. `numerics` says whether its low precision, if any, learns as well. `restarts` and the median
+    `rounds` of one say how finely it was compared; `stderr` and `degrees_of_freedom` belong to `total`.
     """
 
     label: str
     config: TrainingConfig
     restarts: int
+    rounds: int
     speed: Interval | Unknown
     efficiency: Interval | Unknown
     plan_efficiency: Interval | Unknown
     total: Interval | Unknown
     is_hypothesis: bool
+    numerics: NonInferiority | Unknown
     stderr: float
     degrees_of_freedom: float
 
@@ -66,7 +72,8 @@ def claim_of(
 
     A configuration that changes no learning knob is claimed with its efficiency as measured: same
     optimisation, so no horizon enters. A learning gain is carried to the plan with the variance of
-    that step, and is a hypothesis unless its whole interval lies on the good side there.
+    that step, and is a hypothesis unless its whole interval lies on the good side there. Low precision
+    that is shown to learn worse at the tested horizon is carried to the plan like a learning knob.
     """
     horizon = space.workload.horizon_tokens
     judged = [e for e in effects if e.horizon_tokens == horizon]
@@ -76,7 +83,8 @@ def claim_of(
     efficiencies = [e.efficiency.value for e in judged if not isinstance(e.efficiency, Unknown)]
     complete = len(efficiencies) == len(judged)
     efficiency = interval_over_restarts(efficiencies, LEVEL) if complete else _first_reason(judged)
-    learns = bool(changed(config, space.baseline, KnobClass.LEARNING))
+    numerics = _numerics(config, space, efficiencies if complete else [])
+    learns = bool(changed(config, space.baseline, KnobClass.LEARNING)) or is_inferior(numerics)
     plan_efficiency = _at_plan(effects, calibration, plan_tokens) if learns else efficiency
     is_hypothesis = learns and (isinstance(plan_efficiency, Unknown) or plan_efficiency.low <= 0.0)
     total: Interval | Unknown
@@ -95,11 +103,13 @@ def claim_of(
         label=label,
         config=config,
         restarts=len(judged),
+        rounds=int(statistics.median(e.rounds for e in judged)),
         speed=speed,
         efficiency=efficiency,
         plan_efficiency=plan_efficiency,
         total=total,
         is_hypothesis=is_hypothesis,
+        numerics=numerics,
         stderr=0.0 if isinstance(total, Unknown) else (total.high - total.low) / (2.0 * _quantile(freedom)),
         degrees_of_freedom=freedom,
     )
@@ -111,14 +121,31 @@ def _unconfirmed(label: str, config: TrainingConfig, restarts: int) -> Claim:
         label=label,
         config=config,
         restarts=restarts,
+        rounds=0,
         speed=unknown,
         efficiency=unknown,
         plan_efficiency=unknown,
         total=unknown,
         is_hypothesis=False,
+        numerics=unknown,
         stderr=0.0,
         degrees_of_freedom=1.0,
     )
+
+
+def _numerics(
+    config: TrainingConfig, space: SearchSpace, log_efficiencies: Sequence[float]
+) -> NonInferiority | Unknown:
+    if not changed(config, space.baseline, KnobClass.NUMERICS):
+        return Unknown(reason="it rounds as the baseline does")
+    if changed(config, space.baseline, KnobClass.LEARNING):
+        return Unknown(reason="it also learns otherwise, so its rounding was not judged by itself")
+    return non_inferiority(log_efficiencies, margin=_NUMERICS_MARGIN, level=_NUMERICS_LEVEL)
+
+
+def is_inferior(numerics: NonInferiority | Unknown) -> bool:
+    """Whether low precision is shown to learn worse: the upper bound, too, lies below minus the margin."""
+    return not isinstance(numerics, Unknown) and 2.0 * numerics.mean - numerics.low < -numerics.margin
 
 
 def choose(claims: Sequence[Claim]) -> Claim | Unknown:
@@ -150,14 +177,21 @@ def economics_of(
     if priced and plan.owned:
         per_hour += kilowatts * plan.pue * plan.kwh_usd
     return Economics(
-        baseline_device_seconds=plan_device_seconds(plan_tokens, plan.runs, calibration.rate),
-        baseline_log_sd=calibration.rate_log_sd,
+        baseline_device_seconds=plan_device_seconds(plan_tokens, plan.runs, calibration.rate.estimate),
+        baseline_log_sd=_rate_log_sd(calibration, plan.runs),
         price_per_device_second=per_hour / _HOUR_SECONDS,
         one_off_device_seconds=compile_seconds * plan.runs * plan.devices,
         search_cost=search_seconds * per_hour / _HOUR_SECONDS,
         adoption_cost=adoption_cost(plan, changed(config, space.baseline)),
         kilowatts=kilowatts * plan.pue,
     )
+
+
+def _rate_log_sd(calibration: Calibration, runs: int) -> float:
+    """Of ln C_0: that of the measured rate, the luck of the process it was measured in, and that of the plan's runs."""
+    measured = math.log(calibration.rate.high / calibration.rate.low) / (2.0 * _NORMAL_QUANTILE)
+    process = 0.0 if isinstance(calibration.noise, Unknown) else calibration.noise.between
+    return math.sqrt(measured**2 + process * (1.0 + 1.0 / runs))
 
 
 def adoption_cost(plan: Plan, knobs: Iterable[str]) -> float:

@@ -6,11 +6,12 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from autotune.analysis.caveats import FEWEST_RESTARTS, Circumstances, caveats_of
-from autotune.analysis.claims import LEVEL, Claim, choose, claim_of, economics_of, forecast_of, plan_tokens_of
+from autotune.analysis.caveats import Circumstances, caveats_of, floor_for
+from autotune.analysis.claims import Claim, choose, claim_of, economics_of, forecast_of, plan_tokens_of
 from autotune.analysis.evidence import (
     BASELINE,
     EXPERT,
+    LEVEL,
     REDUCED,
     SYSTEM_PART,
     WINNER,
@@ -53,6 +54,7 @@ from model.knobs import KnobClass
 
 _HOUR_SECONDS = 3600.0
 _RUNNERS_UP = 5
+_NORMAL_QUANTILE = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
 
 def confirmed_claims(space: SearchSpace, records: Sequence[TrialRecord], calibration: Calibration) -> tuple[Claim, ...]:
@@ -134,8 +136,9 @@ def conclude(
         over_expert=_over_expert(space, records, calibration, claim, facts.expert),
         plan=space.plan,
         plan_tokens=_exactly(plan_tokens) if isinstance(plan_tokens, float) else plan_tokens,
-        baseline_tokens_per_second=_spread(calibration.rate, calibration.rate_log_sd),
+        baseline_tokens_per_second=calibration.rate,
         baseline_hours=_baseline_hours(economics),
+        recommended_hours=_recommended_hours(verdict, economics, forecast),
         net_saving=_net_saving(space, calibration, claim, forecast, facts.search_seconds),
         roi=_roi(forecast),
         break_even_tokens=_break_even(calibration, claim, facts.search_seconds),
@@ -158,7 +161,7 @@ def _simpler(whole: Claim | Unknown, reduced: Claim | Unknown, calibration: Cali
         return whole
     if reduced.is_hypothesis or isinstance(reduced.total, Unknown) or isinstance(whole.total, Unknown):
         return whole
-    floor = calibration.floor(reduced.restarts)
+    floor = floor_for(calibration, reduced)
     slack = 0.0 if isinstance(floor, Unknown) else floor
     return reduced if reduced.total.estimate >= whole.total.estimate - slack else whole
 
@@ -175,7 +178,7 @@ def _verdict(
     if isinstance(claim, Unknown) or isinstance(claim.total, Unknown) or isinstance(forecast, Unknown):
         hypotheses_only = bool(claims) and all(c.is_hypothesis for c in claims)
         return Verdict.KEEP_BASELINE if hypotheses_only or _nothing_better(records, facts) else Verdict.INCONCLUSIVE
-    floor = calibration.floor(claim.restarts)
+    floor = floor_for(calibration, claim)
     shown = claim.total.low > 0 and (isinstance(floor, Unknown) or claim.total.estimate > floor)
     return Verdict.ADOPT if shown and forecast.net.low > 0 else Verdict.KEEP_BASELINE
 
@@ -275,7 +278,7 @@ def _net_saving(
             seconds_per_step=reason, hours=reason, money=reason, kwh=reason, energy_provenance=reason.reason
         )
     step_tokens = space.baseline.global_batch * space.workload.gpt.sequence_length
-    step_seconds = step_tokens / calibration.rate
+    step_seconds = step_tokens / calibration.rate.estimate
     if space.plan.device_watts > 0:
         provenance = "estimated"
     else:
@@ -300,13 +303,20 @@ def _break_even(calibration: Calibration, claim: Claim | Unknown, search_seconds
     if isinstance(claim, Unknown) or isinstance(claim.total, Unknown):
         return claim if isinstance(claim, Unknown) else Unknown(reason="the speed-up is not known")
     seconds = break_even_seconds(search_seconds, as_ratio(claim.total))
-    return seconds if isinstance(seconds, Unknown) else _scaled(seconds, calibration.rate)
+    return seconds if isinstance(seconds, Unknown) else _scaled(seconds, calibration.rate.estimate)
 
 
 def _baseline_hours(economics: Economics | Unknown) -> Quantity:
     if isinstance(economics, Unknown):
         return economics
-    return _spread(economics.baseline_device_seconds / _HOUR_SECONDS, economics.baseline_log_sd)
+    hours, half = economics.baseline_device_seconds / _HOUR_SECONDS, _NORMAL_QUANTILE * economics.baseline_log_sd
+    return Interval(estimate=hours, low=hours * math.exp(-half), high=hours * math.exp(half), level=LEVEL)
+
+
+def _recommended_hours(verdict: Verdict, economics: Economics | Unknown, forecast: Forecast | Unknown) -> Quantity:
+    if verdict is not Verdict.ADOPT or isinstance(forecast, Unknown):
+        return _baseline_hours(economics)
+    return _scaled(forecast.plan_device_seconds, 1.0 / _HOUR_SECONDS)
 
 
 def _search_cost(economics: Economics | Unknown, records: Sequence[TrialRecord], facts: Circumstances) -> SearchCost:
@@ -329,8 +339,7 @@ def _search_cost(economics: Economics | Unknown, records: Sequence[TrialRecord],
 
 
 def _floor_ratio(calibration: Calibration, claim: Claim | Unknown) -> Quantity:
-    restarts = FEWEST_RESTARTS if isinstance(claim, Unknown) else max(1, claim.restarts)
-    floor = calibration.floor(restarts)
+    floor = floor_for(calibration, claim)
     return floor if isinstance(floor, Unknown) else _exactly(math.expm1(floor))
 
 
@@ -365,8 +374,9 @@ def _throughput_ratio(record: TrialRecord, calibration: Calibration) -> Quantity
     speed = paired_speed(record.slices, record.reference_slices)
     if isinstance(speed, Unknown):
         return speed
-    between = statistics.stdev(calibration.copies) if len(calibration.copies) > 1 else 0.0
-    half = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2) * math.hypot(speed.stderr, math.sqrt(2) * between)
+    noise = calibration.noise
+    processes = 0.0 if isinstance(noise, Unknown) else 2.0 * noise.between
+    half = _NORMAL_QUANTILE * math.sqrt(speed.stderr**2 + processes)
     return as_ratio(Interval(estimate=speed.centre, low=speed.centre - half, high=speed.centre + half, level=LEVEL))
 
 
@@ -374,7 +384,7 @@ def _summary(record: TrialRecord, calibration: Calibration) -> TrialSummary:
     loss: Quantity = Unknown(reason="it was not evaluated")
     if record.evaluations:
         last = record.evaluations[-1]
-        half = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2) * last.stderr
+        half = _NORMAL_QUANTILE * last.stderr
         loss = Interval(estimate=last.loss, low=last.loss - half, high=last.loss + half, level=LEVEL)
     match record.outcome:
         case Completed():
@@ -401,10 +411,6 @@ def _ratio(value: Interval | Unknown) -> Quantity:
 
 def _exactly(value: float) -> Interval:
     return Interval(estimate=value, low=value, high=value, level=1.0)
-
-
-def _spread(value: float, log_sd: float) -> Interval:
-    return Interval(estimate=value, low=value * math.exp(-log_sd), high=value * math.exp(log_sd), level=LEVEL)
 
 
 def _scaled(value: Interval, factor: float) -> Interval:

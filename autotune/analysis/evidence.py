@@ -6,15 +6,22 @@ Everything here is in log units relative to the baseline: 0 is "as good", 0.05 a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from autotune.analysis.efficiency import LogEfficiency, bootstrap_curves, fit_curve, log_efficiency
-from autotune.analysis.rates import noise_floor, paired_speed, tokens_per_second
-from autotune.recommendation import Curve, Unknown
-from autotune.trial.types import Completed, Evaluation, Pruned, Stage, TrialRecord
+from autotune.analysis.rates import (
+    PairedSpeed,
+    VarianceComponents,
+    long_run_rate,
+    noise_floor,
+    paired_speed,
+    variance_components,
+)
+from autotune.recommendation import Curve, Interval, Unknown
+from autotune.trial.types import Completed, Evaluation, Pruned, Slice, Stage, TrialRecord
 from model.config import TrainingConfig
 from model.knobs import KNOBS, KnobClass
 
@@ -25,33 +32,39 @@ SYSTEM_PART = "winner's system part"
 REDUCED = "reduced"
 CLAIM = "claim"
 
+LEVEL = 0.9
+"""Of every interval that is reported."""
+
 _BOOTSTRAP_DRAWS = 40
+_WITH_REFERENCE = (Stage.CALIBRATE, Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)  # elsewhere blocks pair members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """What the calibration found out about this machine and the baseline.
 
-    `rate` is the baseline's tokens/s and `rate_log_sd` its spread over the copies; `copies` are the
-    A/A log-ratios of copies of the baseline against the warm reference; `points` are the baseline's
+    `rate` is the baseline's tokens/s over the whole study, stalls and bursts included; `copies` are copies
+    of the baseline against the warm reference (A/A) and `noise` what they show; `points` are the baseline's
     cooled losses (horizon tokens, nats per token), `curve` their fit and `curves` its bootstrap.
     """
 
-    rate: float
-    rate_log_sd: float
-    copies: tuple[float, ...]
+    rate: Interval
+    copies: tuple[PairedSpeed, ...]
+    noise: VarianceComponents | Unknown
     points: tuple[tuple[int, float], ...]
     curve: Curve | Unknown
     curves: tuple[Curve, ...]
 
-    def floor(self, restarts: int, level: float = 0.9) -> float | Unknown:
-        """The smallest log-ratio that `restarts` pairs of fresh processes can resolve here."""
-        return noise_floor(self.copies, restarts=restarts, level=level)
+    def floor(self, restarts: int, rounds: int) -> float | Unknown:
+        """The smallest log-ratio that `restarts` pairs of fresh processes can resolve here in `rounds` rounds each."""
+        if isinstance(self.noise, Unknown):
+            return self.noise
+        return noise_floor(self.noise, restarts=restarts, rounds=rounds, level=LEVEL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """One configuration against another on one seed in one pair of processes, in log units.
+    """One configuration against another on one seed in one pair of processes over `rounds` rounds, in log units.
 
     `loss_difference` is in nats per token (NaN where there is none), `efficiency` what it is worth in tokens.
     """
@@ -59,6 +72,7 @@ class Effect:
     block: int
     horizon_tokens: int
     speed: float
+    rounds: int
     loss_difference: float
     efficiency: LogEfficiency | Unknown
 
@@ -69,28 +83,31 @@ class Effect:
 
 
 def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
-    """The calibration that the records of that stage amount to; Unknown where the baseline gave no rate."""
-    copies = [r for r in records if r.spec.label == BASELINE and isinstance(r.outcome, Completed | Pruned)]
-    rates = [tokens_per_second(slices) for r in copies for slices in (r.slices, r.reference_slices)]
-    known = [rate for rate in rates if not isinstance(rate, Unknown)]
-    if not known:
+    """What the calibrating stage found out, its rate from all `records`; Unknown where the baseline gave no rate."""
+    calibrating = of_stage(records, Stage.CALIBRATE)
+    copies = [r for r in calibrating if r.spec.label == BASELINE and isinstance(r.outcome, Completed | Pruned)]
+    rate = long_run_rate([s for r in records for slices in _baseline_slices(r) for s in slices], level=LEVEL)
+    if not copies or isinstance(rate, Unknown):
         return Unknown(reason="the baseline never reached a steady rate")
     speeds = [paired_speed(r.slices, r.reference_slices) for r in copies]
+    known = tuple(s for s in speeds if not isinstance(s, Unknown))
     points = tuple(sorted((r.evaluations[-1].tokens_seen, r.evaluations[-1].loss) for r in copies if r.evaluations))
-    known.sort()
     return Calibration(
-        rate=known[len(known) // 2],
-        rate_log_sd=_log_spread(known),
-        copies=tuple(s.centre for s in speeds if not isinstance(s, Unknown)),
+        rate=rate,
+        copies=known,
+        noise=variance_components(known),
         points=points,
         curve=fit_curve(points),
         curves=bootstrap_curves(points, draws=_BOOTSTRAP_DRAWS, rng=np.random.default_rng(0)),
     )
 
 
-def _log_spread(rates: Sequence[float]) -> float:
-    """Half the log range of the sorted rates: a plain bound on what "the" rate of a noisy machine is."""
-    return 0.5 * math.log(rates[-1] / rates[0])
+def _baseline_slices(record: TrialRecord) -> Iterator[Sequence[Slice]]:
+    """The slices of the baseline that `record` adds: its own, or the warm reference's; each slice once in a study."""
+    if record.spec.label == BASELINE:
+        yield record.slices
+    if record.spec.stage in _WITH_REFERENCE:
+        yield record.reference_slices
 
 
 def evaluation_at(
@@ -115,6 +132,7 @@ def against_reference(
         block=record.spec.block,
         horizon_tokens=record.spec.horizon_tokens,
         speed=speed.centre,
+        rounds=speed.rounds,
         loss_difference=_loss_difference(record, baseline),
         efficiency=_efficiency(record, baseline, calibration.curve),
     )
@@ -143,6 +161,7 @@ def effects_of(
                 block=block,
                 horizon_tokens=ours.spec.horizon_tokens,
                 speed=speed.centre,
+                rounds=speed.rounds,
                 loss_difference=_loss_difference(ours, partner),
                 efficiency=_efficiency(ours, partner, curve),
             )

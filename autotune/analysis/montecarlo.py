@@ -35,11 +35,14 @@ class Economics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What the plan saves: device-seconds and kWh before, `net` (currency) and `roi` after search and adoption.
+    """What the plan costs and saves.
 
+    `plan_device_seconds` is C_w, the plan with the new configuration, its one-off costs included; savings
+    are device-seconds and kWh before, `net` (currency) and `roi` after search and adoption.
     `probability_positive` is P(net > 0).
     """
 
+    plan_device_seconds: Interval
     saved_device_seconds: Interval
     kwh: Interval | Unknown
     net: Interval
@@ -68,24 +71,21 @@ def forecast(
     log_speedup = np.clip(log_speedup_mean + deviation, -_LARGEST_LOG_SPEEDUP, _LARGEST_LOG_SPEEDUP)
     log_baseline = economics.baseline_log_sd * rng.standard_normal(draws)
     # The point estimate rides along as the first row, so that it goes through the same arithmetic.
-    saved = _saved(economics, np.append(log_speedup_mean, log_speedup), np.append(0.0, log_baseline))
+    baseline = economics.baseline_device_seconds * np.exp(np.append(0.0, log_baseline))
+    plan = baseline * np.exp(-np.append(log_speedup_mean, log_speedup)) + economics.one_off_device_seconds
+    # C_0 * (1 - 1 / S) rather than a difference: small savings keep their digits.
+    saved = baseline * -np.expm1(-np.append(log_speedup_mean, log_speedup)) - economics.one_off_device_seconds
     spent = economics.search_cost + economics.adoption_cost
     net = economics.price_per_device_second * saved - spent
     kilowatts = economics.kilowatts
     return Forecast(
+        plan_device_seconds=_interval(plan, level),
         saved_device_seconds=_interval(saved, level),
         kwh=_interval(saved * kilowatts / 3600, level) if kilowatts > 0 else Unknown(reason="the power is not known"),
         net=_interval(net, level),
         roi=_interval(net / spent, level) if spent > 0 else Unknown(reason="nothing was spent"),
         probability_positive=math.nan if np.isnan(net).any() else float(np.mean(net[1:] > 0)),
     )
-
-
-def _saved(economics: Economics, log_speedup: FloatArray, log_baseline: FloatArray) -> FloatArray:
-    """Device-seconds saved: C_0 * (1 - 1 / S) - one-off, one per draw."""
-    baseline = economics.baseline_device_seconds * np.exp(log_baseline)
-    saved: FloatArray = baseline * -np.expm1(-log_speedup) - economics.one_off_device_seconds
-    return saved
 
 
 def _interval(values: FloatArray, level: float) -> Interval:

@@ -38,6 +38,7 @@ _FEWEST_ROUNDS = 3
 _FEWEST_SLICES, _MOST_SLICES = 3, 1000
 _LARGEST_AUTOCORRELATION = 0.9
 _LARGEST_PAIRWISE = 2000
+_STRETCHES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +59,11 @@ class PairedSpeed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VarianceComponents:
-    """Variances of log-ratios: of one round `within` a restart, of a restart's true centre `between` them."""
+    """Variances in squared log units: of one paired round `within`, of one process's luck `between`; from `copies`."""
 
     within: float
     between: float
+    copies: int
 
 
 def log_ratios(candidate: Sequence[Slice], reference: Sequence[Slice]) -> FloatArray:
@@ -129,15 +131,6 @@ def paired_speed(candidate: Sequence[Slice], reference: Sequence[Slice]) -> Pair
     )
 
 
-def tokens_per_second(slices: Sequence[Slice]) -> float | Unknown:
-    """The steady training rate of one session, in tokens/s: the median over its settled slices."""
-    logs = np.array([math.log(s.tokens_per_second) for s in slices if _is_sound(s)], dtype=np.float64)
-    if len(logs) == 0:
-        return Unknown(reason="no slice with a positive duration was measured")
-    settled, _, _ = _settled(logs)
-    return math.exp(float(np.median(settled)))
-
-
 def interval_over_restarts(centres: Sequence[float], level: float) -> Interval | Unknown:
     """The mean of the restarts' centres with Student's t interval, in log units like the centres.
 
@@ -161,36 +154,39 @@ def as_ratio(interval: Interval) -> Interval:
     )
 
 
-def variance_components(groups: Sequence[FloatArray]) -> VarianceComponents | Unknown:
-    """The variance of rounds within a restart and of restarts, from each restart's settled log-ratios.
+def variance_components(copies: Sequence[PairedSpeed]) -> VarianceComponents | Unknown:
+    """The two levels of noise, from `copies` of one configuration that were each paired with ONE warm reference.
 
-    Method of moments of the unbalanced one-way layout, clipped at 0: within = MS_within, between =
-    (MS_between - MS_within) / n0 with n0 = (N - sum n_i^2 / N) / (k - 1) (Searle, Casella & McCulloch
-    1992, 3.6). In squared log units.
+    Method of moments: within = mean(stderr^2 * rounds), between = variance of the centres less the
+    mean stderr^2, not below 0. The reference's own luck is common to all copies and shifts only their
+    mean, so `between` is that of one process. In squared log units. (Kalibera & Jones 2013, 6.)
     """
-    filled = [np.asarray(group, dtype=np.float64) for group in groups if len(group)]
-    if len(filled) < 2:
-        return Unknown(reason="fewer than 2 restarts: the spread between restarts cannot be told")
-    sizes = np.array([len(group) for group in filled], dtype=np.float64)
-    total, spare = float(sizes.sum()), float(sizes.sum()) - len(filled)
-    if spare < 1:
-        return Unknown(reason="one round per restart: the spread within restarts cannot be told")
-    if not all(np.all(np.isfinite(group)) for group in filled):
-        return Unknown(reason="a log-ratio is not finite")
-    means = np.array([group.mean() for group in filled])
-    grand_mean = float(sizes @ means) / total
-    within = sum(float(np.sum((group - group.mean()) ** 2)) for group in filled) / spare
-    mean_square_between = float(sizes @ (means - grand_mean) ** 2) / (len(filled) - 1)
-    effective_size = (total - float(sizes @ sizes) / total) / (len(filled) - 1)
-    return VarianceComponents(within=within, between=max(0.0, (mean_square_between - within) / effective_size))
+    if len(copies) < 2:
+        return Unknown(reason=f"{len(copies)} copies of the baseline show no spread between processes: 2 are needed")
+    centres = np.array([copy.centre for copy in copies], dtype=np.float64)
+    stderrs = np.array([copy.stderr for copy in copies], dtype=np.float64)
+    rounds = np.array([copy.rounds for copy in copies], dtype=np.float64)
+    if not (np.all(np.isfinite(centres)) and np.all(np.isfinite(stderrs))):
+        return Unknown(reason="a copy of the baseline has no finite speed")
+    return VarianceComponents(
+        within=float(np.mean(stderrs**2 * rounds)),
+        between=max(0.0, _sd(centres) ** 2 - float(np.mean(stderrs**2))),
+        copies=len(copies),
+    )
+
+
+def pair_variance(components: VarianceComponents, rounds: int) -> float:
+    """Variance of the centre of one pair of fresh processes over `rounds` rounds: 2 * between + within / rounds."""
+    return 2.0 * components.between + components.within / max(1, rounds)
 
 
 def slices_per_restart(components: VarianceComponents, restart_seconds: float, slice_seconds: float) -> int:
-    """How many slices to take before it pays better to reopen: sqrt(c_restart / c_slice * within / between).
+    """How many paired slices to take before it pays better to reopen.
 
-    Both costs are in seconds; the answer is kept between 3 and 1000. (Kalibera & Jones 2013, eq. 3.)
+    sqrt(c_restart / c_slice * within / (2 * between)): both sides are reopened, hence twice the spread of one
+    process. Both costs are in seconds; the answer is kept between 3 and 1000. (Kalibera & Jones 2013, eq. 3.)
     """
-    gain, cost = restart_seconds * components.within, slice_seconds * components.between
+    gain, cost = restart_seconds * components.within, slice_seconds * 2.0 * components.between
     if not gain > 0:
         return _FEWEST_SLICES
     if not cost > 0 or gain > _MOST_SLICES**2 * cost:
@@ -198,24 +194,44 @@ def slices_per_restart(components: VarianceComponents, restart_seconds: float, s
     return max(_FEWEST_SLICES, math.ceil(math.sqrt(gain / cost)))
 
 
-def noise_floor(centres: Sequence[float], *, restarts: int, level: float) -> float | Unknown:
-    """The smallest log-ratio that a comparison over `restarts` restarts can tell from nothing (METHOD 3.6).
+def noise_floor(components: VarianceComponents, *, restarts: int, rounds: int, level: float) -> float | Unknown:
+    """The smallest log-ratio that `restarts` restarts of `rounds` rounds can tell from nothing (METHOD 3.6).
 
-    `centres` are the log-ratios of n copies of the baseline to ONE warm reference. The reference's own
-    luck is common to all of them and shifts only their mean, so their standard deviation `sd` is that of
-    one process's luck. A later comparison reopens both sides: one pair of processes then varies by
-    2*sd^2, the mean of `restarts` pairs by 2*sd^2/restarts. The floor is the half-width of its interval,
-    t(level, n - 1) * sd * sqrt(2 / restarts), with the degrees of freedom that `sd` was estimated with.
+    The half-width of such a comparison's interval, t(level, copies - 1) * sqrt(pair_variance / restarts),
+    with the degrees of freedom that the spread between processes was estimated with.
     """
-    values = np.asarray(centres, dtype=np.float64)
-    if len(values) < 2 or restarts < 1:
-        return Unknown(reason="the noise floor needs at least 2 copies of the baseline and 1 restart")
-    if not np.all(np.isfinite(values)):
-        return Unknown(reason="a copy of the baseline has no finite speed")
-    sd = _sd(values)
-    if sd == 0:
+    if restarts < 1:
+        return Unknown(reason="the noise floor is that of at least 1 restart")
+    variance = pair_variance(components, rounds)
+    if not variance > 0:
         return Unknown(reason="copies of the baseline ran at exactly equal speed: the clock shows no noise to judge by")
-    return _t_quantile(level, len(values) - 1) * sd * math.sqrt(2 / restarts)
+    return _t_quantile(level, components.copies - 1) * math.sqrt(variance / restarts)
+
+
+def long_run_rate(slices: Sequence[Slice], *, level: float, draws: int = 500) -> Interval | Unknown:
+    """Tokens/s that a long run of one configuration averages here, stalls and bursts included.
+
+    `slices` are in order of time; the estimate is all tokens over all seconds, for a median would leave
+    out the bursts that a plan of hours cannot escape. Interval: bootstrap over up to eight stretches of
+    equal length, for what is taken close in time is alike (Efron & Tibshirani 1993, 8.6). It knows
+    nothing of how one process differs from the next.
+    """
+    sound = [(s.tokens, s.seconds) for s in slices if _is_sound(s)]
+    if not sound:
+        return Unknown(reason="no slice with a positive duration was measured")
+    every = np.array(sound, dtype=np.float64)
+    stretch = np.minimum(np.cumsum(every[:, 1]) / every[:, 1].sum() * _STRETCHES, _STRETCHES - 1).astype(int)
+    groups = [every[stretch == number].sum(axis=0) for number in np.unique(stretch)]
+    tokens, seconds = np.array(groups).T
+    estimate = float(tokens.sum() / seconds.sum())
+    if len(groups) < 2:
+        return Interval(estimate=estimate, low=estimate, high=estimate, level=level)
+    drawn = np.random.default_rng(0).integers(len(groups), size=(draws, len(groups)))
+    logs = np.log(tokens[drawn].sum(axis=1) / seconds[drawn].sum(axis=1)) - math.log(estimate)
+    # Few groups resample too little of themselves: sqrt(n / (n - 1)) and Student's t over the normal widen it.
+    wider = math.sqrt(len(groups) / (len(groups) - 1)) * _t_quantile(level, len(groups) - 1)
+    half = wider * float(np.std(logs))
+    return Interval(estimate=estimate, low=estimate * math.exp(-half), high=estimate * math.exp(half), level=level)
 
 
 def _is_sound(slice_: Slice) -> bool:

@@ -10,7 +10,6 @@ from typing import cast
 
 from autotune.analysis.attribution import judge
 from autotune.analysis.claims import (
-    LEVEL,
     Claim,
     adoption_cost,
     economics_of,
@@ -18,8 +17,8 @@ from autotune.analysis.claims import (
     sum_of,
     with_known_spread,
 )
-from autotune.analysis.evidence import BASELINE, CLAIM, WINNER, Calibration, Effect, changed, effects_of
-from autotune.analysis.rates import as_ratio, interval_over_restarts
+from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, Calibration, Effect, changed, effects_of
+from autotune.analysis.rates import as_ratio, interval_over_restarts, pair_variance
 from autotune.analysis.roi import break_even_seconds
 from autotune.recommendation import Interval, Quantity, TechniqueEffect, TechniqueVerdict, Unknown
 from autotune.space import Dimension, SearchSpace
@@ -145,8 +144,8 @@ def _priced(
         roi = _map(saving, lambda x: (x - economics.search_cost) / spent)
     break_even = break_even_seconds(own_seconds, as_ratio(total))
     if isinstance(break_even, Interval):
-        break_even = _map(break_even, lambda x: x * calibration.rate)
-    floor = calibration.floor(max(1, claim.restarts))
+        break_even = _map(break_even, lambda x: x * calibration.rate.estimate)
+    floor = calibration.floor(max(1, claim.restarts), claim.rounds)
     verdict = judge(
         speed=speed,
         quality=quality,
@@ -220,9 +219,9 @@ def _measured(
     if not effects:
         none = Unknown(reason="the budget ended before it could be left out")
         return none, none
-    between = math.sqrt(2) * _sd(calibration.copies)
-    speed = _interval([e.speed for e in effects], between, len(calibration.copies) - 1)
-    return speed, _quality(effects, records, calibration, claim)
+    noise, rounds = calibration.noise, min(e.rounds for e in effects)
+    known = (0.0, 0) if isinstance(noise, Unknown) else (math.sqrt(pair_variance(noise, rounds)), noise.copies - 1)
+    return _interval([e.speed for e in effects], *known), _quality(effects, records, calibration, claim)
 
 
 def _quality(

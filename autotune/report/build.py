@@ -300,6 +300,7 @@ def _groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
                     note="measured here",
                 ),
                 KeyFigure(label="Your plan at the baseline", shown=p.hours(r.baseline_hours), note=""),
+                KeyFigure(label="Your plan as recommended", shown=p.hours(r.recommended_hours), note=""),
                 KeyFigure(label="Noise floor", shown=p.percent(r.noise_floor), note="smallest effect resolved here"),
             ),
         ),

@@ -57,6 +57,7 @@ def _report(r: Recommendation, view: View) -> dict[str, Any]:
         "baseline_rate": {
             "tokens_per_second": _quantity(r.baseline_tokens_per_second),
             "plan_hours": _quantity(r.baseline_hours),
+            "recommended_plan_hours": _quantity(r.recommended_hours),
         },
         "net_saving": {
             "seconds_per_step": _quantity(r.net_saving.seconds_per_step),

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from autotune.analysis.evidence import BASELINE, Calibration
+from autotune.analysis.rates import slices_per_restart
 from autotune.measure import Lab
 from autotune.progress import EventKind
 from autotune.propose import expert_default, mirror
@@ -20,6 +21,8 @@ RACE_SEED, CONFIRM_SEED, ATTRIBUTE_SEED, REDUCED_SEED = 100, 200, 300, 400
 
 _RENEWAL_SECONDS = 4.0  # a fresh process image imports torch anew
 _OPEN_SECONDS = 1.0  # until one was seen
+_SLICE_SECONDS = 0.2  # of 0.15 s of training, with its share of waiting
+_MOST_ROUNDS = 40  # of a restart: where processes hardly differ, more restarts still guard against what was not seen
 _BF16_GAINS = 1.1  # times faster in a matrix product than fp32
 
 Member = tuple[str, TrainingConfig]
@@ -40,7 +43,7 @@ def begin(lab: Lab, stage: Stage) -> bool:
 def end(lab: Lab, stage: Stage, reason: StageEnd) -> None:
     """Leave `stage` for good, its trials in the database."""
     if stage not in (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING):  # their proposals are there already
-        mirror(lab.study.database, lab.study.of_stage(stage))
+        mirror(lab.storage, lab.study.of_stage(stage))
     lab.budget.finish(stage, reason.value)
     mark = lab.budget.begin(stage)
     spent = lab.budget.elapsed_seconds - mark.started_seconds
@@ -82,20 +85,28 @@ def complete_seconds(lab: Lab, horizon_tokens: int) -> float:
     return opening + last.costs.evaluate_seconds + last.costs.step_seconds * horizon_tokens / tokens
 
 
-def block_seconds(lab: Lab, sessions: int, *, complete: bool = True, horizon_tokens: int = 0) -> float:
-    """About how long a block of that many sessions takes in fresh processes."""
+def block_seconds(lab: Lab, sessions: int, *, rounds: int = 0, horizon_tokens: int = 0) -> float:
+    """About how long a block of that many sessions takes in fresh processes: `rounds` alone, or whole schedules."""
     compiling = max((r.costs.compile_seconds for r in lab.study.records), default=0.0)
-    if complete:
-        each = complete_seconds(lab, horizon_tokens or lab.space.workload.horizon_tokens)
+    if rounds:
+        each = _OPEN_SECONDS + rounds * _SLICE_SECONDS
     else:
-        each = _OPEN_SECONDS + ROUNDS * 0.2
+        each = complete_seconds(lab, horizon_tokens or lab.space.workload.horizon_tokens)
     return _RENEWAL_SECONDS + sessions * each + compiling
 
 
-def floor_of(calibration: Calibration, *, restarts: int) -> float:
+def floor_of(calibration: Calibration, *, restarts: int, rounds: int = ROUNDS) -> float:
     """The noise floor in log units; `DELTA` where too few copies were measured to tell."""
-    floor = calibration.floor(restarts)
+    floor = calibration.floor(restarts, rounds)
     return DELTA if isinstance(floor, Unknown) else floor
+
+
+def rounds_per_restart(calibration: Calibration, sessions: int) -> int:
+    """How many rounds a block of speed alone is worth, from the noise that calibration saw (METHOD 3.5)."""
+    if isinstance(calibration.noise, Unknown):
+        return ROUNDS
+    restart_seconds = _RENEWAL_SECONDS / sessions + _OPEN_SECONDS
+    return min(_MOST_ROUNDS, max(ROUNDS, slices_per_restart(calibration.noise, restart_seconds, _SLICE_SECONDS)))
 
 
 def warm_start(lab: Lab, base: TrainingConfig, names: Sequence[str]) -> list[TrainingConfig]:

@@ -87,17 +87,14 @@ def _explore(
         return
     first, *rest = dict.fromkeys(design)
     proposer = Proposer(
-        database=lab.study.database,
+        storage=lab.storage,
         stage=stage,
         dimensions=dimensions,
         base=base,
         design=[first, *warm_start(lab, base, [d.knob.name for d in dimensions]), *rest],
         seed=0,
     )
-    try:
-        end(lab, stage, _propose_until_done(lab, calibration, stage, proposer))
-    finally:
-        proposer.close()
+    end(lab, stage, _propose_until_done(lab, calibration, stage, proposer))
 
 
 def _propose_until_done(lab: Lab, calibration: Calibration, stage: Stage, proposer: Proposer) -> StageEnd:

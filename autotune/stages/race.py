@@ -14,13 +14,13 @@ from autotune.progress import EventKind
 from autotune.stages.common import (
     DELTA,
     RACE_SEED,
-    ROUNDS,
     begin,
     block_seconds,
     end,
     floor_of,
     order_block,
     ordered_blocks,
+    rounds_per_restart,
 )
 from autotune.stages.explore import Explored
 from autotune.trial.types import Stage, StageEnd
@@ -36,16 +36,17 @@ _HOPELESS = 3.0  # deltas behind the leader: exploration alone has decided
 def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> TrainingConfig:
     """The winner among `finalists` (best first by exploration); the simplest of those not told apart."""
     stage = Stage.RACE
-    delta = max(DELTA, floor_of(calibration, restarts=1))
     running = begin(lab, stage)
-    contested = _contested(lab, finalists, delta)
+    rounds = rounds_per_restart(calibration, _FINALISTS + 1)
+    delta = lead_worth_finding(lab, calibration, rounds)
+    contested = _contested(lab, finalists, delta, rounds)
     if len(contested) < 2:
         if running:
             close = len(finalists) > 1 and finalists[1].score > finalists[0].score - _HOPELESS * delta
             end(lab, stage, StageEnd.BUDGET if close else StageEnd.NOTHING_TO_DO)
         return finalists[0].config
     if running:
-        end(lab, stage, _run(lab, calibration, contested, delta))
+        end(lab, stage, _run(lab, calibration, contested, delta, rounds))
     scores = _scores(lab, calibration, len(contested))
     alive = survivors(scores, delta=delta, alpha=_ALPHA, first_stage=_FIRST_STAGE)
     means = {i: float(np.nanmean(scores[:, i])) for i in alive if not np.isnan(scores[:, i]).all()}
@@ -59,25 +60,38 @@ def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> T
     return contested[best]
 
 
-def _contested(lab: Lab, finalists: Sequence[Explored], delta: float) -> list[TrainingConfig]:
+def lead_worth_finding(lab: Lab, calibration: Calibration, rounds: int) -> float:
+    """The delta of the race in log units: never below what noise and budget can resolve (METHOD 3.6)."""
+    seconds = lab.budget.allotted_seconds(Stage.RACE)
+    blocks = max(_FIRST_STAGE, int(seconds / block_seconds(lab, _FINALISTS + 1, rounds=rounds)))
+    return max(DELTA, floor_of(calibration, restarts=blocks, rounds=rounds))
+
+
+def _contested(lab: Lab, finalists: Sequence[Explored], delta: float, rounds: int) -> list[TrainingConfig]:
     """Who races: those of the first block ordered, or as many of the leaders as the stage can pay for."""
     if blocks := ordered_blocks(lab, Stage.RACE):
         return [spec.config for spec in blocks[0] if spec.label != BASELINE]
     leader = finalists[0].score
     near = [f.config for f in finalists[:_FINALISTS] if f.score > leader - _HOPELESS * delta]
     affordable = lab.budget.left_seconds(Stage.RACE)
-    while len(near) > 1 and _FIRST_STAGE * block_seconds(lab, len(near) + 1, complete=_learns(lab, near)) > affordable:
+    while len(near) > 1:
+        each = block_seconds(lab, len(near) + 1, rounds=0 if _learns(lab, near) else rounds)
+        if _FIRST_STAGE * each <= affordable:
+            break
         near.pop()
     return near
 
 
-def _run(lab: Lab, calibration: Calibration, contested: Sequence[TrainingConfig], delta: float) -> StageEnd:
+def _run(
+    lab: Lab, calibration: Calibration, contested: Sequence[TrainingConfig], delta: float, rounds: int
+) -> StageEnd:
     learns = _learns(lab, contested)
     alive: Sequence[int] = range(len(contested))
     block = 0
     while len(alive) > 1:
         enough = block >= _FIRST_STAGE
-        if enough and block_seconds(lab, len(alive) + 1, complete=learns) > lab.budget.left_seconds(Stage.RACE):
+        seconds = block_seconds(lab, len(alive) + 1, rounds=0 if learns else rounds)
+        if enough and seconds > lab.budget.left_seconds(Stage.RACE):
             return StageEnd.BUDGET
         if lab.budget.remaining_seconds <= 0:
             return StageEnd.BUDGET
@@ -86,7 +100,7 @@ def _run(lab: Lab, calibration: Calibration, contested: Sequence[TrainingConfig]
         if learns:
             lab.block(specs, complete=True)
         else:
-            lab.block(specs, complete=False, rounds=ROUNDS)
+            lab.block(specs, complete=False, rounds=rounds)
         block += 1
         scores = _scores(lab, calibration, len(contested))
         alive = survivors(scores, delta=delta, alpha=_ALPHA, first_stage=_FIRST_STAGE)

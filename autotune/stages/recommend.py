@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from autotune.analysis.caveats import Circumstances
 from autotune.analysis.conclude import conclude
-from autotune.analysis.evidence import Calibration
+from autotune.analysis.evidence import Calibration, calibration_of
 from autotune.measure import Lab
 from autotune.progress import EventKind
-from autotune.recommendation import Recommendation
+from autotune.recommendation import Recommendation, Unknown
 from autotune.stages.common import expert_of
 from autotune.trial.types import Stage, StageEnd
 
 
 def recommend(lab: Lab, calibration: Calibration) -> Recommendation:
-    """The recommendation that the study's records support."""
+    """The recommendation that the study's records support; its plan is costed with the rate of the whole study."""
+    whole = calibration_of(lab.study.records)
     facts = Circumstances(
         expert=expert_of(lab),
         search_seconds=lab.study.search_seconds,
@@ -22,6 +23,6 @@ def recommend(lab: Lab, calibration: Calibration) -> Recommendation:
         train_tokens=lab.machine.corpus.train_tokens,
         environment=lab.machine.environment,
     )
-    recommendation = conclude(lab.space, lab.study.records, calibration, facts)
+    recommendation = conclude(lab.space, lab.study.records, calibration if isinstance(whole, Unknown) else whole, facts)
     lab.tell(EventKind.SITTING_FINISHED, verdict=recommendation.verdict.value)
     return recommendation

@@ -1,0 +1,107 @@
+"""The race by itself: four finalists of which one truly leads, through the real stage (METHOD 6.1)."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from autotune.simulation.study import MEMORY, SimulatedStudy
+from autotune.simulation.worlds import DrawnWorld
+from autotune.stages.calibrate import calibrate
+from autotune.stages.common import DELTA
+from autotune.stages.explore import Explored
+from autotune.stages.race import race
+from autotune.trial.types import Stage
+from model.config import TrainingConfig
+
+_BUDGET_SECONDS = 40_000.0
+_BECHHOFER = 2.9162  # of 4 populations, the best found with probability 0.95 (Bechhofer 1954, table I)
+_DRAWS = 400
+_TEXT = """
+[workload]
+layers = 2
+heads = 2
+width = 64
+sequence_length = 128
+horizon_tokens = 100_000
+
+[plan]
+tokens = 30_000_000_000
+
+[baseline]
+micro_batch = 8
+global_batch = 16
+
+[knobs]
+attention = ["math", "sdpa"]
+optimizer_kernel = ["for_loop", "foreach", "fused"]
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raced:
+    """How a race ended: whether the best won, the slices taken, and what an unpaired test of the same error takes."""
+
+    best_won: bool
+    slices: int
+    unpaired_slices: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LedWorld(DrawnWorld):
+    """Nothing makes a difference but for one configuration."""
+
+    leader: TrainingConfig
+    log_lead: float
+
+    def tokens_per_second(self, config: TrainingConfig) -> float:
+        """The same for all but the leader."""
+        return self.base_tokens_per_second * (math.exp(self.log_lead) if config == self.leader else 1.0)
+
+    def log_worth(self, config: TrainingConfig, tokens: float) -> float:  # noqa: ARG002 - nothing is learned otherwise
+        """The same for all."""
+        return 0.0
+
+
+def race_of_four(number: int) -> Raced:
+    """One race on a machine of its own: the best of four leads the others, which are level, by the race's delta."""
+    four = [
+        TrainingConfig(micro_batch=8, global_batch=16, attention=attention, optimizer_kernel=kernel)
+        for attention, kernel in (("sdpa", "for_loop"), ("math", "fused"), ("math", "foreach"), ("sdpa", "fused"))
+    ]
+    best = four[number % len(four)]
+    world = _LedWorld(leader=best, log_lead=DELTA)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        study = SimulatedStudy(
+            folder=Path(folder) / "race", text=_TEXT, world=world, budget_seconds=_BUDGET_SECONDS, seed=number
+        )
+        with study.open() as opened:
+            lab = study.lab(opened, optuna.storages.InMemoryStorage())
+            winner = race(lab, calibrate(lab), [Explored(config=config, score=0.0) for config in four])
+            records = opened.of_stage(Stage.RACE)
+    return Raced(
+        best_won=winner == best,
+        slices=sum(len(r.slices) for r in records),
+        unpaired_slices=_unpaired_slices(world, number, round(statistics.median(len(r.slices) for r in records))),
+    )
+
+
+def _unpaired_slices(world: DrawnWorld, number: int, rounds: int) -> float:
+    """Slices that four candidates need when each is measured by itself, in fresh processes of as many rounds.
+
+    Bechhofer's fixed sample: n = (2.9162 * sd / delta)^2 processes each, sd that of a process's mean log
+    rate at some moment of the day (Bechhofer 1954, Ann. Math. Statist. 25).
+    """
+    rng = random.Random(number)
+    means = []
+    for process in range(_DRAWS):
+        slowdown = world.slowdown(number, 1_000_000 + process)
+        begins = rng.uniform(0.0, _BUDGET_SECONDS)
+        means.append(statistics.fmean(math.log(slowdown(begins + 0.15 * step)) for step in range(rounds)))
+    return 4 * rounds * (_BECHHOFER * statistics.stdev(means) / DELTA) ** 2

@@ -1,0 +1,97 @@
+"""The real pipeline on an imagined machine: everything as in a search, but for processes and time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+
+from autotune.executors.scripted import ScriptedExecutor, ScriptedWorld, SimulatedClock
+from autotune.hardware.prepare import Corpus, Machine
+from autotune.measure import Lab
+from autotune.progress import Event, Listener
+from autotune.propose import database
+from autotune.recommendation import Recommendation
+from autotune.search import run_search
+from autotune.study import FORMAT, Fingerprint, Study, StudyInfo
+from autotune.trial.types import TrialRecord
+
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a folder of its own is made in it
+"""Where studies that nobody reads again are kept: their files are synced a thousand times."""
+
+MACHINE = Machine(
+    corpus=Corpus(
+        train_tokens=100_000_000,
+        holdout_tokens=1_000_000,
+        documents=1_000,
+        bytes_per_token=3.0,
+        vocab_size=2_048,
+        content_sha256="0" * 64,
+    ),
+    environment={"device": "cpu", "device_name": "imagined"},
+    peak_flops={"fp32": 1e11, "bf16": 2e11, "fp16": 1e9},
+)
+
+
+@dataclass
+class SimulatedStudy:
+    """A study on an imagined machine; `sit` runs it, again and again if need be. `text` is a search space in TOML."""
+
+    folder: Path
+    text: str
+    world: ScriptedWorld
+    budget_seconds: float
+    machine: Machine = MACHINE
+    capacity_bytes: int = 24 << 30
+    seed: int = 0
+    events: list[Event] = field(default_factory=list)
+
+    def open(self) -> Study:
+        """The study, made where there is none."""
+        if (self.folder / "study.json").exists():
+            return Study.open(self.folder)
+        info = StudyInfo(
+            format=FORMAT,
+            name=self.folder.name,
+            created_at="2026-01-01T00:00:00+00:00",
+            space_name="imagined",
+            corpus="stdlib",
+            budget_seconds=self.budget_seconds,
+            fingerprint=Fingerprint(space="s", data="d", code="c", hardware="h"),
+        )
+        return Study.create(self.folder, info, self.text)
+
+    def lab(self, study: Study, storage: optuna.storages.BaseStorage, listeners: Sequence[Listener] = ()) -> Lab:
+        """A bench on the imagined machine; its clock starts anew, as a process's does."""
+        clock = SimulatedClock()
+        return Lab(
+            study=study,
+            executor=ScriptedExecutor(self.world, clock, seed=self.seed),
+            machine=self.machine,
+            storage=storage,
+            capacity_bytes=self.capacity_bytes,
+            clock=clock,
+            listeners=[lambda event: self.events.append(event), *listeners],
+            seed=self.seed,
+        )
+
+    def sit(self, listeners: Sequence[Listener] = ()) -> Recommendation:
+        """One sitting of the search, to its end or until a listener raises."""
+        with self.open() as study, database(study.database) as storage:
+            return run_search(self.lab(study, storage, listeners))
+
+
+def simulate(
+    text: str, world: ScriptedWorld, *, budget_seconds: float, seed: int
+) -> tuple[Recommendation, tuple[TrialRecord, ...]]:
+    """A whole search that leaves nothing behind: its recommendation and its records."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        simulated = SimulatedStudy(
+            folder=Path(folder) / "study", text=text, world=world, budget_seconds=budget_seconds, seed=seed
+        )
+        with simulated.open() as study:
+            lab = simulated.lab(study, optuna.storages.InMemoryStorage())  # an SQLite file would take most of the time
+            return run_search(lab), study.records

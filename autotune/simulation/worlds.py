@@ -1,0 +1,220 @@
+"""Worlds whose truth is known: what each knob does to speed and, at every horizon, to learning.
+
+`draw_world` imagines machines and models of many kinds. What it draws follows what is known: optimal
+learning rates fall with the horizon (arXiv 2409.19913), critical batches grow with it (arXiv
+2410.21676), so a gain seen in a short trial shrinks, and may turn, on the way to the plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from scipy.optimize import brentq
+
+from autotune.executors.scripted import ExampleWorld, Slowdown
+from autotune.simulation.noise import SharedMachine
+from autotune.space import Choice, Domain, FloatRange, IntRange, SearchSpace
+from autotune.trial.types import Failed, Infeasible, InfeasibleKind
+from model.config import InvalidConfiguration, TrainingConfig
+from model.knobs import KnobClass, KnobValue
+
+_REFERENCE_TOKENS = 100_000.0  # where the optima of a world are stated
+_GRID = 60  # steps of a range
+_FARTHEST = 60.0  # log tokens either way when tokens to equal loss are looked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnWorld(ExampleWorld):
+    """A world of its own: log speed by knob value, a sweet spot of the micro-batch, optima that move with the horizon.
+
+    `log_speed` lists what a value adds to ln(tokens/s); what is not listed adds nothing. The learning
+    rate's optimum is `best_learning_rate` at 100,000 tokens and falls as tokens to the minus
+    `rate_falls`; `learning_curvature` is the loss of ln e per squared log unit off it. The batch that
+    still costs nothing is `free_batch` there and grows as tokens to `batch_grows`.
+    """
+
+    log_speed: Mapping[tuple[str, KnobValue], float] = field(default_factory=dict)
+    log_efficiency: Mapping[tuple[str, KnobValue], float] = field(default_factory=dict)
+    micro_batch_curvature: float = 0.05
+    learning_curvature: float = 0.15
+    rate_falls: float = 0.2
+    free_batch: float = 8.0
+    batch_grows: float = 0.3
+    compiling_seconds: float = 20.0
+    machine: SharedMachine = field(default_factory=SharedMachine)
+
+    def tokens_per_second(self, config: TrainingConfig) -> float:
+        """True steady-state throughput."""
+        log_speed = sum(
+            self.log_speed.get((name, getattr(config, name)), 0.0) for name in {name for name, _ in self.log_speed}
+        )
+        off = math.log2(config.micro_batch / self.best_micro_batch)
+        return self.base_tokens_per_second * math.exp(log_speed - self.micro_batch_curvature * off**2)
+
+    def log_worth(self, config: TrainingConfig, tokens: float) -> float:
+        """ln of what a token is worth after a complete schedule of `tokens`, on one scale for all configurations."""
+        horizon = math.log(tokens / _REFERENCE_TOKENS)
+        best = math.log(self.best_learning_rate) - self.rate_falls * horizon
+        worth = -self.learning_curvature * (math.log(config.learning_rate) - best) ** 2
+        worth += sum(
+            self.log_efficiency.get((name, getattr(config, name)), 0.0)
+            for name in {name for name, _ in self.log_efficiency}
+        )
+        return worth - math.log1p(config.global_batch / (self.free_batch * math.exp(self.batch_grows * horizon)))
+
+    def loss(self, config: TrainingConfig, tokens: int, seed: int) -> float:
+        """See `ScriptedWorld.loss`: the cooled loss and the seed's luck, common to all but for a small part."""
+        if config.learning_rate >= self.diverging_learning_rate:
+            return math.inf
+        luck = random.Random(f"luck {seed}").gauss(0.0, self.seed_luck)
+        luck += random.Random(f"own luck {seed} {config}").gauss(0.0, self.own_luck)
+        return min(self.cooled_loss(config, tokens) + luck, math.log(self.vocab_size))
+
+    def cooled_loss(self, config: TrainingConfig, tokens: float) -> float:
+        """The expected loss of a complete schedule of `tokens`, in nats per token."""
+        effective = math.log(tokens) + self.log_worth(config, tokens)
+        return self.irreducible + self.amplitude * math.exp(-self.exponent * effective)
+
+    def true_log_efficiency(self, config: TrainingConfig, baseline: TrainingConfig, tokens: float) -> float:
+        """ln(D_eq / tokens): D_eq is what the baseline needs for the loss that `config` has after `tokens`."""
+        if self.log_worth(config, tokens) == self.log_worth(baseline, tokens):
+            return 0.0
+        wanted = math.log(tokens) + self.log_worth(config, tokens)
+
+        def missing(log_ratio: float) -> float:
+            log_tokens = math.log(tokens) + log_ratio
+            return log_tokens + self.log_worth(baseline, math.exp(log_tokens)) - wanted
+
+        near = next((w for w in (1.0, 4.0, 12.0, _FARTHEST) if missing(-w) < 0 < missing(w)), 0.0)
+        return float(brentq(missing, -near, near)) if near else math.copysign(_FARTHEST, -missing(0.0))
+
+    def true_log_speedup(self, config: TrainingConfig, baseline: TrainingConfig, tokens: float) -> float:
+        """ln S to equal quality at `tokens`; minus infinity for what cannot run."""
+        if self.obstacle(config) is not None or config.learning_rate >= self.diverging_learning_rate:
+            return -math.inf
+        speed = math.log(self.tokens_per_second(config) / self.tokens_per_second(baseline))
+        return speed + self.true_log_efficiency(config, baseline, tokens)
+
+    def compile_seconds(self, config: TrainingConfig) -> float:
+        """The same for every mode."""
+        return 0.0 if config.compile == "off" else self.compiling_seconds
+
+    def obstacle(self, config: TrainingConfig) -> Infeasible | Failed | None:
+        """Out of memory above the largest micro-batch; low precision doubles it."""
+        room = self.largest_micro_batch * (1 if config.dtype == "fp32" else 2)
+        if config.micro_batch > room:
+            return Infeasible(
+                kind=InfeasibleKind.OUT_OF_MEMORY,
+                message=f"micro_batch must fit; got {config.micro_batch}: try {room}",
+            )
+        return None
+
+    def slowdown(self, seed: int, process: int) -> Slowdown:
+        """That of `machine`."""
+        return self.machine.slowdown(seed, process)
+
+
+def draw_world(seed: int) -> DrawnWorld:
+    """One of many worlds: techniques help, do nothing or harm; some do not fit, compile slowly or diverge."""
+    rng = random.Random(f"world {seed}")
+    speed: dict[tuple[str, KnobValue], float] = {
+        ("dtype", "bf16_autocast"): rng.choice((rng.gauss(0.40, 0.15), rng.gauss(0.0, 0.05), rng.gauss(-0.3, 0.1))),
+        ("dtype", "fp16_autocast"): rng.choice((math.log(1 / 30), rng.gauss(0.3, 0.2))),
+        ("attention", "sdpa"): rng.choice((0.0, rng.gauss(0.08, 0.08))),
+        ("optimizer_kernel", "foreach"): rng.gauss(0.01, 0.02),
+        ("optimizer_kernel", "fused"): rng.gauss(0.03, 0.03),
+        ("compile", "default"): rng.choice((0.0, rng.gauss(0.10, 0.08))),
+    }
+    efficiency: dict[tuple[str, KnobValue], float] = {
+        ("schedule", "constant"): rng.gauss(-0.15, 0.05),
+        ("schedule", "linear"): rng.gauss(0.02, 0.03),
+        ("schedule", "wsd"): rng.gauss(0.02, 0.03),
+        ("tied_head", True): rng.gauss(0.02, 0.06),
+        ("dtype", "bf16_autocast"): -abs(rng.gauss(0.0, 0.003)),
+        ("dtype", "fp16_autocast"): -abs(rng.gauss(0.0, 0.003)),
+    }
+    exponent = rng.uniform(0.10, 0.20)
+    return DrawnWorld(
+        base_tokens_per_second=math.exp(rng.gauss(math.log(14_000.0), 0.3)),
+        best_micro_batch=rng.choice((4, 8, 16, 32)),
+        largest_micro_batch=rng.choice((8, 16, 64)),
+        micro_batch_curvature=abs(rng.gauss(0.0, 0.05)),
+        best_learning_rate=math.exp(rng.gauss(math.log(2e-3), 0.5)),
+        diverging_learning_rate=rng.choice((6e-3, 0.1)),
+        learning_curvature=rng.uniform(0.05, 0.25),
+        rate_falls=rng.uniform(0.1, 0.35),
+        free_batch=math.exp(rng.gauss(math.log(12.0), 0.5)),
+        batch_grows=rng.uniform(0.1, 0.4),
+        exponent=exponent,
+        amplitude=rng.uniform(3.5, 4.5) * _REFERENCE_TOKENS**exponent,
+        irreducible=rng.uniform(1.5, 2.5),
+        compiling_seconds=rng.choice((20.0, 60.0)),
+        log_speed=speed,
+        log_efficiency=efficiency,
+    )
+
+
+def same_everywhere(world: DrawnWorld) -> DrawnWorld:
+    """The A/A world: nothing that can be turned makes any difference, but for noise."""
+    return replace(
+        world,
+        log_speed={},
+        log_efficiency={},
+        micro_batch_curvature=0.0,
+        learning_curvature=0.0,
+        free_batch=math.inf,
+        largest_micro_batch=1_024,
+        diverging_learning_rate=math.inf,
+    )
+
+
+def best_of(world: DrawnWorld, space: SearchSpace, tokens: float) -> TrainingConfig:
+    """The configuration of `space` that an oracle would run for a plan of `tokens`: least cost to equal quality.
+
+    Speed depends on system and numerics knobs alone, so each global batch has one best half of either kind;
+    the learning rate is looked for on a fine grid.
+    """
+    system, learning = (
+        list(_combinations(space, classes))
+        for classes in ((KnobClass.SYSTEM, KnobClass.NUMERICS), (KnobClass.LEARNING,))
+    )
+    best, best_cost = space.baseline, math.inf
+    halves: dict[int, TrainingConfig] = {}
+    for knobs in learning:
+        config = space.baseline.with_knobs({**knobs, "micro_batch": 1})
+        if config.learning_rate >= world.diverging_learning_rate:
+            continue
+        kept = halves.get(config.global_batch)
+        if kept is None or world.log_worth(config, tokens) > world.log_worth(kept, tokens):
+            halves[config.global_batch] = config
+    for half in halves.values():
+        for knobs in system:
+            with contextlib.suppress(InvalidConfiguration):
+                config = half.with_knobs({"micro_batch": space.baseline.micro_batch, **knobs})
+                if world.obstacle(config) is None:
+                    rounding = world.log_efficiency.get(("dtype", config.dtype), 0.0)
+                    cost = -math.log(world.tokens_per_second(config)) - rounding - world.log_worth(half, tokens)
+                    if cost < best_cost:
+                        best, best_cost = config, cost
+    return best
+
+
+def _combinations(space: SearchSpace, classes: tuple[KnobClass, ...]) -> Iterator[dict[str, KnobValue]]:
+    dimensions = space.of_class(*classes)
+    for values in itertools.product(*(_grid(d.domain) for d in dimensions)):
+        yield {d.knob.name: value for d, value in zip(dimensions, values, strict=True)}
+
+
+def _grid(domain: Domain) -> Sequence[KnobValue]:
+    match domain:
+        case Choice(values=values):
+            return values
+        case IntRange(low=low, high=high):
+            return range(low, high + 1)
+        case FloatRange(low=flow, high=fhigh):
+            return [flow * (fhigh / flow) ** (i / _GRID) for i in range(_GRID + 1)]

@@ -1,0 +1,295 @@
+"""Whether recommendations are true: the real pipeline on hundreds of imagined machines whose truth is known.
+
+    python benchmarks/truth.py [--studies 200] [--only NAME ...]
+
+Prints a table of what METHOD promises against what came out, and exits with 1 where a promise is broken:
+
+nothing better   worlds in which nothing makes any difference: how often something is recommended
+race             four finalists, the best leads by delta: how often it wins, and with how many slices
+intervals        how often the interval of the speed-up, and that of the plan's cost, holds the truth
+regret           plan and search together against an oracle, beside what else one could do with the budget
+plan size        what is spent on searching, and what is saved, as the plan grows over six decades
+
+The machines are shared ones: bursts, correlated step times, processes that differ for life, drift and
+heavy tails (`autotune/simulation/noise.py`); worlds are drawn by `autotune/simulation/worlds.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rivals
+
+from autotune.load import parse_space
+from autotune.propose import expert_default
+from autotune.recommendation import CaveatKind, Interval, Recommendation, Verdict
+from autotune.simulation.finalists import race_of_four
+from autotune.simulation.study import simulate
+from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, same_everywhere
+from autotune.space import SearchSpace
+from model.config import TrainingConfig
+from model.knobs import KnobClass
+
+SPACE_TEXT = """
+[workload]
+layers = 2
+heads = 2
+width = 64
+sequence_length = 128
+horizon_tokens = 100_000
+
+[plan]
+tokens = 30_000_000
+runs = 10
+device_hour_usd = 0.1
+
+[baseline]
+micro_batch = 8
+global_batch = 16
+
+[knobs]
+micro_batch = [4, 8, 16]
+global_batch = [8, 16, 32]
+dtype = ["fp32", "bf16_autocast", "fp16_autocast"]
+attention = ["math", "sdpa"]
+compile = ["off", "default"]
+optimizer_kernel = ["for_loop", "foreach", "fused"]
+learning_rate = { low = 3e-4, high = 1e-2, log = true }
+schedule = ["constant", "linear", "cosine", "wsd"]
+tied_head = [false, true]
+"""
+BUDGET_SECONDS = 1_800.0
+DECADES = (3e5, 3e6, 3e7, 3e8, 3e9, 3e10, 3e11)
+RIVALS: Mapping[str, Callable[[rivals.Rival], TrainingConfig]] = {
+    "random search": rivals.random_search,
+    "Optuna TPE, best trial": rivals.plain_tpe,
+    "train all short, keep the best": rivals.short_runs,
+}
+
+
+def space_of(plan_tokens: float = 3e7) -> SearchSpace:
+    """The space of all worlds."""
+    return parse_space(text_of(plan_tokens), name="truth", source="truth", folder=Path())
+
+
+def text_of(plan_tokens: float) -> str:
+    return SPACE_TEXT.replace("30_000_000", str(int(plan_tokens)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A study and what is true of its answer: logarithms of ratios; costs in seconds, of plan and search together."""
+
+    adopted: bool
+    stopped_early: bool
+    inside: bool | None
+    width: float
+    cost_inside: bool | None
+    search_seconds: float
+    costs: Mapping[str, float]
+
+
+def run_study(number: int, plan_tokens: float, *, idle: bool, with_rivals: bool) -> Ended:
+    """One search in world `number` (nothing makes a difference in it where `idle`), and its rivals."""
+    world = draw_world(number)
+    if idle:
+        world = same_everywhere(world)
+    space = space_of(plan_tokens)
+    found, _ = simulate(text_of(plan_tokens), world, budget_seconds=BUDGET_SECONDS, seed=number)
+    truth = true_log_speedup(found, world, space)
+    speedup = found.over_baseline.speedup
+    costs = {
+        "oracle": plan_seconds(best_of(world, space, plan_tokens), world, space),
+        "the baseline": plan_seconds(space.baseline, world, space),
+        "this search": plan_seconds(found.recommended, world, space) + found.search_cost.total_seconds,
+        "the expert default": plan_seconds(expert_default(space, bf16_gains=True), world, space),
+    }
+    if with_rivals:
+        for name, choose in RIVALS.items():
+            rival = rivals.Rival(space, world, budget_seconds=BUDGET_SECONDS, seed=number)
+            costs[name] = plan_seconds(choose(rival), world, space) + rival.clock()
+    known = isinstance(speedup, Interval) and found.candidate != found.baseline
+    return Ended(
+        adopted=found.verdict is Verdict.ADOPT,
+        stopped_early=CaveatKind.SEARCH_STOPPED_EARLY in {c.kind for c in found.caveats},
+        inside=speedup.low <= math.exp(truth) <= speedup.high if known else None,
+        width=math.log(speedup.high / speedup.low) if known else math.nan,
+        cost_inside=realised_inside(found, world, space, number),
+        search_seconds=found.search_cost.total_seconds,
+        costs=costs,
+    )
+
+
+def true_log_speedup(found: Recommendation, world: DrawnWorld, space: SearchSpace) -> float:
+    """ln S of the candidate: of a learning knob it is claimed at the plan, of all else at the tested horizon."""
+    learned = {d.knob.name for d in space.of_class(KnobClass.LEARNING)}
+    changed = learned & found.candidate.difference(found.baseline).keys()
+    tokens = float(space.plan.tokens if changed else space.workload.horizon_tokens)
+    return world.true_log_speedup(found.candidate, found.baseline, tokens)
+
+
+def plan_seconds(config: TrainingConfig, world: DrawnWorld, space: SearchSpace) -> float:
+    """Device-seconds of the plan to the baseline's quality, on a machine of usual speed."""
+    log_speedup = world.true_log_speedup(config, space.baseline, float(space.plan.tokens))
+    if log_speedup == -math.inf:  # it breaks: the user goes back to the baseline
+        log_speedup = 0.0
+    baseline = space.plan.runs * space.plan.tokens / world.tokens_per_second(space.baseline)
+    return baseline * math.exp(-log_speedup) + space.plan.runs * world.compile_seconds(config)
+
+
+def realised_inside(found: Recommendation, world: DrawnWorld, space: SearchSpace, number: int) -> bool | None:
+    """Whether the plan, run on another day of this machine, costs what the report says it will."""
+    stated = found.recommended_hours
+    if not isinstance(stated, Interval):
+        return None
+    day = world.machine.long_run_slowdown(number, min(86_400.0, stated.estimate * 3600.0))
+    processes = statistics.fmean(world.machine.process_offset(number * 1_000 + r) for r in range(space.plan.runs))
+    hours = plan_seconds(found.recommended, world, space) * day * processes / 3600.0
+    return stated.low <= hours <= stated.high
+
+
+def share(values: Iterable[bool | None]) -> tuple[float, int]:
+    """The share of the true among the known, and how many are known."""
+    known = [v for v in values if v is not None]
+    return (sum(known) / len(known) if known else math.nan), len(known)
+
+
+class Table:
+    """Lines of what was promised and what came out."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def line(self, what: str, got: str, asked: str = "", *, kept: bool = True) -> None:
+        """Print one line; `kept` says whether the promise is."""
+        self.broken |= not kept
+        mark = "" if not asked else "ok" if kept else "BROKEN"
+        print(f"  {what:58} {got:>22}  {asked:22} {mark}", flush=True)
+
+
+def nothing_better(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
+    print(f"nothing better: {studies} worlds in which nothing makes a difference")
+    ended = list(pool.map(_idle, range(studies)))
+    wrong, count = share(e.adopted for e in ended)
+    table.line("something is recommended all the same", f"{wrong:.1%} of {count}", "at most 5 %", kept=wrong <= 0.05)
+
+
+def race(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
+    races = max(40, studies // 2)
+    print(f"race: {races} races of four, the best ahead by delta")
+    ended = list(pool.map(race_of_four, range(races)))
+    right, _ = share(e.best_won for e in ended)
+    slices = statistics.fmean(e.slices for e in ended)
+    unpaired = statistics.fmean(e.unpaired_slices for e in ended)
+    table.line("the best wins", f"{right:.1%}", "at least 95 %", kept=right >= 0.95)
+    table.line("slices, candidate and reference", f"{slices:,.0f}")
+    table.line("slices of an unpaired fixed-sample test, same error", f"{unpaired:,.0f}")
+    part = slices / unpaired
+    table.line("part of them that the race needs", f"1/{1 / part:.0f}", "at most 1/5", kept=part <= 0.2)
+
+
+def intervals_and_regret(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
+    print(f"intervals: {studies} worlds of all kinds")
+    ended = list(pool.map(_drawn, range(studies)))
+    inside, count = share(e.inside for e in ended)
+    table.line(
+        "the 90 % interval of the speed-up holds the truth",
+        f"{inside:.1%} of {count}",
+        "88 to 97 %",
+        kept=0.88 <= inside <= 0.97,
+    )
+    widths = [e.width for e in ended if math.isfinite(e.width)]
+    table.line("its median width, as a ratio", f"{math.exp(statistics.median(widths)):.3f}")
+    inside, count = share(e.cost_inside for e in ended)
+    table.line(
+        "the 90 % interval of the plan's cost holds what it costs",
+        f"{inside:.1%} of {count}",
+        "at least 85 %",
+        kept=inside >= 0.85,
+    )
+    adopted, _ = share(e.adopted for e in ended)
+    table.line("something is recommended", f"{adopted:.1%}")
+    print("regret: plan and search together over the oracle's plan, as a share of the baseline's plan; means")
+    regret = {
+        name: statistics.fmean((e.costs[name] - e.costs["oracle"]) / e.costs["the baseline"] for e in ended)
+        for name in ended[0].costs
+        if name != "oracle"
+    }
+    ours = regret["this search"]
+    table.line("this search", f"{ours:.3f}")
+    for name, theirs in sorted(regret.items(), key=lambda item: item[1]):
+        if name != "this search":
+            table.line(name, f"{theirs:.3f}", f"{theirs / ours:.1f} times ours", kept=theirs > ours)
+
+
+def plan_size(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
+    worlds = max(8, studies // 10)
+    print(f"plan size: {worlds} worlds each; a run has a tenth of the tokens; means, in seconds of the machine")
+    print(f"  {'tokens':>18} {'plan':>14} {'search':>10} {'net saving':>14} {'of the plan':>12} {'stopped early':>14}")
+    tasks = [(number, tokens / 10) for tokens in DECADES for number in range(worlds)]
+    ended = np.array(list(pool.map(_sized, tasks)), dtype=object).reshape(len(DECADES), worlds)
+    spent = []
+    for tokens, row in zip(DECADES, ended, strict=True):
+        plan = statistics.fmean(e.costs["the baseline"] for e in row)
+        saved = statistics.fmean(e.costs["the baseline"] - e.costs["this search"] for e in row)
+        spent.append(statistics.fmean(e.search_seconds for e in row))
+        early, _ = share(e.stopped_early for e in row)
+        figures = f"{plan:>14,.0f} {spent[-1]:>10,.0f} {saved:>14,.0f} {saved / plan:>12.1%} {early:>14.0%}"
+        print(f"  {tokens:>18,.0f} {figures}")
+    first = share(e.stopped_early for e in ended[0])[0]
+    table.line("the smallest plan: it stops and says so", f"{first:.0%}", "always", kept=first == 1.0)
+    table.line(
+        "search spent on the largest over the smallest plan",
+        f"{spent[-1] / spent[0]:.1f}",
+        "more",
+        kept=spent[-1] > spent[0],
+    )
+
+
+def _idle(number: int) -> Ended:
+    return run_study(number, 3e7, idle=True, with_rivals=False)
+
+
+def _drawn(number: int) -> Ended:
+    return run_study(number, 3e7, idle=False, with_rivals=True)
+
+
+def _sized(task: tuple[int, float]) -> Ended:
+    return run_study(task[0], task[1], idle=False, with_rivals=False)
+
+
+CHAPTERS = {
+    "nothing-better": nothing_better,
+    "race": race,
+    "intervals": intervals_and_regret,
+    "plan-size": plan_size,
+}
+
+
+def main() -> int:
+    """Run the chapters, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=200, help="worlds of a chapter")
+    parser.add_argument("--only", nargs="*", choices=CHAPTERS, default=list(CHAPTERS), help="chapters to run")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    options = parser.parse_args()
+    table = Table()
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for name in options.only:
+            started = time.perf_counter()
+            CHAPTERS[name](pool, table, options.studies)
+            print(f"  ({time.perf_counter() - started:.0f} s)")
+    return int(table.broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
