@@ -68,6 +68,11 @@ class Budget:
             self._study.mark(stage, mark)
         return mark
 
+    @property
+    def current_stage(self) -> Stage:
+        """The stage that was begun last."""
+        return [s for s in Stage if self._study.stage(s) is not None][-1]
+
     def allotted_seconds(self, stage: Stage) -> float:
         """What `stage` was allotted when it began; 0 before."""
         mark = self._study.stage(stage)

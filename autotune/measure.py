@@ -6,6 +6,7 @@ one seed and common rounds, and trains each to the end of its schedule (METHOD 3
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ from datetime import UTC, datetime
 
 import optuna
 
-from autotune.analysis.rates import paired_speed
+from autotune.analysis.gates import coarser_dtype, equivalence
+from autotune.analysis.rates import implausible, paired_speed
 from autotune.budget import Budget
 from autotune.errors import NothingFeasible
 from autotune.executors.base import Executor, Patience, Session, SessionEnded, SessionRequest
@@ -29,6 +31,8 @@ from autotune.trial.types import (
     Evaluation,
     Failed,
     FailedKind,
+    Fingerprint,
+    GradientNoise,
     Infeasible,
     InfeasibleKind,
     Outcome,
@@ -49,6 +53,7 @@ _FIRST_PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds
 _COMPILE_PATIENCE_SECONDS = 240.0
 _ROUNDS_BEFORE_PRUNING = 5
 _BLOCK_ROUNDS = 60  # more pairs resolve nothing that restarts do not hide (METHOD 3.4, 3.5)
+_PEAK_OF = {"fp32": "fp32", "bf16_autocast": "bf16", "fp16_autocast": "fp16"}
 _DISTURBED = 2.5  # times slower than usual: the machine is in a burst
 
 
@@ -64,6 +69,8 @@ class _Run:
     steps_per_slice: int = 1
     slices: list[Slice] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+    fingerprints: list[Fingerprint] = field(default_factory=list)
+    gradient_noise: list[GradientNoise] = field(default_factory=list)
     evaluate_seconds: float = 0.0
     outcome: Outcome | None = None
 
@@ -85,6 +92,9 @@ class _Run:
             return None
         self.steps_done += steps
         self.slices.append(taken)
+        if why := implausible([taken], flops_per_token=0.0, peak_flops=0.0):
+            self.outcome = Failed(kind=FailedKind.IMPLAUSIBLE, message=why)
+            return None
         self.steps_per_slice = max(1, round(_SLICE_SECONDS * steps / max(taken.seconds, 1e-9)))
         return taken
 
@@ -138,6 +148,7 @@ class Lab:
         self._listeners = (study.log, *listeners)
         self._order = random.Random(seed)
         self._reference: _Run | None = None
+        self._fingerprint: Fingerprint | None = None  # of the reference
         self._usual_rate = 0.0  # of the reference, tokens/s, the fastest seen: only patience depends on it
 
     def close(self) -> None:
@@ -155,7 +166,14 @@ class Lab:
     # -- measuring -------------------------------------------------------------------------------
 
     def trial(
-        self, spec: TrialSpec, *, rounds: int, complete: bool = False, must_beat: float = -math.inf
+        self,
+        spec: TrialSpec,
+        *,
+        rounds: int,
+        complete: bool = False,
+        must_beat: float = -math.inf,
+        gate: bool = False,
+        noise_batches: int = 0,
     ) -> TrialRecord:
         """Measure one candidate against the warm reference, unless the study has it already.
 
@@ -164,17 +182,22 @@ class Lab:
             rounds: pairs of slices to take.
             complete: train to the end of the schedule and evaluate there.
             must_beat: a log-ratio of speed; a candidate provably below it is pruned.
+            gate: end a candidate that does not compute what the reference does.
+            noise_batches: global batches over which the gradient's noise is measured at the end; 0 for not at all.
         """
         known = self.study.result_of(spec)
         if known:
             return known
         self._announce(spec)
-        record = self._trial(spec, rounds, complete, must_beat, leniency=1.0)
+        measure = functools.partial(
+            self._trial, spec, rounds, complete=complete, must_beat=must_beat, gate=gate, noise_batches=noise_batches
+        )
+        record = measure(leniency=1.0)
         if outcome_kind(record.outcome) == InfeasibleKind.TOO_SLOW and self._is_disturbed():
             self.tell(
                 EventKind.DECISION, spec.stage, what=f"trial {spec.number} again", why="the machine was in a burst"
             )
-            record = self._trial(spec, rounds, complete, must_beat, leniency=6.0)
+            record = measure(leniency=6.0)
         self._keep(record)
         return record
 
@@ -194,7 +217,17 @@ class Lab:
                 self._keep(record)
         return tuple(r for s in specs if (r := self.study.result_of(s)))
 
-    def _trial(self, spec: TrialSpec, rounds: int, complete: bool, must_beat: float, leniency: float) -> TrialRecord:
+    def _trial(
+        self,
+        spec: TrialSpec,
+        rounds: int,
+        *,
+        complete: bool,
+        must_beat: float,
+        gate: bool,
+        noise_batches: int,
+        leniency: float,
+    ) -> TrialRecord:
         started, started_at = self._clock(), _now()
         predicted = self._predict(spec.config)
         if not fits(predicted, self._capacity_bytes):
@@ -212,12 +245,16 @@ class Lab:
         run = self._open(spec, leniency)
         if isinstance(run, _Run):
             try:
+                if gate:
+                    self._compare(run)
                 if together:
                     partners = self._pair([run], reference, rounds, complete=complete, must_beat=must_beat)
                 else:
                     self._alone(run, rounds)
                 if complete:
                     self._finish(run)
+                if noise_batches:
+                    _measure_noise(run, noise_batches)
                 if together and len(partners) < rounds:  # a short schedule: its speed is measured past its end
                     partners += self._pair([run], reference, rounds, first_round=len(partners), complete=False)
             finally:
@@ -269,6 +306,24 @@ class Lab:
             )
             for spec in missing
         ]
+
+    def _compare(self, run: _Run) -> None:
+        """End a run that does not compute what the reference does: equal by a gate, never by assumption (METHOD 2)."""
+        if self._fingerprint is None:
+            return
+        try:
+            found = run.session.fingerprint()
+        except SessionEnded as ended:
+            run.outcome = outcome_of(ended)
+            return
+        run.fingerprints.append(found)
+        dtype = coarser_dtype(run.config.dtype, self.space.baseline.dtype)
+        if differs := equivalence(found, self._fingerprint, dtype=dtype):
+            run.outcome = Infeasible(
+                kind=InfeasibleKind.NOT_EQUIVALENT,
+                message=f"{differs.what} must agree with the baseline's within {differs.tolerance:.2g} of its norm; "
+                f"got {differs.distance:.2g}: it does not compute the same here",
+            )
 
     def _pair(
         self,
@@ -360,6 +415,7 @@ class Lab:
             )
             try:
                 run = _Run(config=config, session=self._executor.open(request), open_seconds=self._clock() - started)
+                self._fingerprint = run.session.fingerprint()
                 for _ in range(3):  # warm: the first steps of a process are slower
                     self._usual_rate = max(self._usual_rate, run.session.advance(1).tokens_per_second)
             except SessionEnded as ended:
@@ -403,6 +459,11 @@ class Lab:
         )
 
     def _keep(self, record: TrialRecord) -> None:
+        if record.ready and record.is_complete:
+            peak = self.machine.peak_flops.get(_PEAK_OF[record.spec.config.dtype], 0.0)
+            flops = record.ready[0].flops_per_token
+            if why := implausible(record.slices, flops_per_token=flops, peak_flops=peak):
+                record = replace(record, outcome=Failed(kind=FailedKind.IMPLAUSIBLE, message=why))
         self.study.acknowledge(record)
         speed = paired_speed(record.slices, record.reference_slices)
         self.tell(
@@ -435,6 +496,15 @@ def _prune(run: _Run, partners: Sequence[Slice], must_beat: float) -> None:
     speed = paired_speed(run.slices, partners)
     if not isinstance(speed, Unknown) and speed.centre + 3.0 * speed.stderr < must_beat:
         run.outcome = Pruned(reason="provably slower than the best so far")
+
+
+def _measure_noise(run: _Run, batches: int) -> None:
+    """How noisy the gradient is where the run has got to (McCandlish et al. 2018)."""
+    if run.outcome is None:
+        try:
+            run.gradient_noise.append(run.session.gradient_noise(batches))
+        except SessionEnded as ended:
+            run.outcome = outcome_of(ended)
 
 
 def _own_seconds(run: _Run | Outcome) -> float:
@@ -473,6 +543,8 @@ def _record(
         slices=tuple(run.slices),
         reference_slices=tuple(partners),
         evaluations=tuple(run.evaluations),
+        fingerprints=tuple(run.fingerprints),
+        gradient_noise=tuple(run.gradient_noise),
         costs=Costs(
             total_seconds=wall_seconds,
             open_seconds=run.open_seconds - run.ready.compile_seconds,

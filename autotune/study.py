@@ -39,7 +39,7 @@ from model.config import TrainingConfig
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
 _LONGEST_NAME = 60  # characters: a file system takes 255 bytes
 _NAME_RULE = (
     f"a study's name is at most {_LONGEST_NAME} letters, digits, '.', '_' and '-', and starts with none of '.-'"

@@ -39,6 +39,7 @@ _FEWEST_SLICES, _MOST_SLICES = 3, 1000
 _LARGEST_AUTOCORRELATION = 0.9
 _LARGEST_PAIRWISE = 2000
 _STRETCHES = 8
+_LARGEST_UTILISATION = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +207,25 @@ def noise_floor(components: VarianceComponents, *, restarts: int, rounds: int, l
     if not variance > 0:
         return Unknown(reason="copies of the baseline ran at exactly equal speed: the clock shows no noise to judge by")
     return _t_quantile(level, components.copies - 1) * math.sqrt(variance / restarts)
+
+
+def implausible(slices: Sequence[Slice], *, flops_per_token: float, peak_flops: float) -> str:
+    """Why the timing of a session cannot be true, or the empty string.
+
+    Every slice takes time and does work, and the model FLOP/s utilisation, tokens/s * FLOPs per token
+    over the peak (PaLM, arXiv 2204.02311, appendix B), is at most 1; a quarter more is granted to the peak,
+    which is measured too. A `peak_flops` of 0 is unknown.
+    """
+    for slice_ in slices:
+        if not _is_sound(slice_):
+            return f"a slice must take time and do work; got {slice_.tokens} tokens in {slice_.seconds:g} s"
+    seconds = math.fsum(s.seconds for s in slices)
+    if not slices or not peak_flops > 0:
+        return ""
+    utilisation = sum(s.tokens for s in slices) / seconds * flops_per_token / peak_flops
+    if utilisation > _LARGEST_UTILISATION:
+        return f"the MFU must be at most 1; got {utilisation:.3g}: the clock or the measured peak is wrong"
+    return ""
 
 
 def long_run_rate(slices: Sequence[Slice], *, level: float, draws: int = 500) -> Interval | Unknown:

@@ -109,6 +109,7 @@ _OUTCOMES: Mapping[str, str] = {
     InfeasibleKind.NOT_EQUIVALENT: "does not compute the same",
     FailedKind.CRASH: "crashed",
     FailedKind.HUNG: "hung",
+    FailedKind.IMPLAUSIBLE: "not measurable",
 }
 
 

@@ -86,7 +86,7 @@ def race_of_four(number: int) -> Raced:
             winner = race(lab, calibrate(lab), [Explored(config=config, score=0.0) for config in four])
             records = opened.of_stage(Stage.RACE)
     return Raced(
-        best_won=winner == best,
+        best_won=winner.config == best,
         slices=sum(len(r.slices) for r in records),
         unpaired_slices=_unpaired_slices(world, number, round(statistics.median(len(r.slices) for r in records))),
     )

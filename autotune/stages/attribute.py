@@ -19,10 +19,12 @@ from autotune.stages.common import (
     expert_of,
     floor_of,
     order_block,
+    pays,
 )
 from autotune.trial.types import Stage, StageEnd
 
 _REPLICATES = 3
+_WORTH_KNOWING = 0.2  # of the claimed gain: what knowing its parts may cost
 _REDUCED_SESSIONS = 3  # the reduced configuration, the baseline, the expert default
 _REDUCED_BLOCK = 100  # blocks of the reduced configuration are numbered from here
 
@@ -35,6 +37,12 @@ def attribute(lab: Lab, calibration: Calibration, claim: Claim | Unknown) -> Non
     forecast = forecast_for(lab.space, lab.study.records, calibration, claim, lab.budget.elapsed_seconds)
     if isinstance(claim, Unknown) or isinstance(forecast, Unknown) or forecast.net.low <= 0:
         end(lab, stage, StageEnd.NOTHING_TO_DO)
+        return
+    variants = without(claim.config, lab.space.baseline)
+    seconds = block_seconds(lab, len(variants) + 1) if len(variants) > 1 else 0.0
+    gain = _WORTH_KNOWING * (0.0 if isinstance(claim.total, Unknown) else claim.total.estimate)
+    if not lab.study.of_stage(stage) and not pays(lab, calibration, seconds, log_gain=gain):
+        end(lab, stage, StageEnd.NOT_WORTH_IT)
         return
     reason = _leave_one_out(lab, claim)
     if reason is StageEnd.DONE:

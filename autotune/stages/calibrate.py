@@ -6,7 +6,15 @@ from autotune.analysis.evidence import BASELINE, EXPERT, Calibration, calibratio
 from autotune.errors import NothingFeasible
 from autotune.measure import Lab, reason_of
 from autotune.recommendation import Unknown
-from autotune.stages.common import ROUNDS, begin, complete_seconds, end, expert_of, order_block
+from autotune.stages.common import (
+    ROUNDS,
+    begin,
+    complete_seconds,
+    end,
+    expert_of,
+    is_in_sight,
+    order_block,
+)
 from autotune.trial.types import Stage, StageEnd
 from model.config import TrainingConfig
 
@@ -28,8 +36,12 @@ def calibrate(lab: Lab) -> Calibration:
         expert = expert_of(lab)
         if expert != baseline:
             _run(lab, EXPERT, expert, seed=0, horizon_tokens=horizon)
+        first = calibration_of(lab.study.of_stage(stage))
         reason = StageEnd.DONE
-        series = ((horizon // 4, 0), (horizon // 2, 0), (horizon * 2, 0), (horizon, 1), (horizon // 2, 1))
+        series = [(horizon // 4, 0), (horizon // 2, 0), (horizon * 2, 0), (horizon, 1), (horizon // 2, 1)]
+        seconds = sum(complete_seconds(lab, tokens) for tokens, _ in series)
+        if not isinstance(first, Unknown) and not is_in_sight(lab, first, seconds):
+            series, reason = [], StageEnd.NOT_WORTH_IT
         for done, (tokens, seed) in enumerate(series):
             seconds = complete_seconds(lab, tokens)
             left = lab.budget.left_seconds(stage) if done >= _SMALLEST_CURVE else lab.budget.remaining_seconds

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
+from autotune.analysis.claims import plan_tokens_of
 from autotune.analysis.evidence import BASELINE, Calibration
 from autotune.analysis.rates import slices_per_restart
+from autotune.analysis.roi import plan_device_seconds
 from autotune.measure import Lab
 from autotune.progress import EventKind
 from autotune.propose import expert_default, mirror
@@ -14,6 +17,9 @@ from autotune.recommendation import Unknown
 from autotune.trial.types import Stage, StageEnd, TrialSpec
 from model.config import TrainingConfig
 
+FEWEST_CONFIRMING = 3  # blocks (METHOD 3.5)
+_HOPED_LOG_GAIN = math.log(1.25)  # of a whole search, while nothing better was seen
+_HOPED_SHARE = 0.5  # of what is in sight to be saved, that finding it may cost in all
 ROUNDS = 12  # pairs of slices of a trial judged on speed: METHOD 3.4 measured a spread of 4 % at 10
 DELTA = 0.02  # the lead worth telling apart, in log units, where the noise floor allows
 LARGEST_BLOCK = 5  # sessions side by side: more pair worse (METHOD 3.4)
@@ -93,6 +99,45 @@ def block_seconds(lab: Lab, sessions: int, *, rounds: int = 0, horizon_tokens: i
     else:
         each = complete_seconds(lab, horizon_tokens or lab.space.workload.horizon_tokens)
     return _RENEWAL_SECONDS + sessions * each + compiling
+
+
+def pays(lab: Lab, calibration: Calibration, seconds: float, *, log_gain: float) -> bool:
+    """Whether `seconds` more of searching cost less than a gain of `log_gain` saves on the plan (METHOD 5).
+
+    True where the plan's length is not known: then the budget alone decides.
+    """
+    plan_tokens = plan_tokens_of(lab.space, calibration)
+    if isinstance(plan_tokens, Unknown):
+        return True
+    plan_seconds = plan_device_seconds(plan_tokens, lab.space.plan.runs, calibration.rate.estimate)
+    saving = plan_seconds * -math.expm1(-log_gain)
+    if saving > seconds:
+        return True
+    stage = lab.budget.current_stage
+    lab.tell(
+        EventKind.DECISION,
+        stage,
+        what=f"stop {stage}",
+        why=StageEnd.NOT_WORTH_IT.value,
+        saving_hoped_for_seconds=round(saving, 1),
+        cost_seconds=round(seconds, 1),
+    )
+    return False
+
+
+def is_in_sight(lab: Lab, calibration: Calibration, seconds: float, *, best: float = 0.0) -> bool:
+    """Whether looking on for `seconds` and confirming what is found would pay in all, with what was spent so far.
+
+    The value of one more trial is foreseen with optimism (METHOD 5); this keeps a search from eating up a
+    small plan trial by trial. `best` is the best log-ratio seen.
+    """
+    whole = (lab.budget.elapsed_seconds + seconds + claim_seconds(lab)) / _HOPED_SHARE
+    return pays(lab, calibration, whole, log_gain=max(best, _HOPED_LOG_GAIN))
+
+
+def claim_seconds(lab: Lab) -> float:
+    """About what it takes to confirm anything at all: without it no trial is worth anything."""
+    return FEWEST_CONFIRMING * block_seconds(lab, 3)
 
 
 def floor_of(calibration: Calibration, *, restarts: int, rounds: int = ROUNDS) -> float:

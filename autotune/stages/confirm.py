@@ -9,23 +9,27 @@ from autotune.measure import Lab
 from autotune.recommendation import Unknown
 from autotune.stages.common import (
     CONFIRM_SEED,
+    FEWEST_CONFIRMING,
     Member,
     begin,
     block_seconds,
+    claim_seconds,
     end,
     expert_of,
     order_block,
     ordered_blocks,
+    pays,
 )
+from autotune.stages.explore import Explored
 from autotune.trial.types import Stage, StageEnd
 from model.config import TrainingConfig
 from model.knobs import KnobClass
 
-_FEWEST, _MOST = 3, 6  # restarts; METHOD 3.5 asks for three
+_MOST = 6  # blocks
 _AT_HALF_HORIZON = 2  # restarts that show which way a learning gain goes with the horizon
 
 
-def confirm(lab: Lab, calibration: Calibration, winner: TrainingConfig) -> Claim | Unknown:
+def confirm(lab: Lab, calibration: Calibration, winner: Explored) -> Claim | Unknown:
     """Run the winner, its system part and the expert default beside the baseline; what may be claimed.
 
     The system part is what remains where a learning gain does not carry to the plan; the expert
@@ -33,11 +37,14 @@ def confirm(lab: Lab, calibration: Calibration, winner: TrainingConfig) -> Claim
     """
     stage = Stage.CONFIRM
     if begin(lab, stage):
-        if winner == lab.space.baseline:
+        ordered = bool(ordered_blocks(lab, stage))
+        if winner.config == lab.space.baseline:
             end(lab, stage, StageEnd.NOTHING_TO_DO)
+        elif not ordered and not pays(lab, calibration, claim_seconds(lab), log_gain=winner.score):
+            end(lab, stage, StageEnd.NOT_WORTH_IT)
         else:
-            if not ordered_blocks(lab, stage):
-                _order(lab, winner)
+            if not ordered:
+                _order(lab, winner.config)
             end(lab, stage, _run(lab))
     return choose(confirmed_claims(lab.space, lab.study.records, calibration))
 
@@ -52,7 +59,7 @@ def _order(lab: Lab, winner: TrainingConfig) -> None:
     if expert not in (c for _, c in members):
         members.append((EXPERT, expert))
     seconds = block_seconds(lab, len(members))
-    blocks = max(_FEWEST, min(_MOST, int(lab.budget.left_seconds(Stage.CONFIRM) / seconds)))
+    blocks = max(FEWEST_CONFIRMING, min(_MOST, int(lab.budget.left_seconds(Stage.CONFIRM) / seconds)))
     for block in range(blocks):
         order_block(lab, Stage.CONFIRM, block, members, seed=CONFIRM_SEED + block)
     if changed(winner, space.baseline, KnobClass.LEARNING):

@@ -28,6 +28,7 @@ from autotune.stages.common import (
     end,
     expert_of,
     floor_of,
+    is_in_sight,
     order_block,
     warm_start,
 )
@@ -120,6 +121,7 @@ def _propose_until_done(lab: Lab, calibration: Calibration, stage: Stage, propos
             rounds=ROUNDS,
             complete=judged_on_loss,
             must_beat=float("-inf") if judged_on_loss else best - _PRUNING_MARGIN,
+            gate=not judged_on_loss,
         )
         effect = _effect(lab, calibration, record)
         score = None if isinstance(effect, Unknown) else effect.total
@@ -147,6 +149,8 @@ def _reason_to_stop(lab: Lab, calibration: Calibration, stage: Stage, scores: Se
     left = lab.budget.left_seconds(stage)
     if left <= 0 or seconds > left:
         return StageEnd.BUDGET
+    if not is_in_sight(lab, calibration, seconds, best=max(scores, default=0.0)):
+        return StageEnd.NOT_WORTH_IT
     plan_tokens = plan_tokens_of(lab.space, calibration)
     if isinstance(plan_tokens, Unknown):
         return None  # nothing to weigh the cost against: the budget alone decides

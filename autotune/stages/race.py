@@ -20,6 +20,7 @@ from autotune.stages.common import (
     floor_of,
     order_block,
     ordered_blocks,
+    pays,
     rounds_per_restart,
 )
 from autotune.stages.explore import Explored
@@ -33,8 +34,11 @@ _FINALISTS = 4
 _HOPELESS = 3.0  # deltas behind the leader: exploration alone has decided
 
 
-def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> TrainingConfig:
-    """The winner among `finalists` (best first by exploration); the simplest of those not told apart."""
+def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> Explored:
+    """The winner among `finalists` (best first by exploration); the simplest of those not told apart.
+
+    Where nothing is left to tell apart, or telling it would cost more than it saves, exploration decides.
+    """
     stage = Stage.RACE
     running = begin(lab, stage)
     rounds = rounds_per_restart(calibration, _FINALISTS + 1)
@@ -44,20 +48,24 @@ def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> T
         if running:
             close = len(finalists) > 1 and finalists[1].score > finalists[0].score - _HOPELESS * delta
             end(lab, stage, StageEnd.BUDGET if close else StageEnd.NOTHING_TO_DO)
-        return finalists[0].config
+        return finalists[0]
+    seconds = _FIRST_STAGE * _block_seconds(lab, contested, rounds)
+    if running and not ordered_blocks(lab, stage) and not pays(lab, calibration, seconds, log_gain=delta):
+        end(lab, stage, StageEnd.NOT_WORTH_IT)
+        return finalists[0]
     if running:
         end(lab, stage, _run(lab, calibration, contested, delta, rounds))
     scores = _scores(lab, calibration, len(contested))
     alive = survivors(scores, delta=delta, alpha=_ALPHA, first_stage=_FIRST_STAGE)
     means = {i: float(np.nanmean(scores[:, i])) for i in alive if not np.isnan(scores[:, i]).all()}
     if not means:
-        return finalists[0].config
+        return finalists[0]
     near = [i for i, mean in means.items() if mean >= max(means.values()) - delta]
     best = min(near, key=lambda i: (complexity(contested[i], lab.space.baseline), -means[i]))
     lab.tell(
         EventKind.DECISION, stage, what=f"{_label(best)} wins", why="simplest of those not told apart from the best"
     )
-    return contested[best]
+    return Explored(config=contested[best], score=means[best])
 
 
 def lead_worth_finding(lab: Lab, calibration: Calibration, rounds: int) -> float:
@@ -75,8 +83,7 @@ def _contested(lab: Lab, finalists: Sequence[Explored], delta: float, rounds: in
     near = [f.config for f in finalists[:_FINALISTS] if f.score > leader - _HOPELESS * delta]
     affordable = lab.budget.left_seconds(Stage.RACE)
     while len(near) > 1:
-        each = block_seconds(lab, len(near) + 1, rounds=0 if _learns(lab, near) else rounds)
-        if _FIRST_STAGE * each <= affordable:
+        if _FIRST_STAGE * _block_seconds(lab, near, rounds) <= affordable:
             break
         near.pop()
     return near
@@ -105,6 +112,10 @@ def _run(
         scores = _scores(lab, calibration, len(contested))
         alive = survivors(scores, delta=delta, alpha=_ALPHA, first_stage=_FIRST_STAGE)
     return StageEnd.DONE
+
+
+def _block_seconds(lab: Lab, contested: Sequence[TrainingConfig], rounds: int) -> float:
+    return block_seconds(lab, len(contested) + 1, rounds=0 if _learns(lab, contested) else rounds)
 
 
 def _scores(lab: Lab, calibration: Calibration, finalists: int) -> FloatArray:

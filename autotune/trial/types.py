@@ -136,6 +136,7 @@ class FailedKind(StrEnum):
 
     CRASH = "crash"
     HUNG = "hung"
+    IMPLAUSIBLE = "implausible"  # its figures cannot be: work in no time, or more of it than the device can do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
