@@ -22,7 +22,7 @@ import optuna
 from optuna.trial import TrialState
 
 from autotune.analysis.rates import PairedSpeed, paired_speed
-from autotune.space import Choice, Dimension, Domain, FloatRange, IntRange, SearchSpace, contains
+from autotune.space import EXPERT_WISHES, Choice, Dimension, Domain, FloatRange, IntRange, SearchSpace, contains
 from autotune.trial.types import Completed, Pruned, Stage, TrialRecord, outcome_kind
 from model.config import InvalidConfiguration, TrainingConfig
 from model.knobs import KNOBS, Knob, KnobValue
@@ -243,13 +243,12 @@ def expert_default(space: SearchSpace, *, bf16_gains: bool) -> TrainingConfig:
 
     Only knobs of the space are changed, and only to values of their domain.
     """
-    wishes: dict[str, KnobValue] = {"attention": "sdpa", "optimizer_kernel": "fused", "tied_head": True}
-    if bf16_gains:
-        wishes["dtype"] = "bf16_autocast"
     granted = {
-        d.knob.name: wishes[d.knob.name]
+        d.knob.name: EXPERT_WISHES[d.knob.name]
         for d in space.dimensions
-        if d.knob.name in wishes and contains(d.domain, wishes[d.knob.name])
+        if d.knob.name in EXPERT_WISHES
+        and contains(d.domain, EXPERT_WISHES[d.knob.name])
+        and (bf16_gains or d.knob.name != "dtype")
     }
     return space.baseline.with_knobs(granted)
 

@@ -164,7 +164,9 @@ class CaveatKind(StrEnum):
     UNPRICED = "unpriced"  # hours stand for money
     SEARCH_STOPPED_EARLY = "search_stopped_early"  # stage
     EXPERT_PARTIAL = "expert_partial"  # knobs left at the baseline
-    REDUCED_UNCONFIRMED = "reduced_unconfirmed"  # knobs dropped without a joint confirmation
+    NOT_EQUIVALENT = "not_equivalent"  # knobs: what a configuration that failed the gate changed; reason
+    NUMERICS_UNDECIDED = "numerics_undecided"  # knobs, lost: at most that share of the tokens, margin
+    NUMERICS_INFERIOR = "numerics_inferior"  # knobs, lost: the mean, margin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +188,15 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseScale:
+    """The simple noise scale of the baseline's gradient, in `sequences`, after `horizon_tokens` with global `batch`."""
+
+    horizon_tokens: int
+    batch: int
+    sequences: float | Unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """The conclusion of a study; see `docs/report.schema.json` for its published form.
 
@@ -193,7 +204,8 @@ class Recommendation:
     compare the best confirmed candidate, also where it is not recommended. `baseline_hours` and
     `recommended_hours` are device-hours of the whole plan, to equal quality. `noise_floor` is the
     smallest ratio minus one that this machine could resolve. `hypotheses` are learning knobs whose
-    gain at the tested horizon is not claimed for the plan, with the value to try.
+    gain at the tested horizon is not claimed for the plan, with the value to try. `noise_scales` check
+    the global batch, where it is searched.
     """
 
     verdict: Verdict
@@ -217,6 +229,7 @@ class Recommendation:
     techniques: tuple[TechniqueEffect, ...]
     hypotheses: Mapping[str, str]
     hypothesis_efficiency: Quantity
+    noise_scales: tuple[NoiseScale, ...]
     runners_up: tuple[Contender, ...]
     trials: tuple[TrialSummary, ...]
     environment: Mapping[str, str]

@@ -5,10 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
 from model.knobs import Knob, KnobClass, KnobValue
+
+EXPERT_WISHES: Mapping[str, KnobValue] = MappingProxyType(
+    {"dtype": "bf16_autocast", "attention": "sdpa", "optimizer_kernel": "fused", "tied_head": True}
+)
+"""What an expert would type without measuring, bf16 only where the machine gains from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -287,6 +287,8 @@ def print_recommendation(view: View, console: Console) -> None:
     if view.hypotheses:
         tries = ", ".join(f"{h.knob} = {h.value} (was {h.baseline})" for h in view.hypotheses)
         blocks += [_title("Worth trying, not claimed"), Text(tries), Text(view.hypotheses_text)]
+    if view.noise_text:
+        blocks += [_title("Batch and gradient noise"), Text(view.noise_text)]
     if view.caveats:
         blocks.append(_title("Caveats"))
         blocks += [Text.assemble((f"{c.title}. ", "bold"), c.text) for c in view.caveats]

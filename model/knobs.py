@@ -42,6 +42,7 @@ class Knob:
     """One knob: its type and legal values, the technique it belongs to, and a line of help.
 
     `values` are the legal choices of a choice knob; `low` and `high` bound a number (inclusive).
+    `short_horizon_favours` says which values look better in a short trial than they are in a long run.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Knob:
     values: tuple[KnobValue, ...] = ()
     low: float = -math.inf
     high: float = math.inf
+    short_horizon_favours: str = ""
 
     def problem_with(self, value: object) -> str:
         """Why `value` is not legal for this knob (rule, value, remedy), or the empty string."""
@@ -143,6 +145,7 @@ _ROWS = (
         low=1e-8,
         high=10.0,
         help="peak learning rate of AdamW",
+        short_horizon_favours="higher learning rates",  # the optimum falls with the horizon: arXiv 2409.19913
     ),
     Knob(
         name="tied_head",
@@ -173,6 +176,7 @@ _ROWS = (
         low=1,
         high=1_048_576,
         help="sequences per optimizer step, accumulated over global_batch / micro_batch passes",
+        short_horizon_favours="smaller batches",  # the critical batch grows with the horizon: arXiv 2410.21676
     ),
     Knob(
         name="warmup_fraction",

@@ -6,18 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autotune.analysis.claims import Claim, plan_tokens_of
+from autotune.analysis.claims import Claim, is_inferior, plan_tokens_of
 from autotune.analysis.evidence import BASELINE, WINNER, Calibration, changed, effects_of, of_stage
 from autotune.analysis.rates import paired_speed
 from autotune.recommendation import Caveat, CaveatKind, Interval, Unknown
-from autotune.space import SearchSpace
-from autotune.trial.types import Stage, StageEnd, TrialRecord
+from autotune.space import EXPERT_WISHES, SearchSpace
+from autotune.trial.types import Infeasible, InfeasibleKind, Stage, StageEnd, TrialRecord
 from model.config import TrainingConfig
 from model.knobs import KnobClass
 
 FEWEST_RESTARTS, _FEWEST_ROUNDS = 3, 12  # METHOD 3.5, 3.4
 _NOISY = 0.10  # a floor above this ratio says more about the machine than about any technique
-_EXPERT_KNOBS = ("dtype", "attention", "optimizer_kernel", "tied_head")
 
 
 def floor_for(calibration: Calibration, claim: Claim | Unknown) -> float | Unknown:
@@ -75,6 +74,15 @@ def caveats_of(
         if each.is_hypothesis:
             factor = math.exp(each.efficiency.estimate) if isinstance(each.efficiency, Interval) else 0.0
             note(CaveatKind.LEARNING_IS_HYPOTHESIS, knobs=learned, factor=round(factor, 3))
+        if not isinstance(each.numerics, Unknown) and not each.numerics.is_shown:
+            rounding = ", ".join(changed(each.config, space.baseline, KnobClass.NUMERICS))
+            inferior = is_inferior(each.numerics)
+            note(
+                CaveatKind.NUMERICS_INFERIOR if inferior else CaveatKind.NUMERICS_UNDECIDED,
+                knobs=rounding,
+                lost=round(-math.expm1(each.numerics.mean if inferior else each.numerics.low), 4),
+                margin=round(each.numerics.margin, 4),
+            )
         if learned and isinstance(plan_tokens, float):
             note(
                 CaveatKind.SHORT_HORIZON,
@@ -91,14 +99,22 @@ def caveats_of(
         if not isinstance(effect.efficiency, Unknown) and effect.efficiency.censored:
             note(CaveatKind.EFFICIENCY_CENSORED, bound=round(math.exp(effect.efficiency.value), 3))
             break
+    for record in records:
+        if isinstance(record.outcome, Infeasible) and record.outcome.kind is InfeasibleKind.NOT_EQUIVALENT:
+            values = changed(record.spec.config, space.baseline)
+            note(
+                CaveatKind.NOT_EQUIVALENT,
+                knobs=", ".join(f"{name} = {value}" for name, value in values.items()),
+                reason=record.outcome.message,
+            )
     if any(not r.interleaved for r in records):
         note(CaveatKind.ALTERNATED_SESSIONS)
     if space.plan.device_watts <= 0:
         note(CaveatKind.ENERGY_UNKNOWN, reason="no energy meter was read and the plan names no device_watts")
     if space.plan.device_hour_usd <= 0:
         note(CaveatKind.UNPRICED)
-    left = [name for name in _EXPERT_KNOBS if getattr(facts.expert, name) == getattr(space.baseline, name)]
     searched = {d.knob.name for d in space.dimensions}
-    if left_out := [name for name in left if name not in searched]:
+    wanted = {name for name, value in EXPERT_WISHES.items() if getattr(space.baseline, name) != value}
+    if left_out := [name for name in EXPERT_WISHES if name in wanted - searched]:
         note(CaveatKind.EXPERT_PARTIAL, knobs=", ".join(left_out))
     return tuple(found)

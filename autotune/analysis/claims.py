@@ -156,6 +156,8 @@ def choose(claims: Sequence[Claim]) -> Claim | Unknown:
     for claim in claims:
         if not claim.is_hypothesis and not isinstance(claim.total, Unknown):
             return claim
+    if not claims:
+        return Unknown(reason="no configuration was confirmed against the baseline")
     reasons = [c.total.reason for c in claims if isinstance(c.total, Unknown)]
     return Unknown(reason=reasons[0] if reasons else "every gain found is a hypothesis at the plan's length")
 

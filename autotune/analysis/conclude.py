@@ -148,6 +148,7 @@ def conclude(
         techniques=techniques,
         hypotheses={} if hypothesis is None else _learned(hypothesis.config, space.baseline),
         hypothesis_efficiency=_hypothesis_efficiency(hypothesis),
+        noise_scales=calibration.noise_scales,
         runners_up=_runners_up(records, calibration, candidate),
         trials=tuple(_summary(r, calibration) for r in records),
         environment=facts.environment,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autotune.analysis.efficiency import LogEfficiency, bootstrap_curves, fit_curve, log_efficiency
+from autotune.analysis.gates import noise_scale
 from autotune.analysis.rates import (
     PairedSpeed,
     VarianceComponents,
@@ -20,7 +21,7 @@ from autotune.analysis.rates import (
     paired_speed,
     variance_components,
 )
-from autotune.recommendation import Curve, Interval, Unknown
+from autotune.recommendation import Curve, Interval, NoiseScale, Unknown
 from autotune.trial.types import Completed, Evaluation, Pruned, Slice, Stage, TrialRecord
 from model.config import TrainingConfig
 from model.knobs import KNOBS, KnobClass
@@ -45,10 +46,12 @@ class Calibration:
 
     `rate` is the baseline's tokens/s over the whole study, stalls and bursts included; `copies` are copies
     of the baseline against the warm reference (A/A) and `noise` what they show; `points` are the baseline's
-    cooled losses (horizon tokens, nats per token), `curve` their fit and `curves` its bootstrap.
+    cooled losses (horizon tokens, nats per token), `curve` their fit and `curves` its bootstrap;
+    `noise_scales` are those of the baseline's gradient at the ends of its schedules.
     """
 
     rate: Interval
+    noise_scales: tuple[NoiseScale, ...]
     copies: tuple[PairedSpeed, ...]
     noise: VarianceComponents | Unknown
     points: tuple[tuple[int, float], ...]
@@ -94,6 +97,11 @@ def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
     points = tuple(sorted((r.evaluations[-1].tokens_seen, r.evaluations[-1].loss) for r in copies if r.evaluations))
     return Calibration(
         rate=rate,
+        noise_scales=tuple(
+            NoiseScale(horizon_tokens=noise.tokens_seen, batch=r.spec.config.global_batch, sequences=noise_scale(noise))
+            for r in sorted(copies, key=lambda r: r.spec.horizon_tokens)
+            for noise in r.gradient_noise
+        ),
         copies=known,
         noise=variance_components(known),
         points=points,

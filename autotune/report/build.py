@@ -97,6 +97,7 @@ def build_view(
             Hypothesis(knob=plain(k), title=_title(k), baseline=_value(r.baseline, k), value=plain(v))
             for k, v in r.hypotheses.items()
         ),
+        noise_text=_noise_text(r),
         curve=_curve(r.curve),
         search_text=_search_text(r),
         stages=_shares({words.stage_word(k): v for k, v in r.search_cost.seconds_by_stage.items()}),
@@ -389,8 +390,17 @@ def _technique(t: TechniqueEffect, p: Printer, currency: str) -> TechniqueRow:
         break_even=p.tokens(t.break_even_tokens),
         verdict_key=t.verdict.value,
         verdict=words.technique_word(t.verdict),
-        reason=plain(t.reason),
+        reason=". ".join(filter(None, (plain(t.reason), words.horizon_words([t.name]).removesuffix(".")))),
     )
+
+
+def _noise_text(r: Recommendation) -> str:
+    batches = {"Your batch": r.baseline.global_batch}
+    if r.candidate.global_batch != r.baseline.global_batch:
+        batches["The candidate's batch"] = r.candidate.global_batch
+    if "global_batch" in r.hypotheses:
+        batches["The batch worth trying"] = int(r.hypotheses["global_batch"])
+    return words.noise_words(r.noise_scales, batches)
 
 
 def _hypotheses_text(r: Recommendation, p: Printer) -> str:
@@ -400,8 +410,9 @@ def _hypotheses_text(r: Recommendation, p: Printer) -> str:
     found = f"a token efficiency of {gain.text}" if gain.is_known else "a gain whose size is " + gain.text
     return (
         f"At the tested horizon these values showed {found}. That is not shown to last to the length of the plan, "
-        "so it is in none of the figures above. Try them at a longer horizon before you rely on them."
-    )
+        "so it is in none of the figures above. Try them at a longer horizon before you rely on them. "
+        f"{words.horizon_words(r.hypotheses)}"
+    ).strip()
 
 
 def _curve(curve: Curve | Unknown) -> CurveView:

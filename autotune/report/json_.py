@@ -81,6 +81,14 @@ def _report(r: Recommendation, view: View) -> dict[str, Any]:
         "curve": _curve(r.curve),
         "techniques": [_technique(t) for t in r.techniques],
         "hypotheses": {"values": dict(r.hypotheses), "token_efficiency": _quantity(r.hypothesis_efficiency)},
+        "noise_scales": [
+            {
+                "horizon_tokens": s.horizon_tokens,
+                "batch": s.batch,
+                "sequences": {"unknown": s.sequences.reason} if isinstance(s.sequences, Unknown) else s.sequences,
+            }
+            for s in r.noise_scales
+        ],
         "runners_up": [_contender(c) for c in r.runners_up],
         "trials": [_trial(t) for t in r.trials],
         "trials_by_outcome": _by_outcome(r.trials),

@@ -75,6 +75,10 @@ def _blocks(v: View) -> Iterator[str]:
             ((code(h.knob), escape(h.title), code(h.baseline), code(h.value)) for h in v.hypotheses),
         )
 
+    if v.noise_text:
+        yield "## Batch and gradient noise"
+        yield escape(v.noise_text)
+
     yield "## Caveats"
     yield "\n".join(f"- **{escape(c.title)}.** {escape(c.text)}" for c in v.caveats) or "None."
 

@@ -162,6 +162,7 @@ class View:
     techniques: tuple[TechniqueRow, ...]
     hypotheses_text: str
     hypotheses: tuple[Hypothesis, ...]
+    noise_text: str
     curve: CurveView
     search_text: str
     stages: tuple[Share, ...]

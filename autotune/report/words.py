@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
-from autotune.recommendation import Caveat, CaveatKind, TechniqueVerdict, Verdict
+from autotune.recommendation import Caveat, CaveatKind, NoiseScale, TechniqueVerdict, Unknown, Verdict
 from autotune.report.quantities import duration, money, percent, significant, tokens
 from autotune.trial.types import FailedKind, InfeasibleKind, Stage
-from model.knobs import Complexity, KnobClass, KnobValue
+from model.knobs import KNOBS, Complexity, KnobClass, KnobValue
 
 
 def plain(text: object) -> str:
@@ -228,13 +228,48 @@ def caveat_words(caveat: Caveat, *, currency: str) -> tuple[str, str]:
             return "Expert default in part", (
                 f"The expert default could not be used whole on this machine; left at your value: {d.text('knobs')}."
             )
-        case CaveatKind.REDUCED_UNCONFIRMED:
-            return "Reduced configuration not confirmed", (
-                f"Dropped after the confirmation because it did not pay by itself: {d.text('knobs')}. "
-                "The configuration without it was not confirmed as a whole."
+        case CaveatKind.NOT_EQUIVALENT:
+            return "Excluded by the equivalence gate", f"{d.text('knobs')}: {d.text('reason')}."
+        case CaveatKind.NUMERICS_UNDECIDED:
+            return "Low precision not shown to learn as well", (
+                f"{d.text('knobs')}: it may cost up to {d.percent('lost')} of the tokens; only a loss of at most "
+                f"{d.percent('margin')} would pass as none. The measured token efficiency is in the figures."
+            )
+        case CaveatKind.NUMERICS_INFERIOR:
+            return "Low precision learns worse", (
+                f"{d.text('knobs')}: it cost {d.percent('lost')} of the tokens at the tested horizon, more than the "
+                f"{d.percent('margin')} that pass as none; it is judged at the plan's length, as a learning knob is."
             )
         case _:
             assert_never(caveat.kind)
+
+
+def horizon_words(knobs: Iterable[str]) -> str:
+    """Which way a short horizon biases those knobs; empty where it does none of them."""
+    favours = [KNOBS[name].short_horizon_favours for name in knobs if name in KNOBS]
+    known = " and ".join(f for f in favours if f)
+    return f"Short horizons favour {known}." if known else ""
+
+
+def noise_words(scales: Sequence[NoiseScale], batches: Mapping[str, int]) -> str:
+    """What the gradient's noise says of the global batch: `batches` by whose they are, in sequences."""
+    if not scales:
+        return ""
+    seen = "; ".join(
+        f"after {tokens(s.horizon_tokens)} tokens "
+        + (f"not known ({plain(s.sequences.reason)})" if isinstance(s.sequences, Unknown) else f"{s.sequences:,.3g}")
+        for s in scales
+    )
+    text = f"The simple noise scale of your baseline's gradient, in sequences: {seen}."
+    last = next((s.sequences for s in reversed(scales) if not isinstance(s.sequences, Unknown)), None)
+    if last is None:
+        return text
+    for whose, batch in batches.items():
+        side = (
+            "below it: a larger batch would cost few tokens more" if batch < last else "above it: more of it helps less"
+        )
+        text += f" {whose} of {batch} is {side}."
+    return f"{text} It grows with the run, and with it the batch that costs nothing; it proposes and decides nothing."
 
 
 def share_text(seconds: float, total: float) -> str:

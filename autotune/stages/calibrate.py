@@ -18,6 +18,7 @@ from autotune.stages.common import (
 from autotune.trial.types import Stage, StageEnd
 from model.config import TrainingConfig
 
+_NOISE_BATCHES = 8  # global batches whose micro-gradients show the noise scale, at both of the horizons shown
 _SMALLEST_CURVE = 2  # horizons beside D without which there is no curve at all
 
 
@@ -32,7 +33,9 @@ def calibrate(lab: Lab) -> Calibration:
     """
     stage, baseline, horizon = Stage.CALIBRATE, lab.space.baseline, lab.space.workload.horizon_tokens
     if begin(lab, stage):
-        _run(lab, BASELINE, baseline, seed=0, horizon_tokens=horizon)
+        searches_batch = any(d.knob.name == "global_batch" for d in lab.space.dimensions)
+        batches = _NOISE_BATCHES if searches_batch else 0
+        _run(lab, BASELINE, baseline, seed=0, horizon_tokens=horizon, noise_batches=batches)
         expert = expert_of(lab)
         if expert != baseline:
             _run(lab, EXPERT, expert, seed=0, horizon_tokens=horizon)
@@ -49,7 +52,9 @@ def calibrate(lab: Lab) -> Calibration:
                 reason = StageEnd.BUDGET
                 break
             if tokens >= baseline.global_batch * lab.space.workload.gpt.sequence_length:
-                _run(lab, BASELINE, baseline, seed=seed, horizon_tokens=tokens)
+                at_half = (tokens, seed) == (horizon // 2, 0)
+                noise_batches = batches if at_half else 0
+                _run(lab, BASELINE, baseline, seed=seed, horizon_tokens=tokens, noise_batches=noise_batches)
         end(lab, stage, reason)
     records = lab.study.of_stage(stage)
     calibration = calibration_of(records)
@@ -59,8 +64,10 @@ def calibrate(lab: Lab) -> Calibration:
     return calibration
 
 
-def _run(lab: Lab, label: str, config: TrainingConfig, *, seed: int, horizon_tokens: int) -> None:
+def _run(
+    lab: Lab, label: str, config: TrainingConfig, *, seed: int, horizon_tokens: int, noise_batches: int = 0
+) -> None:
     if lab.budget.remaining_seconds <= 0:
         return
     (spec,) = order_block(lab, Stage.CALIBRATE, seed, [(label, config)], seed=seed, horizon_tokens=horizon_tokens)
-    lab.trial(spec, rounds=ROUNDS, complete=True)
+    lab.trial(spec, rounds=ROUNDS, complete=True, noise_batches=noise_batches)

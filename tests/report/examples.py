@@ -12,6 +12,7 @@ from autotune.recommendation import (
     Curve,
     Interval,
     NetSaving,
+    NoiseScale,
     Quantity,
     Recommendation,
     Roi,
@@ -61,7 +62,9 @@ DETAILS: dict[CaveatKind, dict[str, str | int | float]] = {
     CaveatKind.UNPRICED: {},
     CaveatKind.SEARCH_STOPPED_EARLY: {"stage": "explore_system", "expected_saving": 0.031, "cost": 0.058},
     CaveatKind.EXPERT_PARTIAL: {"knobs": "compile"},
-    CaveatKind.REDUCED_UNCONFIRMED: {"knobs": "optimizer_kernel"},
+    CaveatKind.NOT_EQUIVALENT: {"knobs": "attention = sdpa", "reason": "gradient must agree within 0.001; got 0.7"},
+    CaveatKind.NUMERICS_UNDECIDED: {"knobs": "dtype", "lost": 0.031, "margin": 0.02},
+    CaveatKind.NUMERICS_INFERIOR: {"knobs": "dtype", "lost": 0.094, "margin": 0.02},
 }
 
 
@@ -156,6 +159,7 @@ def adopt() -> Recommendation:
         plan_tokens=interval(1.2e9, 1.2e9, 1.2e9),
         baseline_tokens_per_second=interval(14_123.0, 13_410.0, 14_850.0),
         baseline_hours=interval(94.41, 89.8, 99.4),
+        recommended_hours=interval(61.3, 57.9, 65.2),
         net_saving=NetSaving(
             seconds_per_step=interval(0.0430, 0.0374, 0.0477),
             hours=interval(27.98, 24.1, 31.2),
@@ -281,6 +285,10 @@ def adopt() -> Recommendation:
         ),
         hypotheses={"learning_rate": "0.003", "schedule": "wsd"},
         hypothesis_efficiency=interval(1.237, 1.118, 1.371),
+        noise_scales=(
+            NoiseScale(horizon_tokens=50_000, batch=32, sequences=14.2),
+            NoiseScale(horizon_tokens=100_000, batch=32, sequences=41.7),
+        ),
         runners_up=(
             Contender(
                 label="expert default", config=EXPERT, speedup=interval(1.336, 1.271, 1.402), trial_numbers=(4, 21, 22)
@@ -395,6 +403,7 @@ def keep_baseline() -> Recommendation:
         plan_tokens=interval(20e6, 20e6, 20e6),
         baseline_tokens_per_second=interval(20_110.0, 18_940.0, 21_330.0),
         baseline_hours=interval(0.2763, 0.2604, 0.2933),
+        recommended_hours=interval(0.2763, 0.2604, 0.2933),
         net_saving=NetSaving(
             seconds_per_step=interval(0.00063, -0.0013, 0.0025),
             hours=interval(-0.412, -0.438, -0.389),
@@ -429,6 +438,7 @@ def keep_baseline() -> Recommendation:
         ),
         hypotheses={},
         hypothesis_efficiency=Unknown(reason="no learning knob was searched"),
+        noise_scales=(),
         runners_up=(),
         trials=(
             trial(0, "calibrate", "baseline", "completed", "", SAME, NOT_JUDGED, 120.0),
@@ -467,6 +477,7 @@ def inconclusive() -> Recommendation:
         plan_tokens=Unknown(reason="no loss curve to read the target loss from"),
         baseline_tokens_per_second=interval(14_123.0, 11_410.0, 16_850.0),
         baseline_hours=Unknown(reason="the length of the plan is not known"),
+        recommended_hours=Unknown(reason="the length of the plan is not known"),
         net_saving=NetSaving(
             seconds_per_step=unknown, hours=unknown, money=unknown, kwh=unknown, energy_provenance="measured by NVML"
         ),
@@ -484,6 +495,7 @@ def inconclusive() -> Recommendation:
         techniques=(),
         hypotheses={},
         hypothesis_efficiency=unknown,
+        noise_scales=(NoiseScale(horizon_tokens=2_000, batch=16, sequences=unknown),),
         runners_up=(),
         trials=(trial(0, "calibrate", "baseline", "completed", "", SAME, NOT_JUDGED, 120.0),),
         environment={},
