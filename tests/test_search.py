@@ -20,8 +20,9 @@ from autotune.errors import BadInput, NothingFeasible
 from autotune.executors.scripted import ExampleWorld, LognormalNoise
 from autotune.progress import Event, EventKind
 from autotune.recommendation import CaveatKind, Interval, TechniqueVerdict, Unknown, Verdict
+from autotune.simulation.study import MACHINE
 from autotune.study import read_records
-from autotune.trial.types import Infeasible, InfeasibleKind, Stage
+from autotune.trial.types import FailedKind, Infeasible, InfeasibleKind, Stage
 from model.config import TrainingConfig
 
 Scripted = Callable[..., ScriptedStudy]
@@ -302,3 +303,56 @@ def test_other_code_may_read_a_finished_study_but_not_go_on_with_one(scripted: S
         api._require_same(finished, replace(before, code="d"))
         with pytest.raises(BadInput, match="data was d, is other"):
             api._require_same(finished, replace(before, data="other"))
+
+
+def test_what_computes_something_else_is_excluded_and_reported(scripted: Scripted) -> None:
+    world = ExampleWorld(noise=QUIET, broken=frozenset({"attention=sdpa"}))
+    result = scripted(world=world).sit()
+    assert result.candidate.attention == "math"
+    failed = [t for t in result.trials if t.outcome == InfeasibleKind.NOT_EQUIVALENT]
+    assert failed
+    assert all("does not compute the same" in t.reason for t in failed)
+    caveats = [c for c in result.caveats if c.kind is CaveatKind.NOT_EQUIVALENT]
+    assert any("attention = sdpa" in str(c.details["knobs"]) for c in caveats)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbsurdWorld(ExampleWorld):
+    """A clock that stands still under SDPA."""
+
+    def tokens_per_second(self, config: TrainingConfig) -> float:
+        gain = 1e6 if config.attention == "sdpa" else 1.0
+        return ExampleWorld.tokens_per_second(self, config) * gain
+
+
+def test_a_rate_beyond_the_device_is_not_measurable_and_never_best(scripted: Scripted) -> None:
+    result = scripted(world=AbsurdWorld(noise=QUIET)).sit()
+    absurd = [t for t in result.trials if t.outcome == FailedKind.IMPLAUSIBLE]
+    assert absurd
+    assert all("MFU must be at most 1" in t.reason for t in absurd)
+    assert result.candidate.attention == "math"
+
+
+def test_a_baseline_that_cannot_be_measured_ends_with_the_reason(scripted: Scripted) -> None:
+    with pytest.raises(NothingFeasible, match="MFU must be at most 1"):
+        scripted(machine=replace(MACHINE, peak_flops={"fp32": 1e6})).sit()
+
+
+def test_a_searched_batch_is_checked_against_the_gradients_noise_at_both_horizons(scripted: Scripted) -> None:
+    study = scripted(world=ExampleWorld(noise=QUIET))
+    assert not study.sit().noise_scales, "there is no batch to check"
+    searched = scripted(world=ExampleWorld(noise=QUIET))
+    searched.text = searched.text.replace("[knobs]", "[knobs]\nglobal_batch = [8, 16, 32]")
+    half, whole = searched.sit().noise_scales
+    assert half.horizon_tokens == pytest.approx(whole.horizon_tokens / 2, rel=0.01)
+    assert isinstance(half.sequences, float)
+    assert isinstance(whole.sequences, float)
+    assert half.sequences < whole.sequences, "it grows with the run in this world"
+
+
+def test_a_plan_that_nothing_can_pay_for_is_left_alone_after_two_trials(scripted: Scripted) -> None:
+    study = scripted()
+    study.text = study.text.replace("tokens = 80_000_000\nruns = 10", "tokens = 100_000\nruns = 1")
+    result = study.sit()
+    assert result.verdict is Verdict.KEEP_BASELINE
+    assert [t.label for t in result.trials] == ["baseline", "expert default"]

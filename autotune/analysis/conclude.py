@@ -40,14 +40,11 @@ from autotune.recommendation import (
 )
 from autotune.space import SearchSpace
 from autotune.trial.types import (
-    Completed,
-    Failed,
-    Infeasible,
-    Pruned,
     Stage,
     StageEnd,
     TrialRecord,
     outcome_kind,
+    outcome_reason,
 )
 from model.config import TrainingConfig
 from model.knobs import KnobClass
@@ -387,19 +384,12 @@ def _summary(record: TrialRecord, calibration: Calibration) -> TrialSummary:
         last = record.evaluations[-1]
         half = _NORMAL_QUANTILE * last.stderr
         loss = Interval(estimate=last.loss, low=last.loss - half, high=last.loss + half, level=LEVEL)
-    match record.outcome:
-        case Completed():
-            reason = ""
-        case Pruned(reason=why):
-            reason = why
-        case Infeasible(message=message) | Failed(message=message):
-            reason = message
     return TrialSummary(
         number=record.spec.number,
         stage=record.spec.stage.value,
         label=record.spec.label,
         outcome=outcome_kind(record.outcome),
-        reason=reason,
+        reason=outcome_reason(record.outcome),
         throughput_ratio=_throughput_ratio(record, calibration),
         loss=loss,
         cost_seconds=record.costs.total_seconds,

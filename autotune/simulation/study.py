@@ -32,7 +32,7 @@ MACHINE = Machine(
         content_sha256="0" * 64,
     ),
     environment={"device": "cpu", "device_name": "imagined"},
-    peak_flops={"fp32": 1e11, "bf16": 2e11, "fp16": 1e9},
+    peak_flops={"fp32": 1e11, "bf16": 2e11, "fp16": 2e11},
 )
 
 

@@ -1,8 +1,9 @@
 """Worlds whose truth is known: what each knob does to speed and, at every horizon, to learning.
 
 `draw_world` imagines machines and models of many kinds. What it draws follows what is known: optimal
-learning rates fall with the horizon (arXiv 2409.19913), critical batches grow with it (arXiv
-2410.21676), so a gain seen in a short trial shrinks, and may turn, on the way to the plan.
+learning rates fall with the horizon, as tokens to the -0.32 (arXiv 2409.19913), critical batches grow
+with it, as tokens to the 0.47 (arXiv 2410.21676). The baseline's rate is one that suits long runs, as
+users' rates do; so a gain seen in a short trial shrinks, and may turn, on the way to the plan.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from model.config import InvalidConfiguration, TrainingConfig
 from model.knobs import KnobClass, KnobValue
 
 _REFERENCE_TOKENS = 100_000.0  # where the optima of a world are stated
+_USUAL_RATE, _LONG = 1e-3, 3e7  # the learning rate that suits runs of that many tokens, on average
 _GRID = 60  # steps of a range
 _FARTHEST = 60.0  # log tokens either way when tokens to equal loss are looked for
 
@@ -42,9 +44,9 @@ class DrawnWorld(ExampleWorld):
     log_efficiency: Mapping[tuple[str, KnobValue], float] = field(default_factory=dict)
     micro_batch_curvature: float = 0.05
     learning_curvature: float = 0.15
-    rate_falls: float = 0.2
+    rate_falls: float = 0.32
     free_batch: float = 8.0
-    batch_grows: float = 0.3
+    batch_grows: float = 0.47
     compiling_seconds: float = 20.0
     machine: SharedMachine = field(default_factory=SharedMachine)
 
@@ -138,18 +140,18 @@ def draw_world(seed: int) -> DrawnWorld:
         ("dtype", "bf16_autocast"): -abs(rng.gauss(0.0, 0.003)),
         ("dtype", "fp16_autocast"): -abs(rng.gauss(0.0, 0.003)),
     }
-    exponent = rng.uniform(0.10, 0.20)
+    exponent, falls = rng.uniform(0.10, 0.20), rng.gauss(0.32, 0.05)
     return DrawnWorld(
         base_tokens_per_second=math.exp(rng.gauss(math.log(14_000.0), 0.3)),
         best_micro_batch=rng.choice((4, 8, 16, 32)),
         largest_micro_batch=rng.choice((8, 16, 64)),
         micro_batch_curvature=abs(rng.gauss(0.0, 0.05)),
-        best_learning_rate=math.exp(rng.gauss(math.log(2e-3), 0.5)),
-        diverging_learning_rate=rng.choice((6e-3, 0.1)),
+        best_learning_rate=math.exp(rng.gauss(math.log(_USUAL_RATE), 0.5)) * (_LONG / _REFERENCE_TOKENS) ** falls,
+        diverging_learning_rate=rng.choice((8e-3, 0.1)),
         learning_curvature=rng.uniform(0.05, 0.25),
-        rate_falls=rng.uniform(0.1, 0.35),
+        rate_falls=falls,
         free_batch=math.exp(rng.gauss(math.log(12.0), 0.5)),
-        batch_grows=rng.uniform(0.1, 0.4),
+        batch_grows=rng.gauss(0.47, 0.05),
         exponent=exponent,
         amplitude=rng.uniform(3.5, 4.5) * _REFERENCE_TOKENS**exponent,
         irreducible=rng.uniform(1.5, 2.5),

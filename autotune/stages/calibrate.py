@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autotune.analysis.evidence import BASELINE, EXPERT, Calibration, calibration_of
 from autotune.errors import NothingFeasible
-from autotune.measure import Lab, reason_of
+from autotune.measure import Lab
 from autotune.recommendation import Unknown
 from autotune.stages.common import (
     ROUNDS,
@@ -15,7 +15,7 @@ from autotune.stages.common import (
     is_in_sight,
     order_block,
 )
-from autotune.trial.types import Stage, StageEnd
+from autotune.trial.types import Stage, StageEnd, outcome_reason
 from model.config import TrainingConfig
 
 _NOISE_BATCHES = 8  # global batches whose micro-gradients show the noise scale, at both of the horizons shown
@@ -59,7 +59,7 @@ def calibrate(lab: Lab) -> Calibration:
     records = lab.study.of_stage(stage)
     calibration = calibration_of(records)
     if isinstance(calibration, Unknown):
-        why = "; ".join(dict.fromkeys(reason_of(r.outcome) for r in records)) or calibration.reason
+        why = "; ".join(dict.fromkeys(outcome_reason(r.outcome) for r in records)) or calibration.reason
         raise NothingFeasible(f"the baseline must be trainable here; got {why}: change [baseline] or the budget")
     return calibration
 

@@ -16,7 +16,7 @@ from autotune.analysis.evidence import (
     system_part,
 )
 from autotune.analysis.roi import worth_another_trial
-from autotune.measure import Lab, reason_of
+from autotune.measure import Lab
 from autotune.progress import EventKind
 from autotune.propose import Proposer, one_at_a_time
 from autotune.recommendation import Unknown
@@ -32,7 +32,7 @@ from autotune.stages.common import (
     order_block,
     warm_start,
 )
-from autotune.trial.types import Completed, Pruned, Stage, StageEnd, TrialRecord
+from autotune.trial.types import Completed, Pruned, Stage, StageEnd, TrialRecord, outcome_reason
 from model.config import InvalidConfiguration, TrainingConfig
 from model.knobs import KnobClass
 
@@ -125,7 +125,7 @@ def _propose_until_done(lab: Lab, calibration: Calibration, stage: Stage, propos
         )
         effect = _effect(lab, calibration, record)
         score = None if isinstance(effect, Unknown) else effect.total
-        why = "" if score is not None else reason_of(record.outcome) or "it could not be judged"
+        why = "" if score is not None else outcome_reason(record.outcome) or "it could not be judged"
         proposer.tell(proposal, trial_number=spec.number, score=score, infeasible=why)
         if score is not None and score > best:
             best = score
@@ -185,7 +185,7 @@ def _reason_to_stop(lab: Lab, calibration: Calibration, stage: Stage, scores: Se
 def _effect(lab: Lab, calibration: Calibration, record: TrialRecord) -> Effect | Unknown:
     """A record of an exploring stage as an effect; Unknown where it cannot be judged."""
     if not isinstance(record.outcome, Completed | Pruned):
-        return Unknown(reason=reason_of(record.outcome))
+        return Unknown(reason=outcome_reason(record.outcome))
     horizon = lab.space.workload.horizon_tokens
     partner = evaluation_at(lab.study.of_stage(Stage.CALIBRATE), label=BASELINE, seed=0, horizon_tokens=horizon)
     effect = against_reference(record, calibration, partner)

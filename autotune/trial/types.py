@@ -240,3 +240,14 @@ def outcome_kind(outcome: Outcome) -> str:
             return kind.value
         case Failed(kind=failed):
             return failed.value
+
+
+def outcome_reason(outcome: Outcome) -> str:
+    """Why a trial ended as it did; empty where it simply completed."""
+    match outcome:
+        case Completed():
+            return ""
+        case Pruned(reason=reason):
+            return reason
+        case Infeasible(message=message) | Failed(message=message):
+            return message

@@ -1,0 +1,182 @@
+"""A session under measurement, and the record that it leaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from autotune.analysis.gates import coarser_dtype, equivalence
+from autotune.analysis.rates import implausible, paired_speed
+from autotune.executors.base import Session, SessionEnded
+from autotune.recommendation import Unknown
+from autotune.trial.types import (
+    Completed,
+    Costs,
+    Evaluation,
+    Failed,
+    FailedKind,
+    Fingerprint,
+    GradientNoise,
+    Infeasible,
+    InfeasibleKind,
+    Outcome,
+    Pruned,
+    Ready,
+    Slice,
+    TrialRecord,
+    TrialSpec,
+)
+from model.config import TrainingConfig
+
+_SLICE_SECONDS = 0.15  # METHOD 3.4: pairs closer in time beat longer slices
+
+
+@dataclass(slots=True)
+class Run:
+    """A session under measurement and what it has given so far; `peak_flops` of the device in its arithmetic, or 0."""
+
+    config: TrainingConfig
+    session: Session
+    open_seconds: float
+    peak_flops: float
+    spec: TrialSpec | None = None
+    steps_done: int = 0
+    steps_per_slice: int = 1
+    slices: list[Slice] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    fingerprints: list[Fingerprint] = field(default_factory=list)
+    gradient_noise: list[GradientNoise] = field(default_factory=list)
+    evaluate_seconds: float = 0.0
+    outcome: Outcome | None = None
+
+    @property
+    def ready(self) -> Ready:
+        return self.session.ready
+
+    @property
+    def steps_left(self) -> int:
+        """Steps to the end of the schedule."""
+        return max(0, self.ready.horizon_steps - self.steps_done)
+
+    def take(self, steps: int, round_number: int) -> Slice | None:
+        """Train `steps`; None, with the outcome set, where the session ended instead."""
+        try:
+            taken = self.session.advance(steps, round_number)
+        except SessionEnded as ended:
+            self.outcome = outcome_of(ended)
+            return None
+        self.steps_done += steps
+        self.slices.append(taken)
+        if why := implausible([taken], flops_per_token=self.ready.flops_per_token, peak_flops=self.peak_flops):
+            self.outcome = Failed(kind=FailedKind.IMPLAUSIBLE, message=why)
+            return None
+        self.steps_per_slice = max(1, round(_SLICE_SECONDS * steps / max(taken.seconds, 1e-9)))
+        return taken
+
+    def evaluate(self, clock: Callable[[], float]) -> None:
+        """The held-out loss now, its time noted, unless the session has ended."""
+        if self.outcome is not None:
+            return
+        started = clock()
+        try:
+            self.evaluations.append(self.session.evaluate())
+        except SessionEnded as ended:
+            self.outcome = outcome_of(ended)
+        self.evaluate_seconds = clock() - started
+
+    def compare(self, reference: Fingerprint, reference_dtype: str) -> None:
+        """End it if it does not compute what the reference does: equal by a gate, never by assumption (METHOD 2)."""
+        try:
+            found = self.session.fingerprint()
+        except SessionEnded as ended:
+            self.outcome = outcome_of(ended)
+            return
+        self.fingerprints.append(found)
+        if differs := equivalence(found, reference, dtype=coarser_dtype(self.config.dtype, reference_dtype)):
+            self.outcome = Infeasible(
+                kind=InfeasibleKind.NOT_EQUIVALENT,
+                message=f"{differs.what} must agree with the baseline's within {differs.tolerance:.2g} of its norm; "
+                f"got {differs.distance:.2g}: it does not compute the same here",
+            )
+
+    def measure_noise(self, batches: int) -> None:
+        """How noisy the gradient is where it has got to, unless the session has ended (McCandlish et al. 2018)."""
+        if self.outcome is None:
+            try:
+                self.gradient_noise.append(self.session.gradient_noise(batches))
+            except SessionEnded as ended:
+                self.outcome = outcome_of(ended)
+
+    def prune(self, partners: Sequence[Slice], must_beat: float) -> None:
+        """End it if its speed is provably below what it would have to beat, a log-ratio (METHOD 5)."""
+        if self.outcome is not None or must_beat == -math.inf:
+            return
+        speed = paired_speed(self.slices, partners)
+        if not isinstance(speed, Unknown) and speed.centre + 3.0 * speed.stderr < must_beat:
+            self.outcome = Pruned(reason="provably slower than the best so far")
+
+
+def outcome_of(ended: SessionEnded) -> Outcome:
+    """The outcome that a session's end stands for."""
+    match ended.kind:
+        case InfeasibleKind():
+            return Infeasible(kind=ended.kind, message=ended.message)
+        case FailedKind():
+            return Failed(kind=ended.kind, message=ended.message)
+
+
+def record_of(
+    spec: TrialSpec,
+    run: Run | Outcome,
+    partners: Sequence[Slice],
+    wall_seconds: float,
+    started_at: str,
+    *,
+    interleaved: bool = True,
+) -> TrialRecord:
+    """The record of a run, or of the attempt to open one; `partners` are the slices it was paired with."""
+    record = TrialRecord(
+        spec=spec,
+        outcome=Completed(),
+        ready=(),
+        slices=(),
+        reference_slices=(),
+        evaluations=(),
+        costs=Costs(total_seconds=wall_seconds),
+        interleaved=interleaved,
+        started_at=started_at,
+        finished_at=now(),
+    )
+    if not isinstance(run, Run):
+        return replace(record, outcome=run)
+    return replace(
+        record,
+        outcome=run.outcome or Completed(),
+        ready=(run.ready,),
+        slices=tuple(run.slices),
+        reference_slices=tuple(partners),
+        evaluations=tuple(run.evaluations),
+        fingerprints=tuple(run.fingerprints),
+        gradient_noise=tuple(run.gradient_noise),
+        costs=Costs(
+            total_seconds=wall_seconds,
+            open_seconds=run.open_seconds - run.ready.compile_seconds,
+            compile_seconds=run.ready.compile_seconds,
+            step_seconds=sum(s.seconds for s in run.slices),
+            evaluate_seconds=run.evaluate_seconds,
+        ),
+    )
+
+
+def own_seconds(run: Run | Outcome) -> float:
+    """What a run took by itself: opening, steps and evaluation; nothing where it could not be opened."""
+    if not isinstance(run, Run):
+        return 0.0
+    return run.open_seconds + sum(s.seconds for s in run.slices) + run.evaluate_seconds
+
+
+def now() -> str:
+    """The time of day in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
