@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy import stats
 
@@ -13,7 +13,7 @@ from autotune.analysis.efficiency import HorizonPoint, curve_variance, extrapola
 from autotune.analysis.evidence import LEVEL, Calibration, Effect, changed
 from autotune.analysis.gates import NonInferiority, non_inferiority
 from autotune.analysis.montecarlo import Economics, Forecast, forecast
-from autotune.analysis.rates import interval_over_restarts
+from autotune.analysis.rates import KnownSpread, interval_over_restarts
 from autotune.analysis.roi import plan_device_seconds
 from autotune.recommendation import Interval, Unknown
 from autotune.space import Plan, SearchSpace
@@ -79,10 +79,11 @@ def claim_of(
     judged = [e for e in effects if e.horizon_tokens == horizon]
     if len(judged) < 2:
         return _unconfirmed(label, config, len(judged))
-    speed = interval_over_restarts([e.speed for e in judged], LEVEL)
+    speed = speed_of(judged, calibration)
     efficiencies = [e.efficiency.value for e in judged if not isinstance(e.efficiency, Unknown)]
     complete = len(efficiencies) == len(judged)
     efficiency = interval_over_restarts(efficiencies, LEVEL) if complete else _first_reason(judged)
+    rounds = int(statistics.median(e.rounds for e in judged))
     numerics = _numerics(config, space, efficiencies if complete else [])
     learns = bool(changed(config, space.baseline, KnobClass.LEARNING)) or is_inferior(numerics)
     plan_efficiency = _at_plan(effects, calibration, plan_tokens) if learns else efficiency
@@ -97,13 +98,14 @@ def claim_of(
     elif learns:
         total = sum_of(speed, plan_efficiency)
     else:
-        total = interval_over_restarts([e.total for e in judged], LEVEL)
-    freedom = float(max(1, len(judged) - 1))
+        total = total_of(judged, calibration)
+    known = calibration.spread(rounds)
+    freedom = float(max(1, len(judged) - 1 + (known.degrees_of_freedom if known else 0)))
     return Claim(
         label=label,
         config=config,
         restarts=len(judged),
-        rounds=int(statistics.median(e.rounds for e in judged)),
+        rounds=rounds,
         speed=speed,
         efficiency=efficiency,
         plan_efficiency=plan_efficiency,
@@ -113,6 +115,24 @@ def claim_of(
         stderr=0.0 if isinstance(total, Unknown) else (total.high - total.low) / (2.0 * _quantile(freedom)),
         degrees_of_freedom=freedom,
     )
+
+
+def speed_of(effects: Sequence[Effect], calibration: Calibration) -> Interval | Unknown:
+    """ln of the ratio of throughputs over the restarts of `effects`, its spread pooled with the calibration's."""
+    return interval_over_restarts([e.speed for e in effects], LEVEL, _spread(effects, calibration))
+
+
+def total_of(effects: Sequence[Effect], calibration: Calibration) -> Interval | Unknown:
+    """ln S at the tested horizon over the restarts of `effects`, likewise; the efficiency varies with the seed."""
+    known = _spread(effects, calibration)
+    efficiencies = [e.efficiency.value for e in effects if not isinstance(e.efficiency, Unknown)]
+    if known and len(efficiencies) > 1:
+        known = replace(known, variance=known.variance + statistics.variance(efficiencies))
+    return interval_over_restarts([e.total for e in effects], LEVEL, known)
+
+
+def _spread(effects: Sequence[Effect], calibration: Calibration) -> KnownSpread | None:
+    return calibration.spread(int(statistics.median(e.rounds for e in effects))) if effects else None
 
 
 def _unconfirmed(label: str, config: TrainingConfig, restarts: int) -> Claim:
@@ -213,12 +233,6 @@ def forecast_of(claim: Claim, economics: Economics) -> Forecast | Unknown:
         degrees_of_freedom=claim.degrees_of_freedom,
         level=LEVEL,
     )
-
-
-def with_known_spread(centre: float, sd: float, degrees_of_freedom: float, restarts: int) -> Interval:
-    """An interval for the mean of `restarts` values whose spread `sd` is known from elsewhere (Student's t)."""
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, max(1.0, degrees_of_freedom))) * sd / math.sqrt(restarts)
-    return Interval(estimate=centre, low=centre - half, high=centre + half, level=LEVEL)
 
 
 def _at_plan(effects: Sequence[Effect], calibration: Calibration, plan_tokens: float) -> Interval | Unknown:

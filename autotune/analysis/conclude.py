@@ -7,7 +7,16 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from autotune.analysis.caveats import Circumstances, caveats_of, floor_for
-from autotune.analysis.claims import Claim, choose, claim_of, economics_of, forecast_of, plan_tokens_of
+from autotune.analysis.claims import (
+    Claim,
+    choose,
+    claim_of,
+    economics_of,
+    forecast_of,
+    plan_tokens_of,
+    speed_of,
+    total_of,
+)
 from autotune.analysis.evidence import (
     BASELINE,
     EXPERT,
@@ -248,9 +257,9 @@ def _over_expert(
         for e in effects_of(confirmation, twin, against=theirs, curve=calibration.curve)
         if e.horizon_tokens == horizon
     ]
-    speed = interval_over_restarts([e.speed for e in effects], LEVEL)
+    speed = speed_of(effects, calibration)
     quality = _efficiency_over(effects)
-    total = interval_over_restarts([e.total for e in effects], LEVEL)
+    total = total_of(effects, calibration)
     return Comparison(speedup=_ratio(total), throughput=_ratio(speed), token_efficiency=_ratio(quality))
 
 

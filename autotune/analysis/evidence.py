@@ -14,10 +14,12 @@ import numpy as np
 from autotune.analysis.efficiency import LogEfficiency, bootstrap_curves, fit_curve, log_efficiency
 from autotune.analysis.gates import noise_scale
 from autotune.analysis.rates import (
+    KnownSpread,
     PairedSpeed,
     VarianceComponents,
     long_run_rate,
     noise_floor,
+    pair_variance,
     paired_speed,
     variance_components,
 )
@@ -57,6 +59,17 @@ class Calibration:
     points: tuple[tuple[int, float], ...]
     curve: Curve | Unknown
     curves: tuple[Curve, ...]
+
+    def spread(self, rounds: int) -> KnownSpread | None:
+        """How much the centres of pairs of fresh processes vary here, as copies of the baseline showed.
+
+        Put together from a difference of two variances, it is worth half of its degrees of freedom.
+        """
+        if isinstance(self.noise, Unknown):
+            return None
+        return KnownSpread(
+            variance=pair_variance(self.noise, rounds), degrees_of_freedom=max(1, (self.noise.copies - 1) // 2)
+        )
 
     def floor(self, restarts: int, rounds: int) -> float | Unknown:
         """The smallest log-ratio that `restarts` pairs of fresh processes can resolve here in `rounds` rounds each."""

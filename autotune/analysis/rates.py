@@ -67,6 +67,14 @@ class VarianceComponents:
     copies: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownSpread:
+    """The variance of one restart's centre, in squared log units, as estimated elsewhere."""
+
+    variance: float
+    degrees_of_freedom: int
+
+
 def log_ratios(candidate: Sequence[Slice], reference: Sequence[Slice]) -> FloatArray:
     """Log-ratios of candidate over reference tokens/s, shape (rounds,), one per round both have.
 
@@ -132,19 +140,29 @@ def paired_speed(candidate: Sequence[Slice], reference: Sequence[Slice]) -> Pair
     )
 
 
-def interval_over_restarts(centres: Sequence[float], level: float) -> Interval | Unknown:
+def interval_over_restarts(
+    centres: Sequence[float], level: float, known: KnownSpread | None = None
+) -> Interval | Unknown:
     """The mean of the restarts' centres with Student's t interval, in log units like the centres.
 
-    At least two restarts are needed. Equal centres give an interval of no width: losses of equal bits
-    have no noise; timings are never equal. (Kalibera & Jones 2013.)
+    Where the spread of such a centre is `known` from elsewhere, both estimates of the variance are pooled
+    by their degrees of freedom, so that a few restarts that agree by luck do not look certain; one restart
+    is then enough, else two are needed. Equal centres give an interval of no width where nothing is known:
+    losses of equal bits have no noise; timings are never equal. (Kalibera & Jones 2013.)
     """
     values = np.asarray(centres, dtype=np.float64)
-    if len(values) < 2:
+    if len(values) < (1 if known else 2):
         return Unknown(reason=f"{len(values)} restart(s) show no spread between restarts: at least 2 are needed")
     if not np.all(np.isfinite(values)):
         return Unknown(reason="a restart has no finite speed")
-    mean = float(np.mean(values))
-    half = _t_quantile(level, len(values) - 1) * _sd(values) / math.sqrt(len(values))
+    mean, freedom = float(np.mean(values)), len(values) - 1
+    variance = _sd(values) ** 2 if freedom else 0.0
+    if known:
+        variance = (freedom * variance + known.degrees_of_freedom * known.variance) / (
+            freedom + known.degrees_of_freedom
+        )
+        freedom += known.degrees_of_freedom
+    half = _t_quantile(level, freedom) * math.sqrt(variance / len(values))
     return Interval(estimate=mean, low=mean - half, high=mean + half, level=level)
 
 

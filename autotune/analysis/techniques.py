@@ -14,11 +14,11 @@ from autotune.analysis.claims import (
     adoption_cost,
     economics_of,
     plan_tokens_of,
+    speed_of,
     sum_of,
-    with_known_spread,
 )
 from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, Calibration, Effect, changed, effects_of
-from autotune.analysis.rates import as_ratio, interval_over_restarts, pair_variance
+from autotune.analysis.rates import KnownSpread, as_ratio, interval_over_restarts
 from autotune.analysis.roi import break_even_seconds
 from autotune.recommendation import Interval, Quantity, TechniqueEffect, TechniqueVerdict, Unknown
 from autotune.space import Dimension, SearchSpace
@@ -219,9 +219,7 @@ def _measured(
     if not effects:
         none = Unknown(reason="the budget ended before it could be left out")
         return none, none
-    noise, rounds = calibration.noise, min(e.rounds for e in effects)
-    known = (0.0, 0) if isinstance(noise, Unknown) else (math.sqrt(pair_variance(noise, rounds)), noise.copies - 1)
-    return _interval([e.speed for e in effects], *known), _quality(effects, records, calibration, claim)
+    return speed_of(effects, calibration), _quality(effects, records, calibration, claim)
 
 
 def _quality(
@@ -238,20 +236,8 @@ def _quality(
         for e in effects_of(confirmation, claim.label, against=BASELINE, curve=calibration.curve)
         if not isinstance(e.efficiency, Unknown)
     ]
-    return _interval(values, _sd(seen), len(seen) - 1)
-
-
-def _interval(values: Sequence[float], known_sd: float, known_freedom: int) -> Interval | Unknown:
-    """Over the replicates where there are three; over fewer, with the spread that calibration and confirmation saw."""
-    if len(values) > 2:
-        return interval_over_restarts(values, LEVEL)
-    if known_freedom < 1:
-        return Unknown(reason="too few replicates to give it an interval")
-    return with_known_spread(sum(values) / len(values), known_sd, known_freedom, len(values))
-
-
-def _sd(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+    known = KnownSpread(variance=statistics.variance(seen), degrees_of_freedom=len(seen) - 1) if len(seen) > 1 else None
+    return interval_over_restarts(values, LEVEL, known)
 
 
 def _ratio(value: Interval | Unknown) -> Quantity:
