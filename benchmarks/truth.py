@@ -34,7 +34,7 @@ from autotune.propose import expert_default
 from autotune.recommendation import CaveatKind, Interval, Recommendation, Verdict
 from autotune.simulation.finalists import race_of_four
 from autotune.simulation.study import simulate
-from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, same_everywhere
+from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, plan_seconds, same_everywhere
 from autotune.space import SearchSpace
 from model.config import TrainingConfig
 from model.knobs import KnobClass
@@ -108,15 +108,15 @@ def run_study(number: int, plan_tokens: float, *, idle: bool, with_rivals: bool)
     truth = true_log_speedup(found, world, space)
     speedup = found.over_baseline.speedup
     costs = {
-        "oracle": plan_seconds(best_of(world, space, plan_tokens), world, space),
-        "the baseline": plan_seconds(space.baseline, world, space),
-        "this search": plan_seconds(found.recommended, world, space) + found.search_cost.total_seconds,
-        "the expert default": plan_seconds(expert_default(space, bf16_gains=True), world, space),
+        "oracle": plan_seconds(world, space, best_of(world, space)),
+        "the baseline": plan_seconds(world, space, space.baseline),
+        "this search": plan_seconds(world, space, found.recommended) + found.search_cost.total_seconds,
+        "the expert default": plan_seconds(world, space, expert_default(space, bf16_gains=True)),
     }
     if with_rivals:
         for name, choose in RIVALS.items():
             rival = rivals.Rival(space, world, budget_seconds=BUDGET_SECONDS, seed=number)
-            costs[name] = plan_seconds(choose(rival), world, space) + rival.clock()
+            costs[name] = plan_seconds(world, space, choose(rival)) + rival.clock()
     known = isinstance(speedup, Interval) and found.candidate != found.baseline
     return Ended(
         adopted=found.verdict is Verdict.ADOPT,
@@ -137,15 +137,6 @@ def true_log_speedup(found: Recommendation, world: DrawnWorld, space: SearchSpac
     return world.true_log_speedup(found.candidate, found.baseline, tokens)
 
 
-def plan_seconds(config: TrainingConfig, world: DrawnWorld, space: SearchSpace) -> float:
-    """Device-seconds of the plan to the baseline's quality, on a machine of usual speed."""
-    log_speedup = world.true_log_speedup(config, space.baseline, float(space.plan.tokens))
-    if log_speedup == -math.inf:  # it breaks: the user goes back to the baseline
-        log_speedup = 0.0
-    baseline = space.plan.runs * space.plan.tokens / world.tokens_per_second(space.baseline)
-    return baseline * math.exp(-log_speedup) + space.plan.runs * world.compile_seconds(config)
-
-
 def realised_inside(found: Recommendation, world: DrawnWorld, space: SearchSpace, number: int) -> bool | None:
     """Whether the plan, run on another day of this machine, costs what the report says it will."""
     stated = found.recommended_hours
@@ -153,7 +144,7 @@ def realised_inside(found: Recommendation, world: DrawnWorld, space: SearchSpace
         return None
     day = world.machine.long_run_slowdown(number, min(86_400.0, stated.estimate * 3600.0))
     processes = statistics.fmean(world.machine.process_offset(number * 1_000 + r) for r in range(space.plan.runs))
-    hours = plan_seconds(found.recommended, world, space) * day * processes / 3600.0
+    hours = plan_seconds(world, space, found.recommended) * day * processes / 3600.0
     return stated.low <= hours <= stated.high
 
 

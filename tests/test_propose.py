@@ -452,9 +452,9 @@ def test_the_database_shows_the_trials_of_every_stage_once(tmp_path: Path) -> No
         record(7, Failed(kind=FailedKind.CRASH, message=""), rounds=0),
     ]
     path = tmp_path / "study.db"
-    mirror(path, records[:2])
-    mirror(path, records)
-    mirror(path, records)
+    for some in (records[:2], records, records):
+        with database(path) as storage:
+            mirror(storage, some)
     shown = trials(tmp_path, Stage.CONFIRM)
     assert [t.user_attrs["trial"] for t in shown] == [3, 5, 6, 7]
     assert [t.user_attrs["outcome"] for t in shown] == ["completed", "oom", "pruned", "crash"]
@@ -470,9 +470,10 @@ def test_the_database_shows_the_trials_of_every_stage_once(tmp_path: Path) -> No
         assert study.best_trial.user_attrs["trial"] == 3
 
 
-def test_without_trials_there_is_nothing_to_show(tmp_path: Path) -> None:
-    mirror(tmp_path / "study.db", [])
-    assert list(tmp_path.iterdir()) == []
+def test_without_trials_there_is_nothing_to_show() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    mirror(storage, [])
+    assert storage.get_all_studies() == []
 
 
 @pytest.mark.parametrize("end", [0, -1])
@@ -484,5 +485,6 @@ def test_the_ends_of_every_knob_fit_the_database(tmp_path: Path, end: int) -> No
     }
     at_the_end = record(0, Completed(), rounds=8)
     config = TrainingConfig().with_knobs({**values, "tied_head": bool(end)})
-    mirror(tmp_path / "study.db", [replace(at_the_end, spec=replace(at_the_end.spec, config=config))])
+    with database(tmp_path / "study.db") as storage:
+        mirror(storage, [replace(at_the_end, spec=replace(at_the_end.spec, config=config))])
     assert [t.params for t in trials(tmp_path, Stage.CONFIRM)] == [config.to_mapping()]

@@ -73,7 +73,7 @@ def claim_of(
     A configuration that changes no learning knob is claimed with its efficiency as measured: same
     optimisation, so no horizon enters. A learning gain is carried to the plan with the variance of
     that step, and is a hypothesis unless its whole interval lies on the good side there. Low precision
-    that is shown to learn worse at the tested horizon is carried to the plan like a learning knob.
+    that is shown to learn worse at the tested horizon pays for it at the plan, with the same variance.
     """
     horizon = space.workload.horizon_tokens
     judged = [e for e in effects if e.horizon_tokens == horizon]
@@ -85,8 +85,9 @@ def claim_of(
     efficiency = interval_over_restarts(efficiencies, LEVEL) if complete else _first_reason(judged)
     rounds = int(statistics.median(e.rounds for e in judged))
     numerics = _numerics(config, space, efficiencies if complete else [])
-    learns = bool(changed(config, space.baseline, KnobClass.LEARNING)) or is_inferior(numerics)
-    plan_efficiency = _at_plan(effects, calibration, plan_tokens) if learns else efficiency
+    learns = bool(changed(config, space.baseline, KnobClass.LEARNING))
+    carried = learns or is_inferior(numerics)
+    plan_efficiency = _at_plan(effects, calibration, plan_tokens) if carried else efficiency
     is_hypothesis = learns and (isinstance(plan_efficiency, Unknown) or plan_efficiency.low <= 0.0)
     total: Interval | Unknown
     if isinstance(speed, Unknown):
@@ -95,7 +96,7 @@ def claim_of(
         total = plan_efficiency
     elif is_hypothesis:
         total = speed
-    elif learns:
+    elif carried:
         total = sum_of(speed, plan_efficiency)
     else:
         total = total_of(judged, calibration)
@@ -259,7 +260,12 @@ def _at_plan(effects: Sequence[Effect], calibration: Calibration, plan_tokens: f
         )
         for tokens, values in groups.items()
     ]
-    return extrapolate(points, plan_tokens, level=LEVEL)
+    carried = extrapolate(points, plan_tokens, level=LEVEL)
+    if isinstance(carried, Unknown):
+        return carried
+    # Two horizons a factor of two apart may point anywhere: no gain is claimed to grow on the way to the plan.
+    beyond = max(0.0, carried.estimate - max(points, key=lambda p: p.tokens).log_efficiency)
+    return replace(carried, estimate=carried.estimate - beyond, low=carried.low - beyond)
 
 
 def sum_of(speed: Interval, efficiency: Interval) -> Interval:

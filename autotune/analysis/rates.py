@@ -258,7 +258,8 @@ def long_run_rate(slices: Sequence[Slice], *, level: float, draws: int = 500) ->
     if not sound:
         return Unknown(reason="no slice with a positive duration was measured")
     every = np.array(sound, dtype=np.float64)
-    stretch = np.minimum(np.cumsum(every[:, 1]) / every[:, 1].sum() * _STRETCHES, _STRETCHES - 1).astype(int)
+    middles = np.cumsum(every[:, 1]) - every[:, 1] / 2
+    stretch = (middles / every[:, 1].sum() * _STRETCHES).astype(int)
     groups = [every[stretch == number].sum(axis=0) for number in np.unique(stretch)]
     tokens, seconds = np.array(groups).T
     estimate = float(tokens.sum() / seconds.sum())

@@ -153,7 +153,7 @@ def draw_world(seed: int) -> DrawnWorld:
         free_batch=math.exp(rng.gauss(math.log(12.0), 0.5)),
         batch_grows=rng.gauss(0.47, 0.05),
         exponent=exponent,
-        amplitude=rng.uniform(3.5, 4.5) * _REFERENCE_TOKENS**exponent,
+        amplitude=rng.uniform(1.8, 2.3) * _REFERENCE_TOKENS**exponent,
         irreducible=rng.uniform(1.5, 2.5),
         compiling_seconds=rng.choice((20.0, 60.0)),
         log_speed=speed,
@@ -175,38 +175,43 @@ def same_everywhere(world: DrawnWorld) -> DrawnWorld:
     )
 
 
-def best_of(world: DrawnWorld, space: SearchSpace, tokens: float) -> TrainingConfig:
-    """The configuration of `space` that an oracle would run for a plan of `tokens`: least cost to equal quality.
+def best_of(world: DrawnWorld, space: SearchSpace) -> TrainingConfig:
+    """The configuration that an oracle would run for the plan of `space`: the least `plan_seconds`.
 
-    Speed depends on system and numerics knobs alone, so each global batch has one best half of either kind;
-    the learning rate is looked for on a fine grid.
+    Speed depends on system and numerics knobs alone, so each global batch has one best set of the other
+    learning knobs; the learning rate is looked for on a fine grid.
     """
-    system, learning = (
-        list(_combinations(space, classes))
-        for classes in ((KnobClass.SYSTEM, KnobClass.NUMERICS), (KnobClass.LEARNING,))
-    )
-    best, best_cost = space.baseline, math.inf
+    tokens = float(space.plan.tokens)
     halves: dict[int, TrainingConfig] = {}
-    for knobs in learning:
+    for knobs in _combinations(space, KnobClass.LEARNING):
         config = space.baseline.with_knobs({**knobs, "micro_batch": 1})
-        if config.learning_rate >= world.diverging_learning_rate:
-            continue
         kept = halves.get(config.global_batch)
-        if kept is None or world.log_worth(config, tokens) > world.log_worth(kept, tokens):
+        better = kept is None or world.log_worth(config, tokens) > world.log_worth(kept, tokens)
+        if better and config.learning_rate < world.diverging_learning_rate:
             halves[config.global_batch] = config
+    best, least = space.baseline, plan_seconds(world, space, space.baseline)
     for half in halves.values():
-        for knobs in system:
+        for knobs in _combinations(space, KnobClass.SYSTEM, KnobClass.NUMERICS):
             with contextlib.suppress(InvalidConfiguration):
                 config = half.with_knobs({"micro_batch": space.baseline.micro_batch, **knobs})
-                if world.obstacle(config) is None:
-                    rounding = world.log_efficiency.get(("dtype", config.dtype), 0.0)
-                    cost = -math.log(world.tokens_per_second(config)) - rounding - world.log_worth(half, tokens)
-                    if cost < best_cost:
-                        best, best_cost = config, cost
+                if world.obstacle(config) is None and (seconds := plan_seconds(world, space, config)) < least:
+                    best, least = config, seconds
     return best
 
 
-def _combinations(space: SearchSpace, classes: tuple[KnobClass, ...]) -> Iterator[dict[str, KnobValue]]:
+def plan_seconds(world: DrawnWorld, space: SearchSpace, config: TrainingConfig) -> float:
+    """Device-seconds of the plan to the baseline's quality, compilation included, on a machine of usual speed.
+
+    What breaks costs what the baseline does: the user goes back to it.
+    """
+    log_speedup = world.true_log_speedup(config, space.baseline, float(space.plan.tokens))
+    if log_speedup == -math.inf:
+        config, log_speedup = space.baseline, 0.0
+    baseline = space.plan.runs * space.plan.tokens / world.tokens_per_second(space.baseline)
+    return baseline * math.exp(-log_speedup) + space.plan.runs * world.compile_seconds(config)
+
+
+def _combinations(space: SearchSpace, *classes: KnobClass) -> Iterator[dict[str, KnobValue]]:
     dimensions = space.of_class(*classes)
     for values in itertools.product(*(_grid(d.domain) for d in dimensions)):
         yield {d.knob.name: value for d, value in zip(dimensions, values, strict=True)}

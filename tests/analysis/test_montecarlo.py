@@ -49,6 +49,7 @@ def test_without_uncertainty_every_figure_is_the_exact_one(mean: float, one_off:
     saved = net_saving_seconds(36_000.0, math.exp(mean), one_off)
     net = saved * 2.0 / 3600 - 1.5
     for quantity, value in (
+        (answer.plan_device_seconds, 36_000.0 / math.exp(mean) + one_off),
         (answer.saved_device_seconds, saved),
         (answer.kwh, saved / 3600 * 0.4),
         (answer.net, net),
@@ -65,6 +66,22 @@ def test_interval_is_the_exact_one_of_a_monotone_function() -> None:
     reach = stats.t.ppf(0.95, 2.0) * 0.02
     assert saved.low == pytest.approx(net_saving_seconds(36_000.0, math.exp(0.2 - reach), 360.0), rel=0.03)
     assert saved.high == pytest.approx(net_saving_seconds(36_000.0, math.exp(0.2 + reach), 360.0), rel=0.03)
+
+
+def test_what_the_plan_costs_is_as_uncertain_as_the_baselines_cost_and_the_speed_up_together() -> None:
+    costs = of(replace(PLAN, baseline_log_sd=0.03), 0.2, 0.04, math.inf).plan_device_seconds
+    reach = stats.norm.ppf(0.95) * math.hypot(0.03, 0.04)
+    running = 36_000.0 * math.exp(-0.2)
+    assert costs.estimate == pytest.approx(running + 360.0)
+    assert costs.low == pytest.approx(running * math.exp(-reach) + 360.0, rel=0.01)
+    assert costs.high == pytest.approx(running * math.exp(reach) + 360.0, rel=0.01)
+
+
+def test_what_the_plan_costs_and_what_it_saves_are_the_baselines_cost() -> None:
+    answer = of(PLAN, 0.2, 0.02)
+    costs, saved = answer.plan_device_seconds, answer.saved_device_seconds
+    assert costs.estimate + saved.estimate == pytest.approx(36_000.0)
+    assert (costs.low + saved.high, costs.high + saved.low) == pytest.approx((36_000.0, 36_000.0))
 
 
 def test_probability_positive_is_that_of_passing_the_break_even_speed() -> None:

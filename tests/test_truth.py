@@ -1,0 +1,99 @@
+"""A small fixed part of `benchmarks/truth.py`: the method's promises on a handful of imagined machines.
+
+Everything is seeded; the bounds are such that other draws of as honest a method would keep them, too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotune.recommendation import CaveatKind, Verdict
+from autotune.simulation.finalists import race_of_four
+from autotune.simulation.study import simulate
+from autotune.simulation.worlds import draw_world, same_everywhere
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+PLAN_TOKENS = 3e7
+
+
+@pytest.fixture(scope="module")
+def truth() -> Iterator[Any]:
+    """The benchmark as a module; it finds its neighbour `rivals` as it does when it is run."""
+    spec = importlib.util.spec_from_file_location("truth", BENCHMARKS / "truth.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        patch.setitem(sys.modules, "truth", module)  # where dataclasses look for it
+        spec.loader.exec_module(module)
+        yield module
+    del sys.modules["rivals"]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_where_nothing_makes_a_difference_nothing_is_recommended(truth: Any, number: int) -> None:
+    found, records = simulate(
+        truth.text_of(PLAN_TOKENS),
+        same_everywhere(draw_world(number)),
+        budget_seconds=truth.BUDGET_SECONDS,
+        seed=number,
+    )
+    assert found.verdict is not Verdict.ADOPT
+    assert found.recommended == found.baseline
+    assert len({r.spec.config for r in records}) > 5, "it has looked"
+
+
+def test_intervals_hold_the_truth_and_are_narrow_enough_to_be_of_use(truth: Any) -> None:
+    ended = [truth.run_study(number, PLAN_TOKENS, idle=False, with_rivals=False) for number in range(1, 10)]
+    known = [e for e in ended if e.inside is not None]
+    assert len(known) >= 6
+    assert sum(not e.inside for e in known) <= 3  # more than 3 of nine 90 % intervals miss once in 120 times
+    assert sum(not e.cost_inside for e in ended) <= 3
+    assert statistics.median(e.width for e in known) < 0.3
+    gains = [math.log(e.costs["the baseline"] / e.costs["this search"]) for e in ended]
+    assert any(e.adopted for e in ended)
+    assert statistics.median(gains) > 0.0, "search and plan together cost less than the baseline's plan"
+
+
+def test_the_race_finds_the_one_that_leads_with_far_fewer_slices_than_unpaired() -> None:
+    raced = race_of_four(0)
+    assert raced.best_won
+    assert raced.slices < 0.2 * raced.unpaired_slices
+
+
+def test_a_tiny_plan_stops_the_search_at_once_and_a_large_one_spends_more(truth: Any) -> None:
+    tiny, large = (
+        simulate(truth.text_of(tokens), draw_world(1), budget_seconds=truth.BUDGET_SECONDS, seed=1)[0]
+        for tokens in (3e4, 3e9)
+    )
+    assert CaveatKind.SEARCH_STOPPED_EARLY in {c.kind for c in tiny.caveats}
+    assert tiny.recommended == tiny.baseline
+    assert CaveatKind.SEARCH_STOPPED_EARLY not in {c.kind for c in large.caveats}
+    assert large.search_cost.total_seconds > 3 * tiny.search_cost.total_seconds
+
+
+def test_nobody_beats_the_oracle(truth: Any) -> None:
+    for number, plan_tokens in ((1, 3e4), (4, 3e5), (1, 3e7)):
+        world, space = draw_world(number), truth.space_of(plan_tokens)
+        oracle = truth.plan_seconds(world, space, truth.best_of(world, space))
+        for config in (space.baseline, truth.expert_default(space, bf16_gains=True)):
+            assert oracle <= truth.plan_seconds(world, space, config) * (1 + 1e-3)
+
+
+def test_rivals_spend_the_same_budget_on_configurations_of_the_space(truth: Any) -> None:
+    space, world = truth.space_of(PLAN_TOKENS), draw_world(1)
+    for name, choose in truth.RIVALS.items():
+        rival = truth.rivals.Rival(space, world, budget_seconds=600.0, seed=1)
+        config = choose(rival)
+        assert 600.0 <= rival.clock() < 700.0, name
+        assert config.difference(space.baseline).keys() <= {d.knob.name for d in space.dimensions}
+        assert world.obstacle(config) is None, name
