@@ -143,7 +143,7 @@ def main() -> None:
     if arguments.bare:
         bare_loop(SessionConfig.from_mapping(json.loads(arguments.bare.read_text())))
         return
-    widths, restarts, pairs = ((64, 256), 4, 16) if arguments.quick else ((64, 128, 256, 384), 5, 30)
+    widths, restarts, pairs = ((64, 256), 4, 16) if arguments.quick else ((64, 128, 256, 384), 10, 16)
     peak = peak_flops(torch.device("cpu"))["fp32"]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, GEMM peak {peak / 1e9:.0f} GFLOP/s in fp32")
     print(f"{restarts} restarts of {pairs} pairs each; worker/bare with its 90 % interval over restarts")

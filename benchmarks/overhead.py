@@ -1,7 +1,7 @@
 """Where the wall time of a search goes: stepping the model, and everything else by name.
 
     python benchmarks/overhead.py                # a 5-minute search of gpt_cpu.toml without torch.compile
-    python benchmarks/overhead.py --budget 60s
+    python benchmarks/overhead.py --space search_spaces/quickstart.toml --budget 180s
 
 Prints shares of the whole, driver start to report. At least 75 % must be steps of a candidate or of
 the reference; exits with 1 where it is less.
@@ -50,6 +50,7 @@ def main() -> int:
     """Run the search, print the shares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", default="5m", help="of the search")
+    parser.add_argument("--space", type=Path, default=SPACE, help="what is searched, without its torch.compile")
     options = parser.parse_args()
 
     api.prepare = timed("corpus and machine", api.prepare)  # type: ignore[attr-defined]
@@ -63,7 +64,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         space = Path(folder) / "overhead.toml"
         # torch.compile spends its half minute outside Python steps by nature; it is left to gpt_cpu.toml's users.
-        space.write_text(re.sub(r"(?m)^compile = .*\n", "", SPACE.read_text(encoding="utf-8")), encoding="utf-8")
+        text = re.sub(r"(?m)^compile = .*\n", "", options.space.read_text(encoding="utf-8"))
+        space.write_text(text, encoding="utf-8")
         started = time.perf_counter()
         with progress_for(sys.stderr) as progress:
             finished = api.search(

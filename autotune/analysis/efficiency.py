@@ -132,21 +132,6 @@ def log_efficiency(curve: Curve, tokens: int, loss_difference: float) -> LogEffi
     return LogEfficiency(value=bounded, censored=value != bounded)
 
 
-def paired_log_efficiencies(
-    curve: Curve, tokens: int, candidate_losses: Sequence[float], baseline_losses: Sequence[float]
-) -> tuple[LogEfficiency, ...] | Unknown:
-    """The log efficiency on every seed; losses in nats per token after `tokens`, in the same order of seeds."""
-    if not candidate_losses or len(candidate_losses) != len(baseline_losses):
-        return Unknown(reason=f"{len(candidate_losses)} and {len(baseline_losses)} losses do not pair seed by seed")
-    efficiencies = []
-    for candidate, baseline in zip(candidate_losses, baseline_losses, strict=True):
-        efficiency = log_efficiency(curve, tokens, candidate - baseline)
-        if isinstance(efficiency, Unknown):
-            return efficiency
-        efficiencies.append(efficiency)
-    return tuple(efficiencies)
-
-
 def curve_variance(curves: Sequence[Curve], tokens: int, loss_difference: float) -> float:
     """Variance of the log efficiency that is due to the curve, in squared log units; infinite where unknown.
 

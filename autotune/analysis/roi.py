@@ -13,22 +13,6 @@ def plan_device_seconds(plan_tokens: float, runs: int, tokens_per_second: float)
     return runs * plan_tokens / tokens_per_second if tokens_per_second > 0 else math.inf
 
 
-def net_saving_seconds(baseline_device_seconds: float, speedup: float, one_off_seconds: float) -> float:
-    """Device-seconds saved on the plan: C_0 - (C_0 / S + one-off costs), minus infinity at a speed-up of 0."""
-    if not speedup > 0:
-        return -math.inf
-    return baseline_device_seconds - (baseline_device_seconds / speedup + one_off_seconds)
-
-
-def roi_ratio(net: float, spent: float) -> float | Unknown:
-    """Return on investment, net saving over what search and adoption cost, both in one currency (METHOD 7)."""
-    if not spent > 0:
-        return Unknown(reason="nothing was spent: there is no return on nothing")
-    if not math.isfinite(net / spent):
-        return Unknown(reason="the net saving is not known")
-    return net / spent
-
-
 def break_even_seconds(search_seconds: float, speedup: Interval) -> Interval | Unknown:
     """The length of plan, in seconds of the baseline, from which the search has paid: T_search / (1 - 1 / S).
 

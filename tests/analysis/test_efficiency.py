@@ -20,7 +20,6 @@ from autotune.analysis.efficiency import (
     fit_curve,
     log_efficiency,
     loss_after,
-    paired_log_efficiencies,
     tokens_to_reach,
 )
 from autotune.recommendation import Curve, Unknown
@@ -166,21 +165,6 @@ def test_a_loss_the_baseline_never_reaches_is_censored_and_outlandish_questions_
     assert isinstance(log_efficiency(TRUTH, 100_000, math.inf), Unknown)
     assert isinstance(log_efficiency(TRUTH, 500_000, 0.0), Unknown)
     assert isinstance(log_efficiency(TRUTH, 10_000, 0.0), Unknown)
-
-
-@given(st.lists(st.tuples(st.floats(4.5, 6.0), differences), min_size=1, max_size=4), st.floats(-1.0, 1.0))
-def test_pairs_know_only_the_difference_on_each_seed(pairs: list[tuple[float, float]], luck: float) -> None:
-    baseline, candidate = [b for b, _ in pairs], [b + d for b, d in pairs]
-    answers = known(paired_log_efficiencies(TRUTH, 100_000, candidate, baseline))
-    lucky = paired_log_efficiencies(TRUTH, 100_000, [c + luck for c in candidate], [b + luck for b in baseline])
-    singles = [known(log_efficiency(TRUTH, 100_000, d)).value for _, d in pairs]
-    assert [a.value for a in answers] == pytest.approx(singles, abs=1e-9)
-    assert [a.value for a in known(lucky)] == pytest.approx(singles, abs=1e-9)
-
-
-def test_losses_that_do_not_pair_are_unknown() -> None:
-    for candidate, baseline in (([], []), ([4.0], [4.0, 4.1]), ([4.0, math.nan], [4.0, 4.1])):
-        assert isinstance(paired_log_efficiencies(TRUTH, 100_000, candidate, baseline), Unknown)
 
 
 def test_curve_variance_known_answers() -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autotune.analysis.montecarlo import Economics, Forecast, forecast
-from autotune.analysis.roi import net_saving_seconds
 from autotune.recommendation import Interval, Unknown
 
 PLAN = Economics(
@@ -46,7 +45,7 @@ def width(interval: Interval | Unknown) -> float:
 @settings(max_examples=30)
 def test_without_uncertainty_every_figure_is_the_exact_one(mean: float, one_off: float) -> None:
     answer = of(replace(PLAN, one_off_device_seconds=one_off), mean, 0.0)
-    saved = net_saving_seconds(36_000.0, math.exp(mean), one_off)
+    saved = 36_000.0 - 36_000.0 / math.exp(mean) - one_off
     net = saved * 2.0 / 3600 - 1.5
     for quantity, value in (
         (answer.plan_device_seconds, 36_000.0 / math.exp(mean) + one_off),
@@ -64,8 +63,8 @@ def test_without_uncertainty_every_figure_is_the_exact_one(mean: float, one_off:
 def test_interval_is_the_exact_one_of_a_monotone_function() -> None:
     saved = of(PLAN, 0.2, 0.02, 2.0).saved_device_seconds
     reach = stats.t.ppf(0.95, 2.0) * 0.02
-    assert saved.low == pytest.approx(net_saving_seconds(36_000.0, math.exp(0.2 - reach), 360.0), rel=0.03)
-    assert saved.high == pytest.approx(net_saving_seconds(36_000.0, math.exp(0.2 + reach), 360.0), rel=0.03)
+    assert saved.low == pytest.approx(36_000.0 * -math.expm1(reach - 0.2) - 360.0, rel=0.03)
+    assert saved.high == pytest.approx(36_000.0 * -math.expm1(-0.2 - reach) - 360.0, rel=0.03)
 
 
 def test_what_the_plan_costs_is_as_uncertain_as_the_baselines_cost_and_the_speed_up_together() -> None:

@@ -1,0 +1,342 @@
+"""Holds a recommendation against reality: searches a small workload, then runs its plan to the end.
+
+    python benchmarks/reality.py            # five minutes of search, about ten of training
+    python benchmarks/reality.py --quick    # everything tiny, in a temporary folder
+
+Baseline, expert default and recommendation (or the candidate, where the baseline is kept), and what was named
+a hypothesis, are trained to the plan's tokens, with complete schedules, on seeds the search has not seen. All
+runs of a seed are resident together, in processes started anew; every round takes each the same share of its
+schedule further, in random order, so that the machine's moods meet all alike.
+
+A difference of losses becomes tokens by the slope at the plan's length, for which the baseline is also trained
+to half of it: b = (L(D/2) - L(D)) / ln 2 and ln e = -(l - L(D)) / b, seed by seed. A large gain is understated
+by that, because the slope falls off. Realised ln S = ln(seconds of the baseline / seconds) + ln e.
+
+Writes realised.md beside the study's report; exits with 1 where a figure could not be obtained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import random
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autotune import api
+from autotune.analysis.evidence import BASELINE, WINNER, changed, effects_of, of_stage
+from autotune.analysis.rates import as_ratio, interval_over_restarts
+from autotune.executors.base import Patience, Session, SessionEnded, SessionRequest
+from autotune.executors.local import LocalExecutor
+from autotune.load import load_space, parse_duration
+from autotune.recommendation import Comparison, Curve, Interval, Quantity, Recommendation, Unknown, Verdict
+from autotune.report.quantities import Printer, tokens
+from autotune.space import SearchSpace
+from autotune.study import read_records
+from autotune.terminal import progress_for
+from autotune.trial.types import Stage, TrialRecord
+from model.config import TrainingConfig
+from model.knobs import KnobClass
+
+LEVEL = 0.9  # of every interval, as in the report
+GALLERY = Path(__file__).parent.parent / "reports" / "gallery"
+HALF = "baseline, half the tokens"
+FIRST_SEED = 1000
+EVALUATION_TOKENS = 65_536
+SLICE_SECONDS = 0.5  # of the baseline, each round: the first step after waiting is a slow one
+PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
+SPACE = """\
+# A plan that can be run: benchmarks/reality.py searches this space, then trains what was found to the plan's end.
+
+[workload]
+tokenizer = "bpe:1024"
+layers = 3
+heads = 3
+width = 96
+sequence_length = 128
+horizon_tokens = {horizon_tokens}
+evaluation_tokens = 8_192
+
+[plan]
+tokens = {plan_tokens}
+runs = 100                  # seeds and ablations: enough for a search to pay, and one run can be waited for
+device_hour_usd = 0.10
+
+[baseline]
+micro_batch = 8
+global_batch = 16
+
+[knobs]
+micro_batch = [2, 4, 8, 16]
+global_batch = [8, 16, 32]
+dtype = ["fp32", "bf16_autocast", "fp16_autocast"]
+attention = ["math", "sdpa"]
+optimizer_kernel = ["for_loop", "foreach", "fused"]
+learning_rate = {{ low = 3e-4, high = 1e-2, log = true }}
+schedule = ["constant", "linear", "cosine", "wsd"]
+tied_head = [false, true]
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A configuration to train, what the search said of it over the baseline, in ratios, and what of that it claimed.
+
+    `claims` are of the speed-up, the throughput and the token efficiency.
+    """
+
+    name: str
+    config: TrainingConfig
+    predicted: Comparison
+    claims: tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run as it went: `seconds` of training alone, held-out `loss` in nats per token."""
+
+    tokens: int
+    seconds: float
+    loss: float
+
+
+Seed = Mapping[str, Run | Unknown]
+"""The runs on one seed, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure as it was predicted and as it turned out; `words` stand before and after it."""
+
+    words: tuple[str, str, str]
+    predicted: Quantity
+    realised: Quantity
+
+    @property
+    def inside(self) -> str:
+        """Whether what happened lies inside what was predicted."""
+        said, real = self.predicted, self.realised
+        if isinstance(said, Unknown) or isinstance(real, Unknown):
+            return "not known"
+        if said.low <= real.estimate <= said.high:
+            return "yes"
+        return "no, but the intervals overlap" if said.low <= real.high and real.low <= said.high else "no"
+
+
+def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Member]:
+    """What is trained beside the baseline, each configuration once."""
+    confirmation = of_stage(records, Stage.CONFIRM)
+    winner = next((r.spec.config for r in confirmation if r.spec.label == WINNER), found.candidate)
+    if found.verdict is not Verdict.ADOPT:
+        claims = ("no: not recommended",) * 3
+    elif changed(found.candidate, found.baseline, KnobClass.LEARNING):
+        claims = ("yes, with the efficiency carried to the plan", "yes", "no: seen at the short horizon")
+    else:
+        claims = ("yes, with the efficiency as measured", "yes", "yes")
+    unclaimed = ("no: seen at the short horizon",) * 3
+    wanted = (
+        ("recommendation" if found.verdict is Verdict.ADOPT else "candidate", found.candidate, claims),
+        ("expert default", found.expert_default, unclaimed),
+        ("hypothesis" if found.hypotheses else "whole winner", winner, unclaimed),
+    )
+    members: dict[TrainingConfig, Member] = {}
+    for name, config, claims in wanted:
+        if config in members:
+            members[config] = replace(members[config], name=f"{members[config].name} = {name}")
+        elif config != found.baseline:
+            confirmed = found.over_baseline if config == found.candidate else seen(config, confirmation, found.curve)
+            members[config] = Member(name=name, config=config, predicted=confirmed, claims=claims)
+    return list(members.values())
+
+
+def seen(config: TrainingConfig, confirmation: Sequence[TrialRecord], curve: Curve | Unknown) -> Comparison:
+    """A configuration over the baseline in the search's confirmation, at the horizon tested there."""
+    label = next((r.spec.label for r in confirmation if r.spec.config == config), "")
+    effects = effects_of(confirmation, label, against=BASELINE, curve=curve)
+    horizon = max((e.horizon_tokens for e in effects), default=0)
+    judged = [e for e in effects if e.horizon_tokens == horizon]
+    for effect in judged:
+        if isinstance(effect.efficiency, Unknown):
+            return compared(effect.efficiency)
+    return compared([(e.speed, e.total - e.speed) for e in judged])
+
+
+def compared(logs: Sequence[tuple[float, float]] | Unknown) -> Comparison:
+    """The comparison that pairs of ln(rate ratio) and ln(token efficiency), one a seed, amount to."""
+    if isinstance(logs, Unknown):
+        return Comparison(speedup=logs, throughput=logs, token_efficiency=logs)
+    speeds, efficiencies = [speed for speed, _ in logs], [efficiency for _, efficiency in logs]
+    total = mean([sum(pair) for pair in logs])
+    return Comparison(speedup=total, throughput=mean(speeds), token_efficiency=mean(efficiencies))
+
+
+def mean(logs: Sequence[float]) -> Quantity:
+    """The geometric mean of what these are the logarithms of, with its interval."""
+    interval = interval_over_restarts(logs, LEVEL)
+    return interval if isinstance(interval, Unknown) else as_ratio(interval)
+
+
+def train(
+    executor: LocalExecutor, space: SearchSpace, plans: Mapping[str, tuple[TrainingConfig, int]], seed: int, rounds: int
+) -> Seed:
+    """Train `plans` (configuration and tokens, by name) to their ends in `rounds` equal shares, in fresh processes."""
+    executor.renew()
+    order = random.Random(seed)
+    sessions: dict[str, Session] = {}
+    runs: dict[str, Run | Unknown] = {}
+    seconds = dict.fromkeys(plans, 0.0)
+    with contextlib.ExitStack() as stack:
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for name, (config, horizon_tokens) in plans.items():
+            session = space.session(config, seed=seed, horizon_tokens=horizon_tokens)
+            session = replace(session, evaluation_tokens=EVALUATION_TOKENS)
+            request = SessionRequest(config=session, log_path=logs / f"{len(sessions)}.txt", patience=PATIENCE)
+            sessions[name] = executor.open(request)
+            stack.callback(sessions[name].close)
+        for number in range(rounds):
+            for name in order.sample(list(sessions), len(sessions)):
+                whole = sessions[name].ready.horizon_steps
+                steps = whole * (number + 1) // rounds - whole * number // rounds
+                try:
+                    seconds[name] += sessions[name].advance(steps, number).seconds if steps else 0.0
+                except SessionEnded as ended:
+                    runs[name] = Unknown(reason=f"{name} ended on seed {seed}: {ended.message}")
+                    del sessions[name]
+        for name, trained in sessions.items():
+            end = trained.evaluate()
+            runs[name] = Run(tokens=end.tokens_seen, seconds=seconds[name], loss=end.loss)
+    return runs
+
+
+def logs_of(name: str, seeds: Sequence[Seed]) -> list[tuple[float, float]] | Unknown:
+    """ln of the rate over the baseline's and ln e, seed by seed."""
+    logs = []
+    for runs in seeds:
+        ours, theirs, half = runs[name], runs[BASELINE], runs[HALF]
+        if isinstance(ours, Unknown) or isinstance(theirs, Unknown) or isinstance(half, Unknown):
+            return next(run for run in (theirs, half, ours) if isinstance(run, Unknown))
+        slope = (half.loss - theirs.loss) / math.log(theirs.tokens / half.tokens)
+        if not slope > 0:
+            return Unknown(reason="the baseline's loss did not fall over the second half of the plan")
+        speed = math.log(ours.tokens / ours.seconds) - math.log(theirs.tokens / theirs.seconds)
+        # Schedules end on whole steps, so two global batches may stop a few sequences apart.
+        logs.append((speed, (theirs.loss - ours.loss) / slope + math.log(theirs.tokens / ours.tokens)))
+    return logs
+
+
+def figures_of(member: Member, seeds: Sequence[Seed]) -> list[Figure]:
+    """A member over the baseline, in ratios."""
+    said, real = member.predicted, compared(logs_of(member.name, seeds))
+    rows = (
+        ("speed-up to equal quality", said.speedup, real.speedup),
+        ("throughput", said.throughput, real.throughput),
+        ("token efficiency", said.token_efficiency, real.token_efficiency),
+    )
+    return [
+        Figure(words=(member.name, what, claim), predicted=predicted, realised=realised)
+        for (what, predicted, realised), claim in zip(rows, member.claims, strict=True)
+    ]
+
+
+def times_of(found: Recommendation, members: Sequence[Member], seeds: Sequence[Seed]) -> list[Figure]:
+    """Seconds of one run to the baseline's loss: the baseline's own, and with the candidate, which is that over S."""
+    base = [math.log(run.seconds) for runs in seeds if isinstance(run := runs[BASELINE], Run)]
+    hours = found.baseline_hours
+    if isinstance(hours, Unknown):
+        return [Figure(words=(BASELINE, "one run", ""), predicted=hours, realised=mean(base))]
+    low, seconds, high = (end * 3600.0 / found.plan.runs for end in (hours.low, hours.estimate, hours.high))
+    own = Interval(estimate=seconds, low=low, high=high, level=LEVEL)
+    figures = [Figure(words=(BASELINE, "one run", ""), predicted=own, realised=mean(base))]
+    for member in members:
+        speedup, logs = member.predicted.speedup, logs_of(member.name, seeds)
+        if member.config == found.candidate and isinstance(speedup, Interval) and not isinstance(logs, Unknown):
+            less = replace(own, estimate=seconds / speedup.estimate, low=low / speedup.high, high=high / speedup.low)
+            real = mean([theirs - sum(pair) for theirs, pair in zip(base, logs, strict=True)])
+            figures.append(Figure(words=(member.name, "one run to the same loss", ""), predicted=less, realised=real))
+    return figures
+
+
+def table(headings: str, rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; `headings` are separated by `|`."""
+    rule = "|".join("---" for _ in headings.split("|"))
+    return "\n".join([f"| {headings} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def page(found: Recommendation, members: Sequence[Member], seeds: Sequence[Seed]) -> tuple[str, bool]:
+    """What was predicted beside what happened, in Markdown, and whether every figure was obtained."""
+    show = Printer(LEVEL)
+    ratios = [figure for member in members for figure in figures_of(member, seeds)]
+    times = times_of(found, members, seeds)
+    compared_rows = [
+        (f.words[0], f.words[1], printed(f.predicted).text, printed(f.realised).text, f.inside, f.words[2])
+        for figures, printed in ((ratios, show.ratio), (times, show.seconds))
+        for f in figures
+    ]
+    raw = []
+    for name, config in ((BASELINE, found.baseline), (HALF, found.baseline), *((m.name, m.config) for m in members)):
+        change = ", ".join(f"{knob} {value}" for knob, value in config.difference(found.baseline).items())
+        runs = [(run.seconds, run.loss) for seed in seeds if isinstance(run := seed[name], Run)]
+        means = [f"{statistics.fmean(values):.4g}" for values in zip(*runs, strict=True)] or ["not known"] * 2
+        raw.append((name, change or "nothing", *means))
+    text = f"""# The recommendation held against reality
+
+Verdict of the search: {found.verdict.value}. {tokens(found.plan.tokens)} tokens a run, complete schedules, {len(seeds)}
+seeds that the search has not seen. Written by `python benchmarks/reality.py`, which says how; ranges are 90 %
+intervals, over seeds where they are realised.
+
+{table("configuration | over the baseline | predicted | realised | inside | claimed", compared_rows)}
+
+{table("configuration | changes | seconds of a run, mean | held-out loss, mean", raw)}
+
+What was seen at the short horizon was not predicted to last to the plan's length; its rows show whether it did.
+"""
+    known = all(isinstance(q, Interval) for f in (*ratios, *times) for q in (f.predicted, f.realised))
+    return text, known and found.verdict is not Verdict.INCONCLUSIVE
+
+
+def main() -> int:
+    """Search, train, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", default="5m", help="of the search")
+    parser.add_argument("--seeds", type=int, default=3, help="at least 2 for an interval")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="of one run of the plan")
+    parser.add_argument("--root", type=Path, default=GALLERY, help="the folder of the study")
+    parser.add_argument("--study", default="reality", help="its name; a finished one is not searched again")
+    parser.add_argument("--quick", action="store_true", help="everything tiny, in a temporary folder")
+    options = parser.parse_args()
+    horizon_tokens = 60_000
+    if options.quick:
+        options.root = Path(tempfile.mkdtemp(prefix="reality-"))
+        options.budget, options.seeds, options.tokens, horizon_tokens = "70s", 2, 60_000, 8_192
+
+    with tempfile.TemporaryDirectory() as folder, progress_for(sys.stderr) as progress:
+        path = Path(folder) / f"{options.study}.toml"
+        path.write_text(SPACE.format(horizon_tokens=horizon_tokens, plan_tokens=options.tokens), encoding="utf-8")
+        space, seconds = load_space(path), parse_duration(options.budget)
+        finished = api.search(
+            path, study=options.study, root=options.root, budget_seconds=seconds, listeners=(progress,)
+        )
+    found = finished.recommendation
+    members = members_of(found, read_records(finished.folder))
+    plans = {BASELINE: (found.baseline, options.tokens), HALF: (found.baseline, options.tokens // 2)}
+    plans |= {m.name: (m.config, options.tokens) for m in members}
+    assert isinstance(found.baseline_tokens_per_second, Interval)
+    rounds = max(1, round(options.tokens / found.baseline_tokens_per_second.estimate / SLICE_SECONDS))
+    seeds = []
+    with LocalExecutor() as executor:
+        for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
+            print(f"seed {seed}: training {', '.join(plans)}", file=sys.stderr, flush=True)
+            seeds.append(train(executor, space, plans, seed, rounds))
+    text, is_complete = page(found, members, seeds)
+    (finished.folder / "realised.md").write_text(text, encoding="utf-8")
+    print(f"{text}\nWritten to {finished.folder / 'realised.md'}.")
+    return 0 if is_complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
