@@ -5,9 +5,8 @@
     python benchmarks/sizes.py --quick                      # three sizes, small budgets, into a temporary folder
 
 Each size is searched over system and numerics knobs by the real pipeline; what that is worth is stated for one
-run of 20 tokens per parameter (Hoffmann et al. 2022). Nothing is priced: cost and saving are hours of one and the same device, so
-ROI has no currency, and what an hour costs drops out of it. Most of these plans are longer than the text; their
-speed does not depend on that.
+run of 20 tokens per parameter (Hoffmann et al. 2022). Nothing is priced: cost and saving are hours of one and the
+same device, so ROI has no currency, and what an hour costs drops out of it.
 
 What this machine cannot train is modelled: rate = MFU of the largest measured size * measured peak / FLOPs per
 token, that size's speed-up, and its search step for step. Here such plans would take centuries; but plan and
