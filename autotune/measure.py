@@ -44,6 +44,7 @@ _LEAST_PATIENCE_SECONDS = 1.5  # a burst on a shared machine slows everything si
 _FIRST_PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
 _COMPILE_PATIENCE_SECONDS = 240.0
 _ROUNDS_BEFORE_PRUNING = 5
+_LEAST_ROUNDS = 12  # METHOD 3.4: the fewest that a centre is worth anything from
 _BLOCK_ROUNDS = 60  # more pairs resolve nothing that restarts do not hide (METHOD 3.4, 3.5)
 _PEAK_OF = {"fp32": "fp32", "bf16_autocast": "bf16", "fp16_autocast": "fp16"}
 _DISTURBED = 2.5  # times slower than usual: the machine is in a burst
@@ -148,7 +149,8 @@ class Lab:
         """Measure a group side by side in fresh processes, the first being the one the others are paired with.
 
         There are at most `rounds` rounds, fewer where one session reaches the end of its schedule; with
-        `complete` each is then trained to its own end and evaluated. Members that the study has
+        `complete` each is then trained to its own end and evaluated, and timed on past it where the rounds
+        were too few to tell. Members that the study has
         already are not run again; where that is the first, a copy of it is opened to pair with.
         """
         missing = [s for s in specs if self.study.result_of(s) is None]
@@ -221,6 +223,10 @@ class Lab:
                     partners = self._pair(runs, reference, rounds, complete=complete)
                     for run in (reference, *runs) if complete else ():
                         self._finish(run)
+                    if len(partners) < _LEAST_ROUNDS:  # a short schedule: its speed is measured past its end
+                        partners += self._pair(
+                            runs, reference, _LEAST_ROUNDS, first_round=len(partners), complete=False
+                        )
             else:
                 self.close()
                 for spec in specs:

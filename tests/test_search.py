@@ -356,3 +356,17 @@ def test_a_plan_that_nothing_can_pay_for_is_left_alone_after_two_trials(scripted
     result = study.sit()
     assert result.verdict is Verdict.KEEP_BASELINE
     assert [t.label for t in result.trials] == ["baseline", "expert default"]
+
+
+def test_a_schedule_of_a_few_steps_is_timed_past_its_end(scripted: Scripted) -> None:
+    study = scripted(world=ExampleWorld(noise=QUIET, amplitude=10.0), budget_seconds=600.0)
+    study.text = study.text.replace("horizon_tokens = 800_000", "horizon_tokens = 8_192")  # four steps
+    result = study.sit()
+    assert isinstance(result.over_baseline.throughput, Interval)
+    with study.open() as opened:
+        confirmed = opened.of_stage(Stage.CONFIRM)
+    assert confirmed
+    assert all(len(r.reference_slices) >= 12 for r in confirmed if r.reference_slices)
+    assert {r.evaluations[-1].tokens_seen for r in confirmed} <= {8_192, 4_096}, (
+        "the loss is that of the schedule's end"
+    )

@@ -71,7 +71,8 @@ def claim_of(
     """What `effects` (this configuration against the baseline, over fresh restarts and seeds) allow to claim.
 
     A configuration that changes no learning knob is claimed with its efficiency as measured: same
-    optimisation, so no horizon enters. A learning gain is carried to the plan with the variance of
+    optimisation, so no horizon enters. Where no loss can be turned into tokens, system knobs alone are
+    claimed by their speed, for what does not compute the same was excluded by the gate. A learning gain is carried to the plan with the variance of
     that step, and is a hypothesis unless its whole interval lies on the good side there. Low precision
     that is shown to learn worse at the tested horizon pays for it at the plan, with the same variance.
     """
@@ -93,7 +94,8 @@ def claim_of(
     if isinstance(speed, Unknown):
         total = speed
     elif isinstance(plan_efficiency, Unknown):
-        total = plan_efficiency
+        gated = changed(config, space.baseline).keys() == changed(config, space.baseline, KnobClass.SYSTEM).keys()
+        total = speed if gated else plan_efficiency
     elif is_hypothesis:
         total = speed
     elif carried:

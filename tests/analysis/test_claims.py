@@ -350,3 +350,12 @@ def test_a_learning_gain_is_not_claimed_to_grow_on_the_way_to_the_plan() -> None
     carried = known(claim(LEARNING, growing).plan_efficiency)
     assert carried.estimate <= 1.5 + 1e-9
     assert carried.low < carried.estimate < carried.high
+
+
+def test_without_a_curve_system_knobs_are_claimed_by_their_speed_and_nothing_else_is() -> None:
+    lost = Unknown(reason="no curve")
+    measured = [replace(e, efficiency=lost) for e in effects(SHOWN)]
+    system = claim({"attention": "sdpa"}, measured)
+    assert system.total == system.speed
+    assert isinstance(claim(NUMERICS, measured).total, Unknown)
+    assert isinstance(claim(LEARNING, measured).total, Unknown)
