@@ -375,7 +375,7 @@ def test_another_machine_is_another_study_and_a_fork_starts_one(
     now = replace(MACHINE, environment={"device": "cpu", "device_name": "another"})
     monkeypatch.setattr(api, "prepare", lambda data, device: now)
     err = refused(capsys, main(["--root", str(root), "resume", "mine"]), ExitCode.BAD_INPUT)
-    assert "hardware was device_name scripted; " in err
+    assert "hardware was device_name imagined; " in err
     assert "is device_name another; " in err
 
     refused(capsys, main(["--root", str(root), "resume", "mine", "--fork", "../up"]), ExitCode.BAD_INPUT)

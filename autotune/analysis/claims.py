@@ -72,7 +72,8 @@ def claim_of(
 
     A configuration that changes no learning knob is claimed with its efficiency as measured: same
     optimisation, so no horizon enters. Where no loss can be turned into tokens, system knobs alone are
-    claimed by their speed, for what does not compute the same was excluded by the gate. A learning gain is carried to the plan with the variance of
+    claimed by their speed, for what does not compute the same was excluded by the gate. A learning gain is carried
+    to the plan with the variance of
     that step, and is a hypothesis unless its whole interval lies on the good side there. Low precision
     that is shown to learn worse at the tested horizon pays for it at the plan, with the same variance.
     """
