@@ -82,15 +82,24 @@ class Proposer:
                 self._study.enqueue_trial({d.knob.name: getattr(config, d.knob.name) for d in self._dimensions})
             self._study.set_user_attr(_DESIGN_QUEUED, True)
 
+    def pending(self) -> list[Proposal]:
+        """What was asked before a crash and never told; what of it is impossible or known by now is told."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        asked = [self._configure(optuna.trial.Trial(self._study, frozen._trial_id)) for frozen in running]
+        return [proposal for proposal in asked if proposal]
+
+    def abandon(self) -> None:
+        """Give up what is pending: a trial that runs for ever would steer the sampler away from its place."""
+        for proposal in self.pending():
+            self._study.tell(proposal.number, state=TrialState.FAIL)
+
     def ask(self) -> Proposal | None:
         """The next configuration that is possible and new, or None when there is none left.
 
-        One that was asked before a crash and never told comes first, under its old number.
+        One that is pending comes first, under its old number.
         """
-        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            proposal = self._configure(optuna.trial.Trial(self._study, frozen._trial_id))
-            if proposal:
-                return proposal
+        if pending := self.pending():
+            return pending[0]
         for unproductive in range(_UNPRODUCTIVE_ASKS):
             if unproductive == _REPEATS_BEFORE_LISTING and not self._enqueue_untried():
                 return None

@@ -213,6 +213,17 @@ def test_a_proposal_that_a_crash_left_comes_first_again_under_its_number(tmp_pat
         assert following.config != lost.config
 
 
+def test_what_a_crash_left_is_given_up_at_the_end_of_a_stage(tmp_path: Path) -> None:
+    with proposing(tmp_path, (RATE, *GRID), design=[BASE]) as proposer:
+        lost = proposer.ask()
+        assert lost
+    with proposing(tmp_path, (RATE, *GRID), design=[BASE]) as proposer:
+        assert proposer.pending() == [lost]
+        proposer.abandon()
+        assert proposer.pending() == []
+    assert [t.state for t in trials(tmp_path)] == [TrialState.FAIL]
+
+
 @pytest.mark.parametrize("suggested", [0, 1])
 def test_a_half_made_proposal_is_completed(tmp_path: Path, suggested: int) -> None:
     design = [BASE.with_knobs({"attention": "sdpa", "micro_batch": 2})]

@@ -198,6 +198,20 @@ def test_a_study_killed_at_random_moments_ends_with_every_trial_once(scripted: S
     assert told == Counter(r.spec.number for r in records), "the database has each acknowledged trial once"
 
 
+def test_what_a_crash_left_no_time_for_does_not_run_for_ever(scripted: Scripted) -> None:
+    study = scripted(world=ExampleWorld(noise=QUIET))
+
+    def die_while_exploring(event: Event) -> None:
+        if event.kind is EventKind.TRIAL_STARTED and event.stage == Stage.EXPLORE_SYSTEM:
+            raise Killed
+
+    with pytest.raises(Killed):
+        study.sit([die_while_exploring])
+    (study.folder / "elapsed.json").write_text(json.dumps(study.budget_seconds))
+    study.sit()
+    assert in_database(study) == Counter(r.spec.number for r in read_records(study.folder))
+
+
 def in_database(study: ScriptedStudy) -> Counter[int]:
     """Our trial numbers in the Optuna database, of finished trials; none may still be running."""
     storage = f"sqlite:///{study.folder / 'study.db'}"

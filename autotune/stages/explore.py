@@ -18,7 +18,7 @@ from autotune.analysis.evidence import (
 from autotune.analysis.roi import worth_another_trial
 from autotune.measure import Lab
 from autotune.progress import EventKind
-from autotune.propose import Proposer, one_at_a_time
+from autotune.propose import Proposal, Proposer, one_at_a_time
 from autotune.recommendation import Unknown
 from autotune.space import Dimension
 from autotune.stages.common import (
@@ -95,7 +95,29 @@ def _explore(
         design=[first, *warm_start(lab, base, [d.knob.name for d in dimensions]), *rest],
         seed=0,
     )
-    end(lab, stage, _propose_until_done(lab, calibration, stage, proposer))
+    _tell_acknowledged(lab, calibration, stage, proposer)
+    reason = _propose_until_done(lab, calibration, stage, proposer)
+    proposer.abandon()  # what was asked before a crash that left no time to measure it
+    end(lab, stage, reason)
+
+
+def _tell_acknowledged(lab: Lab, calibration: Calibration, stage: Stage, proposer: Proposer) -> None:
+    """Tell what was measured and kept just before a crash."""
+    records = {r.spec.block: r for r in lab.study.of_stage(stage)}
+    for proposal in proposer.pending():
+        if record := records.get(proposal.number):
+            _tell(lab, calibration, proposer, proposal, record)
+
+
+def _tell(
+    lab: Lab, calibration: Calibration, proposer: Proposer, proposal: Proposal, record: TrialRecord
+) -> float | None:
+    """Tell how a proposal did; its score, None where it could not be judged."""
+    effect = _effect(lab, calibration, record)
+    score = None if isinstance(effect, Unknown) else effect.total
+    why = "" if score is not None else outcome_reason(record.outcome) or "it could not be judged"
+    proposer.tell(proposal, trial_number=record.spec.number, score=score, infeasible=why)
+    return score
 
 
 def _propose_until_done(lab: Lab, calibration: Calibration, stage: Stage, proposer: Proposer) -> StageEnd:
@@ -123,10 +145,7 @@ def _propose_until_done(lab: Lab, calibration: Calibration, stage: Stage, propos
             must_beat=float("-inf") if judged_on_loss else best - _PRUNING_MARGIN,
             gate=not judged_on_loss,
         )
-        effect = _effect(lab, calibration, record)
-        score = None if isinstance(effect, Unknown) else effect.total
-        why = "" if score is not None else outcome_reason(record.outcome) or "it could not be judged"
-        proposer.tell(proposal, trial_number=spec.number, score=score, infeasible=why)
+        score = _tell(lab, calibration, proposer, proposal, record)
         if score is not None and score > best:
             best = score
             lab.tell(
