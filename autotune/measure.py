@@ -46,7 +46,13 @@ _COMPILE_PATIENCE_SECONDS = 240.0
 _ROUNDS_BEFORE_PRUNING = 5
 _LEAST_ROUNDS = 12  # METHOD 3.4: the fewest that a centre is worth anything from
 _BLOCK_ROUNDS = 60  # more pairs resolve nothing that restarts do not hide (METHOD 3.4, 3.5)
-_PEAK_OF = {"fp32": "fp32", "bf16_autocast": "bf16", "fp16_autocast": "fp16"}
+_PEAK_OF = {
+    "fp32": "fp32",
+    "bf16_autocast": "bf16",
+    "fp16_autocast": "fp16",
+    "bf16_master": "bf16",
+    "bf16_pure": "bf16",
+}
 _DISTURBED = 2.5  # times slower than usual: the machine is in a burst
 
 
@@ -189,7 +195,7 @@ class Lab:
         if isinstance(run, Run):
             try:
                 if gate and self._fingerprint:
-                    run.compare(self._fingerprint, self.space.baseline.dtype)
+                    run.compare(self._fingerprint, self.space.baseline)
                 if together:
                     partners = self._pair([run], reference, rounds, complete=complete, must_beat=must_beat)
                 else:
@@ -371,6 +377,9 @@ class Lab:
         return Patience(setup_seconds=_FIRST_PATIENCE.setup_seconds, pass_seconds=first, step_seconds=step)
 
     def _peak(self, config: TrainingConfig) -> float:
+        """The highest rate there can be, in FLOP/s; 0 where it is not known, as for TF32."""
+        if config.dtype == "fp32" and config.matmul_precision != "highest":
+            return 0.0
         return self.machine.peak_flops.get(_PEAK_OF[config.dtype], 0.0)
 
     def _predict(self, config: TrainingConfig) -> int:

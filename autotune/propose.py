@@ -252,14 +252,17 @@ def expert_default(space: SearchSpace, *, bf16_gains: bool) -> TrainingConfig:
 
     Only knobs of the space are changed, and only to values of their domain.
     """
-    granted = {
-        d.knob.name: EXPERT_WISHES[d.knob.name]
-        for d in space.dimensions
-        if d.knob.name in EXPERT_WISHES
-        and contains(d.domain, EXPERT_WISHES[d.knob.name])
-        and (bf16_gains or d.knob.name != "dtype")
-    }
-    return space.baseline.with_knobs(granted)
+    granted = space.baseline
+    for dimension in space.dimensions:
+        name = dimension.knob.name
+        if (
+            name in EXPERT_WISHES
+            and contains(dimension.domain, EXPERT_WISHES[name])
+            and (bf16_gains or name != "dtype")
+        ):
+            with contextlib.suppress(InvalidConfiguration):  # the baseline has something that excludes it
+                granted = granted.with_knobs({name: EXPERT_WISHES[name]})
+    return granted
 
 
 def one_at_a_time(centre: TrainingConfig, dimensions: Sequence[Dimension]) -> Iterator[TrainingConfig]:

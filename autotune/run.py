@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from autotune.analysis.gates import coarser_dtype, equivalence
+from autotune.analysis.gates import equivalence, rounding_of
 from autotune.analysis.rates import implausible, paired_speed
 from autotune.executors.base import Session, SessionEnded
 from autotune.recommendation import Unknown
@@ -86,7 +86,7 @@ class Run:
             self.outcome = outcome_of(ended)
         self.evaluate_seconds = clock() - started
 
-    def compare(self, reference: Fingerprint, reference_dtype: str) -> None:
+    def compare(self, reference: Fingerprint, baseline: TrainingConfig) -> None:
         """End it if it does not compute what the reference does: equal by a gate, never by assumption (METHOD 2)."""
         try:
             found = self.session.fingerprint()
@@ -94,7 +94,7 @@ class Run:
             self.outcome = outcome_of(ended)
             return
         self.fingerprints.append(found)
-        if differs := equivalence(found, reference, dtype=coarser_dtype(self.config.dtype, reference_dtype)):
+        if differs := equivalence(found, reference, dtype=rounding_of(self.config, baseline)):
             self.outcome = Infeasible(
                 kind=InfeasibleKind.NOT_EQUIVALENT,
                 message=f"{differs.what} must agree with the baseline's within {differs.tolerance:.2g} of its norm; "

@@ -55,13 +55,7 @@ def session_of(width: int) -> SessionConfig:
 def bare_loop(session: SessionConfig) -> None:
     """A plain training script: reads a number of steps a line, answers with the seconds they took."""
     training, corpus = session.training, open_corpus(session.data)
-    model = GPT(
-        session.gpt,
-        vocab_size=corpus.vocab_size,
-        tied_head=training.tied_head,
-        attention=training.attention,
-        seed=session.seed,
-    )
+    model = GPT(session.gpt, training, vocab_size=corpus.vocab_size, seed=session.seed)
     optimizer = build_optimizer(model, training)
     batches = Batches(
         corpus,

@@ -110,6 +110,16 @@ class TrainingConfig(_FromMapping):
     clip_norm: float = 1.0
     weight_decay: float = 0.1
     tied_head: bool = False
+    vocab_multiple: int = 1
+    matmul_precision: str = "highest"
+    loss_kernel: str = "full"
+    optimizer_in_backward: bool = False
+    checkpointing: bool = False
+    qkv_layout: str = "strided"
+    prefetch: bool = False
+    pinned_memory: bool = False
+    set_to_none: bool = True
+    index_dtype: str = "int64"
 
     def __post_init__(self) -> None:
         for knob in KNOBS.values():
@@ -121,6 +131,44 @@ class TrainingConfig(_FromMapping):
             "global_batch must be a multiple of micro_batch",
             f"{self.global_batch} with micro_batch {self.micro_batch}",
             f"try global_batch {self.micro_batch * max(1, math.ceil(self.global_batch / self.micro_batch))}",
+        )
+        self._require_kernels()
+        if self.optimizer_in_backward:
+            self._require_separate_updates()
+
+    def _require_kernels(self) -> None:
+        """Each kernel that is named must be the one that runs."""
+        _require(
+            self.loss_kernel == "full" or self.compile in ("off", "regional"),
+            "loss_kernel chunked is no part of a graph that torch can compile whole",
+            f"compile {self.compile}",
+            'use compile "regional" or loss_kernel "full"',
+        )
+        _require(
+            self.loss_kernel == "full" or self.vocab_multiple == 1,
+            "loss_kernel chunked has no place for padded rows of the head",
+            f"vocab_multiple {self.vocab_multiple}",
+            "use vocab_multiple 1",
+        )
+        _require(
+            self.matmul_precision == "highest" or self.dtype not in ("bf16_master", "bf16_pure"),
+            "matmul_precision concerns fp32 products, of which there are none",
+            f"{self.matmul_precision} with dtype {self.dtype}",
+            'use matmul_precision "highest"',
+        )
+
+    def _require_separate_updates(self) -> None:
+        """An update in the backward pass sees one weight's gradient, once, and none after it."""
+        rule = "optimizer_in_backward updates each weight by itself"
+        whole = {"accumulation_steps": 1, "clip_norm": 0.0, "set_to_none": True}
+        for name, needed in whole.items():
+            found = getattr(self, name)
+            _require(found == needed, f"{rule}, which needs {name} {needed}", found, "switch one of them off")
+        _require(
+            self.dtype not in ("fp16_autocast", "bf16_master"),
+            f"{rule}, which leaves no step to skip and no other copy to update",
+            f"dtype {self.dtype}",
+            'use "bf16_autocast"',
         )
 
     def with_knobs(self, values: Mapping[str, KnobValue]) -> Self:
@@ -195,6 +243,12 @@ class SessionConfig(_FromMapping):
         _require(self.horizon_tokens >= 1, "horizon_tokens must be positive", self.horizon_tokens, "try 50000")
         _require(self.evaluation_tokens >= 1, "evaluation_tokens must be positive", self.evaluation_tokens, "try 16384")
         _require(self.device in ("auto", "cpu", "cuda", "mps"), "device must be known", self.device, 'use "auto"')
+        _require(
+            not self.training.pinned_memory or self.device in ("auto", "cuda"),
+            "pinned_memory serves copies to a GPU",
+            f"device {self.device}",
+            "use pinned_memory false",
+        )
 
     @property
     def tokens_per_step(self) -> int:

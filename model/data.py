@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +21,10 @@ class Batches:
     random order. However sequences are grouped into micro-batches and steps, the stream is the same.
     """
 
-    def __init__(self, corpus: Corpus, *, sequence_length: int, sequences_per_step: int, seed: int) -> None:
+    def __init__(
+        self, corpus: Corpus, *, sequence_length: int, sequences_per_step: int, seed: int, index_dtype: str = "int64"
+    ) -> None:
+        self._dtype = np.dtype(index_dtype)
         self._tokens = corpus.train
         self._length = sequence_length
         self._seed = seed
@@ -32,7 +38,8 @@ class Batches:
 
     def take(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         """Sequences `first` to `first + count` as tokens and targets, `(count, T)` each."""
-        return _rows(self._tokens, np.array([self._window(first + i) for i in range(count)]), self._length)
+        windows = np.array([self._window(first + i) for i in range(count)])
+        return _rows(self._tokens, windows, self._length, self._dtype)
 
     def _window(self, sequence: int) -> int:
         epoch, position = divmod(sequence, self._windows)
@@ -40,6 +47,28 @@ class Batches:
             self._epoch = epoch
             self._order = np.random.default_rng([self._seed, epoch]).permutation(self._windows)
         return int(self._order[position])
+
+
+class Prefetching:
+    """Batches of which the next is read by a thread of its own while this one is computed.
+
+    Only that thread touches the source, which remembers the order of its epoch.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+        self._next: tuple[int, int] = (-1, 0)
+        self._read: Future[tuple[Tensor, Tensor]] | None = None
+
+    def take(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """See `Batches.take`; what follows on this is being read when it returns."""
+        if self._read is None or self._next != (first, count):
+            self._read = self._reader.submit(self._batches.take, first, count)
+        rows = self._read.result()
+        self._next = (first + count, count)
+        self._read = self._reader.submit(self._batches.take, *self._next)
+        return rows
 
 
 def holdout_windows(corpus: Corpus, *, sequence_length: int, evaluation_tokens: int) -> tuple[Tensor, Tensor]:
@@ -54,11 +83,13 @@ def holdout_windows(corpus: Corpus, *, sequence_length: int, evaluation_tokens: 
             f"the held-out text must hold {wanted} sequences of {sequence_length} tokens for an evaluation; "
             f"got {len(corpus.holdout)} tokens, {max(0, there)} sequences: use more text or fewer evaluation_tokens"
         )
-    return _rows(corpus.holdout, np.arange(wanted) * there // wanted, sequence_length)
+    return _rows(corpus.holdout, np.arange(wanted) * there // wanted, sequence_length, np.dtype(np.int64))
 
 
-def _rows(stream: TokenArray, windows: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
-    """Tokens of the windows and, one further on, their targets: `(len(windows), length)` int64 each."""
+def _rows(
+    stream: TokenArray, windows: NDArray[np.int64], length: int, dtype: np.dtype[np.integer[Any]]
+) -> tuple[Tensor, Tensor]:
+    """Tokens of the windows and, one further on, their targets: `(len(windows), length)` each."""
     positions = windows[:, None] * length + np.arange(length + 1)
-    rows = stream[positions].astype(np.int64)
+    rows = stream[positions].astype(dtype)
     return torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())

@@ -32,11 +32,9 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def to_device(rows: Tensor, device: torch.device) -> Tensor:
+def to_device(rows: Tensor, device: torch.device, *, pinned: bool = False) -> Tensor:
     """A batch on the device. From pinned memory CUDA fetches it without first emptying its queue of kernels."""
-    if device.type == "cuda":
-        return rows.pin_memory().to(device, non_blocking=True)
-    return rows.to(device)
+    return rows.pin_memory(device).to(device, non_blocking=True) if pinned else rows.to(device)
 
 
 def synchronize(device: torch.device) -> None:

@@ -5,22 +5,34 @@ Dimensions: B sequences, T positions, C width, H heads, Q = C / H width of a hea
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.utils.checkpoint import checkpoint
 
-from model.config import GPTConfig
+from model.config import GPTConfig, TrainingConfig
+
+_BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
 
 
 class Attention(nn.Module):
     """Causal self-attention over H heads: `(B, T, C)` to `(B, T, C)`."""
 
-    def __init__(self, config: GPTConfig, kernel: str) -> None:
+    def __init__(self, config: GPTConfig, training: TrainingConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.kernel = kernel
+        self.kernel = training.attention
+        self.copies = training.qkv_layout == "contiguous"
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
         self.projection = nn.Linear(config.width, config.width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
@@ -31,12 +43,23 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, T, Q) each
-        if self.kernel == "sdpa":
-            dropout = self.dropout.p if self.training else 0.0
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-        else:
-            y = self._math(q, k, v)
+        if self.copies:
+            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        match self.kernel:
+            case "math":
+                y = self._math(q, k, v)
+            case "flex":
+                y = _compiled_flex()(q, k, v, block_mask=_causal_blocks(T, x.device))
+            case "sdpa":
+                y = self._fused(q, k, v)
+            case _:
+                with sdpa_kernel(_BACKENDS[self.kernel]):
+                    y = self._fused(q, k, v)
         return self.dropout(self.projection(y.transpose(1, 2).reshape(B, T, C)))  # type: ignore[no-any-return]
+
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        dropout = self.dropout.p if self.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
 
     def _math(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention written out: the whole `(B, H, T, T)` matrix of scores stands in memory."""
@@ -46,13 +69,24 @@ class Attention(nn.Module):
         return self.dropout(weights) @ v  # type: ignore[no-any-return]
 
 
+@functools.cache
+def _compiled_flex() -> Callable[..., Tensor]:
+    """FlexAttention is fast only where it is compiled, whatever becomes of the rest of the model."""
+    return torch.compile(flex_attention)
+
+
+@functools.cache
+def _causal_blocks(length: int, device: torch.device) -> BlockMask:
+    return create_block_mask(lambda _b, _h, q, k: q >= k, None, None, length, length, device=str(device))
+
+
 class Block(nn.Module):
     """One layer: attention and a GELU MLP of four times the width, each on a normalised residual."""
 
-    def __init__(self, config: GPTConfig, kernel: str) -> None:
+    def __init__(self, config: GPTConfig, training: TrainingConfig) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width, bias=False)
-        self.attention = Attention(config, kernel)
+        self.attention = Attention(config, training)
         self.mlp_norm = nn.LayerNorm(config.width, bias=False)
         self.mlp_in = nn.Linear(config.width, 4 * config.width, bias=False)
         self.mlp_out = nn.Linear(4 * config.width, config.width, bias=False)
@@ -64,24 +98,36 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The language model. `attention` is `math` or `sdpa`; a tied head shares the token embedding's weights.
+    """The language model, with the kernels that `training` names; a tied head shares the token embedding's weights.
+
+    The rows of embedding and head are padded to a multiple of `vocab_multiple`. Padded tokens never occur and
+    their logits are cut off, so that the padding changes shapes and nothing else.
 
     The initial weights are a function of `seed` and the shape alone: they are drawn on the CPU, the
     head's last, so that a tied model starts like its untied twin.
     """
 
-    def __init__(self, config: GPTConfig, *, vocab_size: int, tied_head: bool, attention: str, seed: int) -> None:
+    def __init__(self, config: GPTConfig, training: TrainingConfig, *, vocab_size: int, seed: int) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(vocab_size, config.width)
+        self.vocab_size = vocab_size
+        self.checkpointing = training.checkpointing
+        self.chunked_loss = training.loss_kernel == "chunked"
+        rows = math.ceil(vocab_size / training.vocab_multiple) * training.vocab_multiple
+        self.token_embedding = nn.Embedding(rows, config.width)
         self.position_embedding = nn.Embedding(config.sequence_length, config.width)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, attention) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, training) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, bias=False)
-        self.head = nn.Linear(config.width, vocab_size, bias=False)
-        if tied_head:
+        self.head = nn.Linear(config.width, rows, bias=False)
+        if training.tied_head:
             self.head.weight = self.token_embedding.weight
+        self._compiled: tuple[nn.Module, ...] = ()  # used in training alone: evaluation would be compiled once more
         self.initialise(seed)
+
+    def compile_blocks(self) -> None:
+        """Compile each block by itself: they share one graph, which is compiled once."""
+        self._compiled = tuple(torch.compile(block) for block in self.blocks)  # type: ignore[misc]
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -96,24 +142,56 @@ class GPT(nn.Module):
                 continue
             onto_residual = name.endswith(("projection.weight", "mlp_out.weight"))
             deviation = 0.02 / math.sqrt(2 * self.config.layers) if onto_residual else 0.02
-            parameter.copy_(torch.empty(parameter.shape).normal_(std=deviation, generator=generator))
+            used = self._used(parameter)
+            parameter.zero_()
+            used.copy_(torch.empty(used.shape).normal_(std=deviation, generator=generator))
+
+    def without_padding(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        """Views of `tensors`, one for each of the `parameters` in their order, that leave padded rows out."""
+        return [
+            tensor[: len(self._used(parameter))] for parameter, tensor in zip(self.parameters(), tensors, strict=True)
+        ]
+
+    def _used(self, parameter: Tensor) -> Tensor:
+        is_padded = parameter is self.token_embedding.weight or parameter is self.head.weight
+        return parameter[: self.vocab_size] if is_padded else parameter
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Token numbers `(B, T)` to the logits of each next token `(B, T, V)`."""
+        logits: Tensor = self.head(self._hidden(tokens))
+        # The gradient of a cut is a copy, which a head without padding need not pay for.
+        return logits if logits.shape[-1] == self.vocab_size else logits[..., : self.vocab_size]
+
+    def _hidden(self, tokens: Tensor) -> Tensor:
+        """Token numbers `(B, T)` to what the head reads `(B, T, C)`."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x))  # type: ignore[no-any-return]
+        for block in self._compiled if self._compiled and self.training else self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
+        return self.norm(x)  # type: ignore[no-any-return]
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Tokens and targets `(B, T)` to the mean loss, a scalar in nats per token."""
+        if self.chunked_loss:
+            return self._chunked_loss(self._hidden(tokens).flatten(0, 1), targets.flatten())
         return self.token_losses(tokens, targets).mean()
 
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Tokens and targets `(B, T)` to the loss of every token `(B, T)` in nats, computed in fp32."""
         logits = self.logits(tokens).float()
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+
+    def _chunked_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Inputs of the head `(N, C)` and targets `(N,)` to the mean loss, never with all logits in memory.
+
+        In the dtype that the head's product would have, for autocast knows nothing of this operator of torch.
+        """
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        with torch.autocast(device, enabled=False):
+            return F.linear_cross_entropy(
+                hidden.to(dtype), self.head.weight.to(dtype), targets, options=nn.LinearCrossEntropyOptions()
+            ).float()
 
     @property
     def parameter_count(self) -> int:

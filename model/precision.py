@@ -1,16 +1,41 @@
-"""The arithmetic of forward and backward: fp32, or autocast to bf16 or fp16. Weights and update stay fp32."""
+"""The arithmetic of forward and backward: fp32, autocast to bf16 or fp16 with weights in fp32, or weights in bf16."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from model.optim import InBackward
 
 _AUTOCAST_DTYPES = {"bf16_autocast": torch.bfloat16, "fp16_autocast": torch.float16}
 
 
+class MasterWeights:
+    """An fp32 copy of a bf16 model, which is what the optimizer works on (Micikevicius et al., arXiv 1710.03740)."""
+
+    def __init__(self, model: nn.Module, master: nn.Module) -> None:
+        """`master` is `model` before its weights were rounded to bf16."""
+        self._weights: list[Tensor] = list(model.parameters())
+        self._masters: list[Tensor] = list(master.parameters())
+
+    @torch.no_grad()
+    def take_gradients(self) -> None:
+        """Move the gradients of a backward pass over, where they add up in fp32."""
+        for weight, master in zip(self._weights, self._masters, strict=True):
+            if weight.grad is not None:
+                gradient = weight.grad.float()
+                master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+                weight.grad = None
+
+    @torch.no_grad()
+    def give_weights(self) -> None:
+        """Round the updated weights into the model."""
+        torch._foreach_copy_(self._weights, self._masters)
+
+
 class Precision:
-    """One of `fp32`, `bf16_autocast` and `fp16_autocast` on a device; fp16 with dynamic loss scaling."""
+    """A value of the knob `dtype` on a device; fp16 with dynamic loss scaling."""
 
     def __init__(self, dtype: str, device: torch.device) -> None:
         self._device = device
@@ -30,11 +55,15 @@ class Precision:
         """Add the gradient of a scalar loss, scaled up where fp16 would lose small values."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def unscale(self, optimizer: Optimizer) -> None:
+    def unscale(self, optimizer: Optimizer | InBackward) -> None:
         """Bring the gradients back to their true size, as clipping needs them."""
-        self._scaler.unscale_(optimizer)
+        if isinstance(optimizer, Optimizer):
+            self._scaler.unscale_(optimizer)
 
-    def step(self, optimizer: Optimizer) -> None:
+    def step(self, optimizer: Optimizer | InBackward) -> None:
         """Update the weights, unless a scaled gradient overflowed: that step is skipped and the scale lowered."""
+        if isinstance(optimizer, InBackward):
+            optimizer.step()
+            return
         self._scaler.step(optimizer)
         self._scaler.update()

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch._dynamo  # the first optimizer would import it, a second or two in the middle of the set-up
 from torch import Tensor
 
-from model.config import SessionConfig
-from model.data import Batches, holdout_windows
+from model.config import InvalidConfiguration, SessionConfig
+from model.data import Batches, Prefetching, holdout_windows
 from model.device import StepTimer, peak_memory_bytes, synchronize, to_device
 from model.failures import Diverged
 from model.gpt import GPT
-from model.optim import build_optimizer, updates_made
-from model.precision import Precision
+from model.optim import InBackward, build_optimizer, updates_made
+from model.precision import MasterWeights, Precision
 from model.protocol import EvaluationReport, FingerprintReport, GradientNoiseReport, SliceReport
 from model.schedule import lr_factor
 from model.sketch import sketch
@@ -34,29 +35,39 @@ class Trainer:
         training = session.training
         if training.threads:
             torch.set_num_threads(training.threads)
+        torch.set_float32_matmul_precision(training.matmul_precision)
+        if training.pinned_memory and device.type != "cuda":
+            raise InvalidConfiguration(
+                f"pinned_memory serves copies to a GPU; got device {device.type}: use pinned_memory false"
+            )
         self.session = session
         self.device = device
         self.steps_done = 0
-        self.batches = Batches(
+        batches = Batches(
             corpus,
             sequence_length=session.gpt.sequence_length,
             sequences_per_step=training.global_batch,
             seed=session.seed,
+            index_dtype=training.index_dtype,
         )
+        self.batches = Prefetching(batches) if training.prefetch else batches
         self.holdout = holdout_windows(
             corpus, sequence_length=session.gpt.sequence_length, evaluation_tokens=session.evaluation_tokens
         )
         self.holdout_bytes = int(corpus.token_bytes[self.holdout[1].numpy()].sum())
         self.worst_loss = math.log(corpus.vocab_size) + 2.0
-        self.model = GPT(
-            session.gpt,
-            vocab_size=corpus.vocab_size,
-            tied_head=training.tied_head,
-            attention=training.attention,
-            seed=session.seed,
-        ).to(device)
+        self.model = GPT(session.gpt, training, vocab_size=corpus.vocab_size, seed=session.seed).to(device)
+        self.updated = self.model  # what the optimizer works on
+        self.masters: MasterWeights | None = None
+        if training.dtype == "bf16_master":
+            self.model = copy.deepcopy(self.updated).bfloat16()
+            self.masters = MasterWeights(self.model, self.updated)
+        elif training.dtype == "bf16_pure":
+            self.model.bfloat16()
         self.loss: Callable[[Tensor, Tensor], Tensor] = self.model
-        if training.compile != "off":
+        if training.compile == "regional":
+            self.model.compile_blocks()
+        elif training.compile != "off":
             self.loss = torch.compile(self.model, mode=training.compile)
         # Held until the next, as the variable of a plain loop is: where the nodes of its graph die with the pass,
         # glibc gives the pages around them back to the kernel, and a small model's next step has to ask anew.
@@ -80,8 +91,14 @@ class Trainer:
         """One optimizer step over the next global batch; returns its mean loss, a scalar on the device."""
         training = self.session.training
         factor = lr_factor(training.schedule, training.warmup_fraction, self._progress(self.steps_done))
-        loss = self._accumulate()
-        self._update(training.learning_rate * factor)
+        self._set_rate(training.learning_rate * factor)
+        if isinstance(self.optimizer, InBackward):
+            self.optimizer.is_armed = True
+            loss = self._accumulate()
+            self.optimizer.is_armed = False
+        else:
+            loss = self._accumulate()
+            self._update()
         self.steps_done += 1
         return loss
 
@@ -157,16 +174,21 @@ class Trainer:
             raise ValueError(
                 f"a fingerprint must be taken before the first step; got it after {self.steps_done}: ask earlier"
             )
-        weights = list(self.model.parameters())
         logits = self._sketch_logits()
         # A model without dropout stays as it is: a compiled one would be compiled once more.
         self.model.train(self.session.gpt.dropout == 0.0)
-        gradient = self._sketch_gradient(weights)
-        before = sketch(weights)
-        self._update(self.session.training.learning_rate)
-        update = [new - old for new, old in zip(sketch(weights), before, strict=True)]  # sketches are linear
+        gradient = self._sketch_gradient()
+        before = self._sketch(self.updated.parameters())
+        self._set_rate(self.session.training.learning_rate)
+        self._update()
+        after = self._sketch(self.updated.parameters())
+        update = [new - old for new, old in zip(after, before, strict=True)]  # sketches are linear
         self.model.train()
-        self.model.initialise(self.session.seed)
+        self.updated.initialise(self.session.seed)
+        if self.masters:
+            self.masters.give_weights()
+        if isinstance(self.optimizer, InBackward):
+            self.optimizer.release()
         self._begin()
         if not all(map(math.isfinite, (*logits, *update))):
             raise Diverged("logits and first update must be numbers; got nan or inf: use another dtype or kernel")
@@ -182,7 +204,7 @@ class Trainer:
             Diverged: a gradient is no number.
         """
         training = self.session.training
-        weights = list(self.model.parameters())
+        weights = list(self.updated.parameters())
         mean = [torch.zeros_like(weight) for weight in weights]
         first, batch = self.steps_done * training.global_batch, batches * training.global_batch
         square_norms = []
@@ -207,7 +229,8 @@ class Trainer:
 
     def _begin(self) -> None:
         """Everything that training changes, but for the weights, as it is before the first step."""
-        self.optimizer = build_optimizer(self.model, self.session.training)
+        optimizer = build_optimizer(self.updated, self.session.training)
+        self.optimizer = InBackward(optimizer) if self.session.training.optimizer_in_backward else optimizer
         self.precision = Precision(self.session.training.dtype, self.device)
         torch.manual_seed(self.session.seed)  # of dropout; the weights have a generator of their own
 
@@ -221,14 +244,19 @@ class Trainer:
         self.precision.unscale(self.optimizer)
         return loss
 
-    def _update(self, learning_rate: float) -> None:
-        """Change the weights by the gradient there is, which is gone then."""
+    def _set_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        if self.session.training.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.session.training.clip_norm)
+
+    def _update(self) -> None:
+        """Change the weights by the gradient there is, which is gone then."""
+        training = self.session.training
+        if training.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.updated.parameters(), training.clip_norm)
         self.precision.step(self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=training.set_to_none)
+        if self.masters:
+            self.masters.give_weights()
 
     def _micro_step(self, first_sequence: int, count: int) -> Tensor:
         """Add the gradient of `count` sequences; returns their share of the step's mean loss."""
@@ -236,14 +264,18 @@ class Trainer:
         if self.session.training.accumulation_steps > 1:  # a division is one more node of the graph to walk
             loss = loss / self.session.training.accumulation_steps
         self.precision.backward(loss)
+        if self.masters:
+            self.masters.take_gradients()
         self._last_loss = loss
         return loss.detach()
 
     def _mean_loss(self, first_sequence: int, count: int) -> Tensor:
         """The mean loss of `count` sequences, with its graph."""
         tokens, targets = self.batches.take(first_sequence, count)
+        pinned = self.session.training.pinned_memory
+        tokens, targets = (to_device(rows, self.device, pinned=pinned) for rows in (tokens, targets))
         with self.precision.autocast():
-            return self.loss(to_device(tokens, self.device), to_device(targets, self.device))
+            return self.loss(tokens, targets.long())
 
     @torch.no_grad()
     def _sketch_logits(self) -> list[float]:
@@ -255,16 +287,22 @@ class Trainer:
         self.model.train()
         return sketch([torch.cat(logits)])
 
-    def _sketch_gradient(self, weights: Sequence[Tensor]) -> list[float]:
+    def _sketch(self, tensors: Iterable[Tensor]) -> list[float]:
+        """Of one tensor for each weight."""
+        return sketch(self.updated.without_padding(tensors))
+
+    def _sketch_gradient(self) -> list[float]:
         """Of the gradient of the first global batch, left in place; fp16 that overflows is tried at lower scales."""
+        weights = list(self.updated.parameters())
+        self._set_rate(0.0)
         self._accumulate()
         while not math.isfinite(_norm(_gradients(weights))):
             scale = self.precision.scale
-            self._update(0.0)  # is skipped and lowers the scale, if there is one
+            self._update()  # is skipped and lowers the scale, if there is one
             if not 1.0 <= self.precision.scale < scale:
                 raise Diverged("the first gradient must be a number; got nan or inf: use another dtype or kernel")
             self._accumulate()
-        return sketch(_gradients(weights))
+        return self._sketch(_gradients(weights))
 
     def _true_gradient(self, first_sequence: int, weights: Sequence[Tensor]) -> list[Tensor]:
         """The gradient of the mean loss of one micro-batch, in place of any other.
@@ -276,6 +314,8 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             loss = self._mean_loss(first_sequence, self.session.training.micro_batch)
             (loss * scale).backward()  # type: ignore[no-untyped-call]
+            if self.masters:
+                self.masters.take_gradients()
             gradient = _gradients(weights)
             if math.isfinite(_norm(gradient)):
                 torch._foreach_div_(gradient, scale)

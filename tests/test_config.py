@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -33,10 +34,14 @@ def legal_values(knob: Knob) -> st.SearchStrategy[KnobValue]:
 @st.composite
 def configs(draw: st.DrawFn) -> TrainingConfig:
     """Any configuration that can exist."""
-    values = {name: draw(legal_values(knob)) for name, knob in KNOBS.items()}
-    values["micro_batch"] = draw(st.integers(min_value=1, max_value=512))
-    values["global_batch"] = values["micro_batch"] * draw(st.integers(min_value=1, max_value=64))
-    return TrainingConfig(**values)  # type: ignore[arg-type]
+    micro_batch = draw(st.integers(min_value=1, max_value=512))
+    config = TrainingConfig(
+        micro_batch=micro_batch, global_batch=micro_batch * draw(st.integers(min_value=1, max_value=64))
+    )
+    for name in draw(st.permutations(sorted(KNOBS))):
+        with contextlib.suppress(InvalidConfiguration):  # what was drawn before excludes it
+            config = config.with_knobs({name: draw(legal_values(KNOBS[name]))})
+    return config
 
 
 def test_every_knob_is_a_field_of_the_configuration_and_the_reverse() -> None:
@@ -87,7 +92,7 @@ def test_a_session_survives_json_whole(training: TrainingConfig) -> None:
         seed=7,
         horizon_tokens=12_345,
         evaluation_tokens=321,
-        device="cpu",
+        device="cuda",
     )
     assert SessionConfig.from_mapping(json.loads(json.dumps(session.to_mapping()))) == session
 
@@ -121,8 +126,8 @@ def test_an_int_stands_for_a_float_in_plain_values_only() -> None:
         ),
         (
             TrainingConfig,
-            {"attention": "flash"},
-            "attention must be one of math, sdpa; got 'flash': choose one of them",
+            {"attention": "flashy"},
+            "attention must be one of math, sdpa, flash, efficient, cudnn, flex; got 'flashy': choose one of them",
         ),
         (
             TrainingConfig,

@@ -310,7 +310,8 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         (
             '["fp32", "bf16_autocast"]',
             '["fp32", "fp8"]  # <<',
-            "[knobs] dtype must be one of fp32, bf16_autocast, fp16_autocast; got 'fp8': choose one of them",
+            "[knobs] dtype must be one of fp32, bf16_autocast, fp16_autocast, bf16_master, bf16_pure; "
+            "got 'fp8': choose one of them",
         ),
         (
             '["fp32", "bf16_autocast"]',

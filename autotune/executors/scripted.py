@@ -153,7 +153,7 @@ class ExampleWorld:
     def tokens_per_second(self, config: TrainingConfig) -> float:
         """Factors multiply; the micro-batch has a sweet spot."""
         speed = self.base_tokens_per_second
-        speed *= {"fp32": 1.0, "bf16_autocast": 1.6, "fp16_autocast": 1 / 30}[config.dtype]
+        speed *= {"bf16_autocast": 1.6, "fp16_autocast": 1 / 30}.get(config.dtype, 1.0)
         speed *= {"math": 1.0, "sdpa": 1.08}[config.attention]
         speed *= {"off": 1.0, "default": 1.10, "max-autotune-no-cudagraphs": 1.12}[config.compile]
         speed *= {"for_loop": 1.0, "foreach": 1.02, "fused": 1.05}[config.optimizer_kernel]

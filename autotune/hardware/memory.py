@@ -7,18 +7,17 @@ Compilation only ever saves activations, so the figure for eager mode stands for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import psutil
 
 from model.config import GPTConfig, TrainingConfig
 
-RUNTIME_BYTES = 400 * 2**20
-"""A worker with torch 2.13 before it builds anything (measured: 310 MiB forked, 380 MiB spawned)."""
+RUNTIME_BYTES = 290 * 2**20
+"""A worker with torch 2.13, forked from its launcher, before it builds anything; if spawned, 70 MiB more."""
 
-_MARGIN = (
-    1.25  # for allocator slack and workspaces: measured peaks were 0.86 to 1.18 of the prediction (CPU, 12 shapes)
-)
+_MARGIN = 1.25  # for allocator slack and workspaces; `benchmarks/memory.py` prints how far predictions are off
 _STATE_BYTES = 16  # per parameter: fp32 weight, gradient and AdamW's two moments
 
 
@@ -40,17 +39,53 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
     Everything but the state of the optimizer is proportional to `micro_batch`; `global_batch` has
     no part in it, for gradients are accumulated in place.
     """
-    parameters = parameter_count(gpt, vocab_size, tied_head=training.tied_head)
-    mixed = training.dtype != "fp32"
-    state = parameters * _STATE_BYTES
-    if mixed:
-        state += 2 * parameters  # autocast keeps the half-precision copies of the weights for a whole pass
-    if training.optimizer_kernel == "foreach":
-        state += 4 * parameters  # one temporary list of tensors as large as the model
+    rows = math.ceil(vocab_size / training.vocab_multiple) * training.vocab_multiple
+    parameters = parameter_count(gpt, rows, tied_head=training.tied_head)
     tokens = training.micro_batch * gpt.sequence_length
-    layers = gpt.layers * _layer_bytes(gpt, training) + _transient_bytes(gpt, training)
-    logits = vocab_size * (12 if mixed else 10)  # logits, log-probabilities, a gradient, casts; measured 8.5 to 12.1
-    return RUNTIME_BYTES + state + tokens * (layers + logits)
+    layer = _layer_bytes(gpt, training)
+    kept = gpt.layers * layer
+    if training.checkpointing:  # the input of every layer, and all of the one that is computed again
+        kept = gpt.layers * gpt.width * _element_bytes(training) + layer
+    activations = tokens * (kept + _transient_bytes(gpt, training))
+    in_backward = _state_bytes(training) * parameters + activations + _loss_bytes(gpt, rows, training, tokens)
+    return RUNTIME_BYTES + max(in_backward, _update_bytes(training) * parameters)
+
+
+def _state_bytes(training: TrainingConfig) -> int:
+    """Bytes per parameter of weights, gradients and the optimizer's state during a backward pass."""
+    match training.dtype:
+        case "fp32" | "bf16_master":  # the latter has 4 + 8 of master and moments, 2 + 2 of weight and gradient
+            each = _STATE_BYTES
+        case "bf16_pure":
+            each = _STATE_BYTES // 2
+        case _:
+            each = _STATE_BYTES + 2  # autocast keeps the half-precision copies of the weights for a whole pass
+    if training.optimizer_in_backward:  # of the gradients never more than one stands in memory
+        each -= 2 if training.dtype == "bf16_pure" else 4
+    return each
+
+
+def _update_bytes(training: TrainingConfig) -> int:
+    """Bytes per parameter while the weights are updated."""
+    each = _state_bytes(training)
+    if training.dtype == "bf16_master":
+        each += 2  # the gradient has moved to the master
+    if training.optimizer_kernel == "foreach":
+        each += 2 if training.dtype == "bf16_pure" else 4  # one temporary list of tensors as large as the model
+    return each
+
+
+def _loss_bytes(gpt: GPTConfig, rows: int, training: TrainingConfig, tokens: int) -> int:
+    """Bytes of the head's output, the loss and their gradients for `tokens` tokens."""
+    if training.loss_kernel == "chunked":  # the gradients of input and weight, which are computed at once
+        return 4 * (tokens + 2 * rows) * gpt.width
+    # Logits, log-probabilities and two gradients in fp32; of which autocast and bf16 have some in half.
+    return (16 if training.dtype == "fp32" else 12) * rows * tokens
+
+
+def _element_bytes(training: TrainingConfig) -> int:
+    """Of what is passed from layer to layer: fp32 but where the weights themselves are bf16."""
+    return 2 if training.dtype in ("bf16_master", "bf16_pure") else 4
 
 
 def _layer_bytes(gpt: GPTConfig, training: TrainingConfig) -> int:
@@ -61,10 +96,10 @@ def _layer_bytes(gpt: GPTConfig, training: TrainingConfig) -> int:
     This is what autograd of torch 2.13 saves, but for the softmax that autocast leaves in bf16 on a CPU.
     """
     mixed = training.dtype != "fp32"
-    width_bytes = 16 * 2 + 2 * 2 if mixed else 16 * 4
+    width_bytes = 16 * 2 + 2 * (_element_bytes(training) - 2) if mixed else 16 * 4
     if gpt.dropout > 0:
         width_bytes += 2
-    if training.attention == "sdpa":
+    if training.attention != "math":
         return gpt.width * width_bytes + 4 * gpt.heads  # the log-sum-exp of each row of scores
     score_bytes = 4 + 2 if mixed else 4  # the softmax, which autocast computes in fp32, and its half-precision copy
     if gpt.dropout > 0:
@@ -73,8 +108,8 @@ def _layer_bytes(gpt: GPTConfig, training: TrainingConfig) -> int:
 
 
 def _transient_bytes(gpt: GPTConfig, training: TrainingConfig) -> int:
-    """Bytes per token that live only while one layer is computed: the scores before and after masking."""
-    return 0 if training.attention == "sdpa" else 2 * 4 * gpt.heads * gpt.sequence_length
+    """Bytes per token that live only while one layer is computed: scores before and after masking, their gradients."""
+    return 0 if training.attention != "math" else 4 * 4 * gpt.heads * gpt.sequence_length
 
 
 def available_bytes(environment: Mapping[str, str]) -> int:

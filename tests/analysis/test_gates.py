@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from autotune.analysis.gates import (
     Inequivalence,
     NonInferiority,
-    coarser_dtype,
     equivalence,
     noise_scale,
     non_inferiority,
     relative_distance,
+    rounding_of,
 )
 from autotune.recommendation import Unknown
 from autotune.trial.types import Fingerprint, GradientNoise
+from model.config import TrainingConfig
 
 any_float = st.floats(allow_nan=True, allow_infinity=True)
 sketches = st.lists(any_float, min_size=1, max_size=5)
@@ -109,10 +110,13 @@ def test_what_is_no_number_does_not_pass() -> None:
     assert (found.what, found.distance) == ("update", math.inf)
 
 
-def test_the_coarser_dtype_has_fewer_bits() -> None:
-    assert coarser_dtype("fp32", "bf16_autocast") == coarser_dtype("bf16_autocast", "fp16_autocast") == "bf16_autocast"
-    assert coarser_dtype("fp16_autocast", "fp32") == "fp16_autocast"
-    assert coarser_dtype("fp32", "fp32") == "fp32"
+def test_the_coarsest_arithmetic_counts() -> None:
+    fp32, fp16, bf16 = (TrainingConfig(dtype=dtype) for dtype in ("fp32", "fp16_autocast", "bf16_autocast"))
+    assert rounding_of(fp32, bf16) == rounding_of(bf16, fp16) == "bf16_autocast"
+    assert rounding_of(fp16, fp32) == "fp16_autocast"
+    assert rounding_of(fp32, fp32) == "fp32"
+    products = [rounding_of(TrainingConfig(matmul_precision=p), fp32) for p in ("highest", "high", "medium")]
+    assert products == ["fp32", "fp16_autocast", "bf16_autocast"]
 
 
 # -- non-inferiority ---------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def test_bytes_of_a_session_counted_by_hand() -> None:
     training = TrainingConfig(micro_batch=2, global_batch=8, attention="math", dtype="fp32")
     state = 16 * parameter_count(SMALL, VOCABULARY, tied_head=False)
     scores = 4 * 4 * 16  # fp32, 4 heads, 16 positions looked at
-    per_token = 2 * (64 * 8 + scores) + 2 * scores + 10 * 32
+    per_token = 2 * (64 * 8 + scores) + 4 * scores + 16 * 32
     assert predict_peak_bytes(SMALL, VOCABULARY, training) == RUNTIME_BYTES + state + 2 * 16 * per_token
 
 
@@ -95,8 +95,14 @@ def test_techniques_save_what_they_are_known_to_save(gpt: GPTConfig, vocab_size:
         return predict_peak_bytes(gpt, vocab_size, _training(micro_batch=8, **knobs))
 
     assert predicted(tied_head=True) < predicted(tied_head=False)
-    assert predicted(optimizer_kernel="fused") < predicted(optimizer_kernel="foreach")
+    assert predicted(optimizer_kernel="fused") <= predicted(optimizer_kernel="foreach")
     assert predicted(attention="sdpa") < predicted(attention="math")
+    assert predicted(dtype="bf16_pure") < min(predicted(dtype="bf16_master"), predicted())
+    whole = TrainingConfig(micro_batch=8, global_batch=8, clip_norm=0.0)
+    in_backward = dataclasses.replace(whole, optimizer_in_backward=True)
+    assert predict_peak_bytes(gpt, vocab_size, in_backward) < predict_peak_bytes(gpt, vocab_size, whole)
+    assert predicted(checkpointing=True) < predicted() or gpt.layers == 1
+    assert predicted(vocab_multiple=4_096) >= predicted()
     assert predict_peak_bytes(gpt, vocab_size, TrainingConfig(micro_batch=8, global_batch=8)) == predicted()
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from autotune.analysis.gates import coarser_dtype, equivalence
+from autotune.analysis.gates import equivalence, rounding_of
 from autotune.trial.types import Fingerprint
 from model.config import GPTConfig, TrainingConfig
 from model.failures import Diverged
@@ -36,12 +36,15 @@ def take(make_trainer: MakeTrainer) -> Callable[..., Fingerprint]:
     return take
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "fp16_autocast", "bf16_autocast"])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16_autocast", "bf16_autocast", "bf16_master", "bf16_pure"])
 @pytest.mark.parametrize(
     "knobs",
     [
         {"micro_batch": 2},
         {"attention": "sdpa"},
+        {"attention": "flash", "checkpointing": True, "prefetch": True, "index_dtype": "int32"},
+        {"vocab_multiple": 64, "tied_head": False},
+        {"loss_kernel": "chunked", "qkv_layout": "contiguous", "set_to_none": False},
         {"optimizer_kernel": "foreach"},
         {"attention": "sdpa", "micro_batch": 1, "optimizer_kernel": "fused"},
         {"gpt": DROPOUT, "attention": "sdpa", "micro_batch": 4},
@@ -51,7 +54,22 @@ def test_system_knobs_and_dtypes_compute_the_same(
     take: Callable[..., Fingerprint], knobs: dict[str, Any], dtype: str
 ) -> None:
     baseline = take(gpt=knobs.get("gpt", GPT))
-    assert equivalence(take(dtype=dtype, **knobs), baseline, dtype=coarser_dtype(dtype, "fp32")) is None
+    assert (
+        equivalence(
+            take(dtype=dtype, **knobs), baseline, dtype=rounding_of(TrainingConfig(dtype=dtype), TrainingConfig())
+        )
+        is None
+    )
+
+
+def test_products_of_medium_precision_are_as_coarse_as_bf16(take: Callable[..., Fingerprint]) -> None:
+    medium, baseline = TrainingConfig(matmul_precision="medium"), TrainingConfig()
+    assert equivalence(take(matmul_precision="medium"), take(), dtype=rounding_of(medium, baseline)) is None
+
+
+def test_an_update_in_the_backward_pass_is_the_same_update(take: Callable[..., Fingerprint]) -> None:
+    plain = take(clip_norm=0.0)
+    assert equivalence(take(clip_norm=0.0, optimizer_in_backward=True), plain, dtype="fp32") is None
 
 
 def without_causal_mask(patch: pytest.MonkeyPatch) -> None:
@@ -63,7 +81,7 @@ def with_a_mask_off_by_one(patch: pytest.MonkeyPatch) -> None:
     exact = Attention.__init__
 
     def off_by_one(self: Attention, config: GPTConfig, kernel: str) -> None:
-        exact(self, config, "math")
+        exact(self, config, TrainingConfig())
         self.future = self.future.triu(diagonal=2)
 
     patch.setattr(Attention, "__init__", off_by_one)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from model.config import GPTConfig
+from model.config import GPTConfig, TrainingConfig
 from model.gpt import GPT
 
 VOCABULARY = 40
@@ -14,7 +14,7 @@ CONFIG = GPTConfig(layers=2, heads=2, width=16, sequence_length=12)
 
 def make(*, tied: bool = False, attention: str = "math", seed: int = 0, dropout: float = 0.0) -> GPT:
     config = GPTConfig(layers=2, heads=2, width=16, sequence_length=12, dropout=dropout)
-    return GPT(config, vocab_size=VOCABULARY, tied_head=tied, attention=attention, seed=seed)
+    return GPT(config, TrainingConfig(tied_head=tied, attention=attention), vocab_size=VOCABULARY, seed=seed)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_tied_model_starts_like_its_untied_twin() -> None:
 
 def test_projections_onto_the_residual_start_smaller() -> None:
     config = GPTConfig(layers=8, heads=1, width=64, sequence_length=4)
-    block = GPT(config, vocab_size=10, tied_head=False, attention="math", seed=0).blocks[0]
+    block = GPT(config, TrainingConfig(), vocab_size=10, seed=0).blocks[0]
     for name, expected in [
         ("attention.qkv", 0.02),
         ("attention.projection", 0.005),

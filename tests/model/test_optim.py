@@ -11,7 +11,7 @@ from model.optim import build_optimizer, updates_made
 @pytest.fixture
 def model() -> GPT:
     config = GPTConfig(layers=1, heads=1, width=8, sequence_length=4)
-    return GPT(config, vocab_size=11, tied_head=True, attention="math", seed=0)
+    return GPT(config, TrainingConfig(tied_head=True), vocab_size=11, seed=0)
 
 
 def step(model: GPT, training: TrainingConfig) -> torch.optim.AdamW:
