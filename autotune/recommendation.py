@@ -20,13 +20,14 @@ class Verdict(StrEnum):
 
 
 class TechniqueVerdict(StrEnum):
-    """The five fates of a searched knob."""
+    """The six fates of a searched knob."""
 
     ADOPT = "adopt"  # part of the recommendation, and it pays by itself
     NEUTRAL = "neutral"  # no effect above the noise floor
     HARMFUL = "harmful"  # the recommendation is better without it
     HYPOTHESIS = "hypothesis"  # gains at the tested horizon, not shown at the plan's
-    NOT_MEASURED = "not_measured"  # not part of the winner, or the budget ended; see the reason
+    EXPLORED = "explored"  # measured on one process and seed only, beside the same configuration without it
+    NOT_MEASURED = "not_measured"  # the budget ended before it was tried, or it cannot run; see the reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

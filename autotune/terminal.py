@@ -283,7 +283,10 @@ def print_recommendation(view: View, console: Console) -> None:
     if view.changes:
         blocks += [_title(view.changes_title), _changes(view, accent)]
     if view.techniques:
-        blocks += [_title("Techniques", "each one judged by leaving it out"), _techniques(view)]
+        blocks += [
+            _title("Techniques", "judged by leaving each out; explored ones are not confirmed"),
+            _techniques(view),
+        ]
     if view.hypotheses:
         tries = ", ".join(f"{h.knob} = {h.value} (was {h.baseline})" for h in view.hypotheses)
         blocks += [_title("Worth trying, not claimed"), Text(tries), Text(view.hypotheses_text)]

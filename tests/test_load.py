@@ -96,7 +96,7 @@ def test_a_shipped_space_loads(path: Path) -> None:
 
 
 def test_spaces_are_shipped() -> None:
-    assert {path.stem for path in SHIPPED} == {"quickstart", "gpt_cpu", "gpt2_small_gpu"}
+    assert {path.stem for path in SHIPPED} == {"quickstart", "gpt_cpu", "gpt2_small_gpu", "techniques"}
 
 
 def test_whole_numbers_stand_for_floats_and_the_reverse_where_nothing_is_lost(tmp_path: Path) -> None:
@@ -310,8 +310,10 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         (
             '["fp32", "bf16_autocast"]',
             '["fp32", "fp8"]  # <<',
-            "[knobs] dtype must be one of fp32, bf16_autocast, fp16_autocast, bf16_master, bf16_pure; "
-            "got 'fp8': choose one of them",
+            (
+                "[knobs] dtype must be one of fp32, bf16_autocast, fp16_autocast, bf16_master, bf16_pure; "
+                "got 'fp8': choose one of them"
+            ),
         ),
         (
             '["fp32", "bf16_autocast"]',

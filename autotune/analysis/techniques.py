@@ -18,11 +18,12 @@ from autotune.analysis.claims import (
     sum_of,
 )
 from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, Calibration, Effect, changed, effects_of
+from autotune.analysis.exploration import explored_effect
 from autotune.analysis.rates import KnownSpread, as_ratio, interval_over_restarts
 from autotune.analysis.roi import break_even_seconds
 from autotune.recommendation import Interval, Quantity, TechniqueEffect, TechniqueVerdict, Unknown
 from autotune.space import Dimension, SearchSpace
-from autotune.trial.types import Stage, TrialRecord
+from autotune.trial.types import Infeasible, Stage, TrialRecord, outcome_reason
 from model.config import InvalidConfiguration, TrainingConfig
 from model.knobs import Knob, KnobClass
 
@@ -98,8 +99,10 @@ def _effect(
         reason=unknown.reason,
     )
     if isinstance(claim, Unknown) or after == before:
-        return row
+        return _explored(row, records, calibration, claim, space, knob, search_seconds)
     speed, quality = _measured(records, calibration, claim, space, knob.name)
+    if isinstance(speed, Unknown):
+        return _explored(row, records, calibration, claim, space, knob, search_seconds)
     plan_tokens = plan_tokens_of(space, calibration)
     row = replace(row, speed_effect=_ratio(speed), quality_effect=_ratio(quality))
     for missing in (speed, quality, plan_tokens, claim.total):
@@ -110,7 +113,7 @@ def _effect(
         space=space,
         calibration=calibration,
         claim=claim,
-        speed=cast(Interval, speed),
+        speed=speed,
         quality=cast(Interval, quality),
         plan_tokens=cast(float, plan_tokens),
         own_seconds=_own_seconds(records, space, knob, search_seconds),
@@ -131,20 +134,17 @@ def _priced(
     is_adopted: bool,
 ) -> TechniqueEffect:
     """The row with what the technique saves on the plan, against what finding and adopting it alone cost."""
-    total = sum_of(speed, quality)
-    economics = economics_of(
-        space, calibration, claim.config, plan_tokens=plan_tokens, search_seconds=own_seconds, compile_seconds=0.0
+    saving, roi, break_even = _worth(
+        sum_of(speed, quality),
+        math.expm1,
+        name=row.name,
+        config=claim.config,
+        speedup=cast(Interval, claim.total).estimate,
+        space=space,
+        calibration=calibration,
+        plan_tokens=plan_tokens,
+        own_seconds=own_seconds,
     )
-    adoption = adoption_cost(space.plan, [row.name])
-    with_it = economics.baseline_device_seconds * math.exp(-cast(Interval, claim.total).estimate)
-    saving = _map(total, lambda x: with_it * math.expm1(x) * economics.price_per_device_second - adoption)
-    spent = economics.search_cost + adoption
-    roi: Quantity = Unknown(reason="it cost nothing")
-    if spent > 0:
-        roi = _map(saving, lambda x: (x - economics.search_cost) / spent)
-    break_even = break_even_seconds(own_seconds, as_ratio(total))
-    if isinstance(break_even, Interval):
-        break_even = _map(break_even, lambda x: x * calibration.rate.estimate)
     floor = calibration.floor(max(1, claim.restarts), claim.rounds)
     verdict = judge(
         speed=speed,
@@ -162,6 +162,86 @@ def _priced(
         verdict=verdict,
         reason=_reason(verdict, is_adopted=is_adopted),
     )
+
+
+def _worth(
+    total: Interval,
+    share_saved: Callable[[float], float],
+    *,
+    name: str,
+    config: TrainingConfig,
+    speedup: float,
+    space: SearchSpace,
+    calibration: Calibration,
+    plan_tokens: float,
+    own_seconds: float,
+) -> tuple[Interval, Quantity, Quantity]:
+    """Saving over the plan, ROI and break-even in tokens of one technique whose effect is `total`, in log units.
+
+    `share_saved` makes of it the share of the plan's time at a log speed-up of `speedup`: what leaving the
+    technique out would add, or what taking it in would save.
+    """
+    economics = economics_of(
+        space, calibration, config, plan_tokens=plan_tokens, search_seconds=own_seconds, compile_seconds=0.0
+    )
+    adoption = adoption_cost(space.plan, [name])
+    plan_cost = economics.baseline_device_seconds * math.exp(-speedup) * economics.price_per_device_second
+    saving = _map(total, lambda x: plan_cost * share_saved(x) - adoption)
+    spent = economics.search_cost + adoption
+    roi: Quantity = Unknown(reason="it cost nothing")
+    if spent > 0:
+        roi = _map(saving, lambda x: (x - economics.search_cost) / spent)
+    break_even = break_even_seconds(own_seconds, as_ratio(total))
+    if isinstance(break_even, Interval):
+        break_even = _map(break_even, lambda x: x * calibration.rate.estimate)
+    return saving, roi, break_even
+
+
+def _explored(
+    row: TechniqueEffect,
+    records: Sequence[TrialRecord],
+    calibration: Calibration,
+    claim: Claim | Unknown,
+    space: SearchSpace,
+    knob: Knob,
+    search_seconds: float,
+) -> TechniqueEffect:
+    """The row with what exploration saw of the knob's best other value; as it is where it saw nothing."""
+    seen = explored_effect(records, calibration, space.baseline, knob.name)
+    if seen is None:
+        return row
+    row = replace(
+        row,
+        value=str(getattr(seen.config, knob.name)),
+        speed_effect=_ratio(seen.speed),
+        quality_effect=_ratio(seen.quality),
+        verdict=TechniqueVerdict.EXPLORED,
+        reason="one process and one seed, not confirmed"
+        if row.value == row.baseline_value
+        else "confirmed with the rest; what is its own was seen on one process and one seed",
+    )
+    plan_tokens = plan_tokens_of(space, calibration)
+    missing = seen.speed if isinstance(seen.speed, Unknown) else plan_tokens
+    if knob.knob_class is KnobClass.LEARNING:
+        missing = Unknown(reason="what it does at the tested horizon is not carried to the plan unconfirmed")
+    if isinstance(missing, Unknown):
+        return replace(row, saving=missing, roi=missing, break_even_tokens=missing)
+    total = cast(Interval, seen.speed)
+    if isinstance(seen.quality, Interval):
+        total = sum_of(total, seen.quality)
+    known = 0.0 if isinstance(claim, Unknown) or isinstance(claim.total, Unknown) else claim.total.estimate
+    saving, roi, break_even = _worth(
+        total,
+        lambda x: -math.expm1(-x),
+        name=row.name,
+        config=seen.config,
+        speedup=known if row.value == row.baseline_value else 0.0,
+        space=space,
+        calibration=calibration,
+        plan_tokens=cast(float, plan_tokens),
+        own_seconds=_own_seconds(records, space, knob, search_seconds),
+    )
+    return replace(row, saving=saving, roi=roi, break_even_tokens=break_even)
 
 
 def _own_seconds(records: Sequence[TrialRecord], space: SearchSpace, knob: Knob, search_seconds: float) -> float:
@@ -189,9 +269,19 @@ def _not_part(tried: int, claim: Claim, records: Sequence[TrialRecord], name: st
     winner = next((r.spec.config for r in records if r.spec.label == WINNER), claim.config)
     if getattr(winner, name) != getattr(claim.config, name):
         return "its gain at the tested horizon is a hypothesis at the plan's"
+    if reasons := _why_infeasible(records, name, getattr(claim.config, name)):
+        return f"not measurable here: {reasons}"
     if tried:
         return f"the best configuration keeps the baseline's value; {tried} other value(s) were tried"
     return "the search ended before another value was tried"
+
+
+def _why_infeasible(records: Sequence[TrialRecord], name: str, before: object) -> str:
+    """Why each other value of a knob could not be used, where none could."""
+    tried = [r for r in records if getattr(r.spec.config, name) != before]
+    if any(not isinstance(r.outcome, Infeasible) for r in tried):
+        return ""
+    return "; ".join(dict.fromkeys(f"{getattr(r.spec.config, name)}: {outcome_reason(r.outcome)}" for r in tried))
 
 
 def _reason(verdict: TechniqueVerdict, *, is_adopted: bool) -> str:
@@ -204,7 +294,7 @@ def _reason(verdict: TechniqueVerdict, *, is_adopted: bool) -> str:
             return "no effect above the noise floor, or none that pays; kept because it was confirmed with the rest"
         case TechniqueVerdict.HARMFUL:
             return "better without it; kept only because nothing without it was confirmed"
-        case TechniqueVerdict.HYPOTHESIS | TechniqueVerdict.NOT_MEASURED:
+        case TechniqueVerdict.HYPOTHESIS | TechniqueVerdict.EXPLORED | TechniqueVerdict.NOT_MEASURED:
             return ""
 
 

@@ -101,7 +101,9 @@ def _layer_bytes(gpt: GPTConfig, training: TrainingConfig) -> int:
         width_bytes += 2
     if training.attention != "math":
         return gpt.width * width_bytes + 4 * gpt.heads  # the log-sum-exp of each row of scores
-    score_bytes = 4 + 2 if mixed else 4  # the softmax, which autocast computes in fp32, and its half-precision copy
+    score_bytes = _element_bytes(training)  # the softmax
+    if training.dtype in ("bf16_autocast", "fp16_autocast"):
+        score_bytes += 2  # computed in fp32, and copied in half precision
     if gpt.dropout > 0:
         score_bytes += (2 if mixed else 4) + 1
     return gpt.width * width_bytes + score_bytes * gpt.heads * gpt.sequence_length

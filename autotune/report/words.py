@@ -43,6 +43,8 @@ def technique_word(verdict: TechniqueVerdict) -> str:
             return "harmful"
         case TechniqueVerdict.HYPOTHESIS:
             return "hypothesis"
+        case TechniqueVerdict.EXPLORED:
+            return "explored"
         case TechniqueVerdict.NOT_MEASURED:
             return "not measured"
         case _:

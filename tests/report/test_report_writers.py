@@ -14,7 +14,8 @@ from autotune.report import build_view, write_report, writers
 from autotune.report.html_ import render_html, typeset
 from autotune.report.json_ import render_json
 from autotune.report.markdown import code, escape, render_markdown
-from model.knobs import KNOBS
+from model.config import TrainingConfig
+from model.knobs import KNOBS, Knob
 
 from .examples import CREATED_AT, EXAMPLES, adopt, interval
 
@@ -54,6 +55,20 @@ def strict(text: str) -> Any:
 def test_the_json_obeys_its_published_schema(name: str) -> None:
     Draft202012Validator.check_schema(SCHEMA)
     Draft202012Validator(SCHEMA).validate(strict(rendered(EXAMPLES[name]())["report.json"]))
+
+
+def knob_schema(knob: Knob) -> dict[str, object]:
+    """One knob's value as the published schema has it."""
+    kinds = {int: "integer", float: "number", bool: "boolean", str: "string"}
+    schema: dict[str, object] = {"description": f"{knob.help[0].upper()}{knob.help[1:]}.", "type": kinds[knob.kind]}
+    return schema | ({"enum": list(knob.values)} if knob.values else {})
+
+
+def test_the_schema_of_a_configuration_is_the_table_of_knobs() -> None:
+    published = SCHEMA["$defs"]["configuration"]
+    names = [field.name for field in dataclasses.fields(TrainingConfig)]
+    assert published["required"] == names
+    assert published["properties"] == {name: knob_schema(KNOBS[name]) for name in names}
 
 
 def test_the_schema_is_closed_and_describes_every_property() -> None:

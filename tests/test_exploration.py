@@ -1,0 +1,71 @@
+"""What exploration saw of single knobs, in a world whose truth is known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from scripted_study import ScriptedStudy
+
+from autotune.analysis.evidence import Calibration, calibration_of
+from autotune.analysis.exploration import explored_effect
+from autotune.executors.scripted import ExampleWorld, LognormalNoise
+from autotune.recommendation import Interval, TechniqueVerdict, Unknown
+from autotune.study import read_records
+from autotune.trial.types import TrialRecord
+from model.config import TrainingConfig
+
+WORLD = ExampleWorld(noise=LognormalNoise(moment=0.02, own=0.005, process=0.005))
+BASELINE = TrainingConfig(micro_batch=8, global_batch=16)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[TrialRecord, ...], Calibration]:
+    scripted = ScriptedStudy(tmp_path_factory.mktemp("scripted") / "study", world=WORLD)
+    scripted.sit()
+    records = read_records(scripted.folder)
+    calibration = calibration_of(records)
+    assert isinstance(calibration, Calibration)
+    return records, calibration
+
+
+@pytest.mark.parametrize("name", ["attention", "optimizer_kernel", "micro_batch"])
+def test_the_speed_of_one_knob_is_that_of_the_world(
+    study: tuple[tuple[TrialRecord, ...], Calibration], name: str
+) -> None:
+    seen = explored_effect(*study, BASELINE, name)
+    assert seen
+    assert isinstance(seen.speed, Interval)
+    truths = []
+    for record in study[0]:
+        twin = record.spec.config.with_knobs({name: getattr(BASELINE, name)})
+        if getattr(record.spec.config, name) == getattr(seen.config, name):
+            truths.append(math.log(WORLD.tokens_per_second(record.spec.config) / WORLD.tokens_per_second(twin)))
+    assert seen.speed.low < seen.speed.estimate < seen.speed.high
+    assert min(abs(seen.speed.estimate - truth) for truth in truths) < 0.05
+
+
+def test_learning_knobs_have_a_quality_and_no_claim_on_the_plan(
+    study: tuple[tuple[TrialRecord, ...], Calibration],
+) -> None:
+    seen = explored_effect(*study, BASELINE, "learning_rate")
+    assert seen
+    assert isinstance(seen.quality, Interval)
+    assert seen.quality.low < seen.quality.high
+
+
+def test_a_knob_that_was_never_turned_has_no_effect(study: tuple[tuple[TrialRecord, ...], Calibration]) -> None:
+    assert explored_effect(*study, BASELINE, "checkpointing") is None
+    assert explored_effect((), study[1], BASELINE, "attention") is None
+
+
+def test_the_table_shows_what_was_explored_and_prices_it(tmp_path: Path) -> None:
+    result = ScriptedStudy(tmp_path / "study", world=WORLD, budget_seconds=900.0).sit()
+    explored = [t for t in result.techniques if t.verdict is TechniqueVerdict.EXPLORED]
+    assert explored
+    for technique in explored:
+        assert isinstance(technique.speed_effect, Interval)
+        assert technique.value != technique.baseline_value
+        carried = technique.knob_class != "learning"
+        assert isinstance(technique.saving, Interval if carried else Unknown)
