@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,6 +15,7 @@ import pandas as pd
 
 import autotune
 import model
+from autotune.alignment import Alignment, claims_of, measure_alignment
 from autotune.errors import BadInput, Interrupted
 from autotune.executors.base import Executor
 from autotune.executors.local import LocalExecutor
@@ -160,6 +161,19 @@ def load_study(study: str, *, root: Path | str = DEFAULT_ROOT) -> pd.DataFrame:
         }
         rows.append(row | record.spec.config.to_mapping())
     return pd.DataFrame(rows)
+
+
+def alignment(space_path: Path | str, *, restarts: int, tell: Callable[[str], None]) -> Alignment:
+    """Whether powers of two pay on this machine: the claims of the source's 3.1 on the workload of a space.
+
+    Raises:
+        autotune.errors.AutotuneError: see there.
+    """
+    space = load_space(Path(space_path))
+    machine = prepare(space.workload.data, device=space.workload.device)
+    claims = claims_of(space, machine.corpus.vocab_size)
+    with _executor() as executor:
+        return measure_alignment(executor, space, claims, restarts=restarts, tell=tell)
 
 
 def with_overrides(space: SearchSpace, *, data: str, budget_seconds: float) -> SearchSpace:

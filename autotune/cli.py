@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -14,12 +15,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+import search_spaces
 from autotune import api
 from autotune.errors import AutotuneError, BadInput, ExitCode, StoreDamaged
 from autotune.load import load_space, parse_duration
 from autotune.preview import preview
 from autotune.study import check_name, studies
-from autotune.terminal import print_knobs, print_recommendation, progress_for
+from autotune.terminal import print_alignment, print_knobs, print_recommendation, progress_for
+
+_ALIGNMENT_SPACE = Path(search_spaces.__file__).parent / "power_of_two.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
 
     knobs = commands.add_parser("knobs", help="list the knobs a space can turn")
     knobs.set_defaults(run=_knobs)
+    techniques = commands.add_parser("techniques", help="measure whether powers of two pay on this machine")
+    techniques.add_argument(
+        "space", type=Path, nargs="?", default=_ALIGNMENT_SPACE, help="whose workload (default: power_of_two.toml)"
+    )
+    techniques.add_argument("--restarts", type=int, default=4, help="fresh processes of every pair, at least 2")
+    techniques.add_argument("--json", action="store_true", help="print the findings as JSON on stdout")
+    techniques.set_defaults(run=_techniques)
     return parser
 
 
@@ -145,6 +156,19 @@ def _verdict(report: Path, study: str) -> str:
 
 def _knobs(_: argparse.Namespace) -> ExitCode:
     print_knobs(Console())
+    return ExitCode.DONE
+
+
+def _techniques(options: argparse.Namespace) -> ExitCode:
+    if options.restarts < 2:
+        raise BadInput(f"--restarts must be at least 2 for an interval; got {options.restarts}: use 4")
+    found = api.alignment(
+        options.space, restarts=options.restarts, tell=lambda words: print(words, file=sys.stderr, flush=True)
+    )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        print_alignment(found, Console())
     return ExitCode.DONE
 
 

@@ -21,9 +21,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from autotune.alignment import Alignment
 from autotune.progress import Event, EventKind, Listener
-from autotune.recommendation import Verdict
-from autotune.report.quantities import Shown, duration, significant
+from autotune.recommendation import Unknown, Verdict
+from autotune.report.quantities import Printer, Shown, duration, percent, significant
 from autotune.report.view import View
 from autotune.report.words import class_word, complexity_word, outcome_word, plain, stage_word, value_text
 from autotune.trial.types import Stage
@@ -356,6 +357,18 @@ def _techniques(view: View) -> RenderableType:
 def _stacked(shown: Shown) -> Text:
     """A quantity over its interval, for a narrow column."""
     return Text.assemble(shown.value, "\n" if shown.interval else "", (shown.interval, "dim"))
+
+
+def print_alignment(alignment: Alignment, console: Console) -> None:
+    """What was found about powers of two, a line for each claim."""
+    p = Printer(0.9)
+    table = _table("Claim", "Throughput", "On this machine")
+    for finding in alignment.findings:
+        table.add_row(finding.claim, _stacked(p.ratio(finding.ratio)), finding.answer.value)
+    console.print(table)
+    floor = alignment.floor
+    known = floor.reason if isinstance(floor, Unknown) else percent(floor)
+    console.print(f"Tokens per second, as a ratio with its 90 % interval over restarts. Noise floor: {known}.")
 
 
 def print_knobs(console: Console) -> None:

@@ -96,7 +96,7 @@ def test_a_shipped_space_loads(path: Path) -> None:
 
 
 def test_spaces_are_shipped() -> None:
-    assert {path.stem for path in SHIPPED} == {"quickstart", "gpt_cpu", "gpt2_small_gpu", "techniques"}
+    assert {path.stem for path in SHIPPED} == {"quickstart", "gpt_cpu", "gpt2_small_gpu", "techniques", "power_of_two"}
 
 
 def test_whole_numbers_stand_for_floats_and_the_reverse_where_nothing_is_lost(tmp_path: Path) -> None:

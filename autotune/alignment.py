@@ -1,0 +1,173 @@
+"""Do powers of two pay on this machine? The source's claim 3.1, measured: 62 against 64, 120 against 128, padding.
+
+Each claim is a pair of configurations that do the same work per token. Their sessions run side by side in fresh
+processes, slices alternating (METHOD 3.3), restart after restart; one pair is of two copies, which shows what
+this machine can tell apart at all.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_speed
+from autotune.errors import NothingFeasible
+from autotune.executors.base import Executor, Patience, SessionEnded, SessionRequest
+from autotune.recommendation import Interval, Quantity, Unknown
+from autotune.run import Run
+from autotune.space import SearchSpace
+from model.config import TrainingConfig
+
+_LEVEL = 0.9
+_ROUNDS = 16  # of a restart: METHOD 3.4 asks for 12 at least, the first ones are warm-up
+_PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
+_BATCHES = ((64, 62), (128, 120))
+_MULTIPLE = 64
+
+
+class Answer(StrEnum):
+    """What the measurement says of a claim."""
+
+    TRUE = "true here"
+    FALSE = "false here"
+    BELOW_FLOOR = "below the noise floor"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """`aligned` is said to be faster than `other`."""
+
+    words: str
+    aligned: TrainingConfig
+    other: TrainingConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Throughput of the aligned configuration over the other's, as a ratio per token, and what follows from it."""
+
+    claim: str
+    ratio: Quantity
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """All findings; `floor` is the ratio minus one below which copies of one configuration differ as well."""
+
+    floor: float | Unknown
+    findings: tuple[Finding, ...]
+
+
+def claims_of(space: SearchSpace, vocab_size: int) -> tuple[Claim, ...]:
+    """The claims as configurations of `space`; padding is one where the vocabulary is not a multiple already."""
+    base = space.baseline
+    claims = [
+        Claim(words=f"micro-batch {even} over {odd}", aligned=_batch(base, even), other=_batch(base, odd))
+        for even, odd in _BATCHES
+    ]
+    if vocab_size % _MULTIPLE:
+        padded = -(-vocab_size // _MULTIPLE) * _MULTIPLE
+        claims.append(
+            Claim(
+                words=f"vocabulary padded from {vocab_size} to {padded}",
+                aligned=base.with_knobs({"vocab_multiple": _MULTIPLE}),
+                other=base.with_knobs({"vocab_multiple": 1}),
+            )
+        )
+    return tuple(claims)
+
+
+def measure_alignment(
+    executor: Executor, space: SearchSpace, claims: Sequence[Claim], *, restarts: int, tell: Callable[[str], None]
+) -> Alignment:
+    """Measure every claim and a pair of copies, `restarts` times each in fresh processes; at least 2.
+
+    Raises:
+        NothingFeasible: a configuration cannot be trained here.
+    """
+    copies = Claim(words="a copy over itself", aligned=space.baseline, other=space.baseline)
+    centres: dict[str, list[float]] = {claim.words: [] for claim in (copies, *claims)}
+    order = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for restart in range(restarts):
+            for claim in order.sample([copies, *claims], len(claims) + 1):
+                tell(f"restart {restart + 1} of {restarts}: {claim.words}")
+                executor.renew()
+                centre = _pair(executor, space, claim, order, seed=restart, log_path=Path(folder) / "log.txt")
+                if not isinstance(centre, Unknown):
+                    centres[claim.words].append(centre)
+    floor = _floor(interval_over_restarts(centres.pop(copies.words), _LEVEL))
+    return Alignment(
+        floor=floor,
+        findings=tuple(
+            _finding(words, interval_over_restarts(found, _LEVEL), floor) for words, found in centres.items()
+        ),
+    )
+
+
+def answer_of(ratio: Interval | Unknown, floor: float | Unknown) -> Answer:
+    """What an interval of the log-ratio says, given the floor as a ratio minus one."""
+    if isinstance(ratio, Unknown) or isinstance(floor, Unknown):
+        return Answer.UNDECIDED
+    shown = as_ratio(ratio)
+    if shown.low > 1.0 and shown.estimate > 1.0 + floor:
+        return Answer.TRUE
+    if shown.high < 1.0 and shown.estimate < 1.0 / (1.0 + floor):
+        return Answer.FALSE
+    inside = 1.0 / (1.0 + floor) <= shown.estimate <= 1.0 + floor
+    return Answer.BELOW_FLOOR if inside else Answer.UNDECIDED
+
+
+def _batch(base: TrainingConfig, sequences: int) -> TrainingConfig:
+    return base.with_knobs({"micro_batch": sequences, "global_batch": sequences})
+
+
+def _pair(
+    executor: Executor, space: SearchSpace, claim: Claim, order: random.Random, *, seed: int, log_path: Path
+) -> float | Unknown:
+    """ln of the aligned configuration's speed over the other's, in one pair of fresh processes."""
+    opened: list[Run] = []
+    try:
+        for config in order.sample([claim.aligned, claim.other], 2):
+            session = executor.open(
+                SessionRequest(
+                    config=space.session(config, seed=seed, horizon_tokens=space.workload.horizon_tokens),
+                    log_path=log_path,
+                    patience=_PATIENCE,
+                )
+            )
+            opened.append(Run(config=config, session=session, open_seconds=0.0, peak_flops=0.0))
+        aligned, other = opened if opened[0].config == claim.aligned else reversed(opened)
+        for number in range(_ROUNDS):
+            for run in order.sample(opened, 2):
+                if run.take(run.steps_per_slice, number) is None:
+                    return Unknown(reason=f"{claim.words}: a session ended early")
+        speed = paired_speed(aligned.slices, other.slices)
+        return speed if isinstance(speed, Unknown) else speed.centre
+    except SessionEnded as ended:
+        raise NothingFeasible(
+            f"both sides of a claim must be trainable here; got {ended.kind} with {claim.words}: {ended.message}: "
+            "use a smaller model or shorter sequences"
+        ) from None
+    finally:
+        for run in opened:
+            run.session.close()
+
+
+def _floor(copies: Interval | Unknown) -> float | Unknown:
+    """How far the interval of a copy's ratio reaches from one, as a ratio minus one."""
+    if isinstance(copies, Unknown):
+        return copies
+    ratio = as_ratio(copies)
+    return max(ratio.high, 1.0 / ratio.low) - 1.0
+
+
+def _finding(words: str, ratio: Interval | Unknown, floor: float | Unknown) -> Finding:
+    shown = ratio if isinstance(ratio, Unknown) else as_ratio(ratio)
+    return Finding(claim=words, ratio=shown, answer=answer_of(ratio, floor))
