@@ -210,11 +210,14 @@ def _explored(
     seen = explored_effect(records, calibration, space.baseline, knob.name)
     if seen is None:
         return row
+    quality = seen.quality
+    if knob.knob_class is KnobClass.SYSTEM:  # it computes the same, or its gate would have excluded it
+        quality = Interval(estimate=0.0, low=0.0, high=0.0, level=LEVEL)
     row = replace(
         row,
         value=str(getattr(seen.config, knob.name)),
         speed_effect=_ratio(seen.speed),
-        quality_effect=_ratio(seen.quality),
+        quality_effect=_ratio(quality),
         verdict=TechniqueVerdict.EXPLORED,
         reason="one process and one seed, not confirmed"
         if row.value == row.baseline_value
@@ -227,8 +230,8 @@ def _explored(
     if isinstance(missing, Unknown):
         return replace(row, saving=missing, roi=missing, break_even_tokens=missing)
     total = cast(Interval, seen.speed)
-    if isinstance(seen.quality, Interval):
-        total = sum_of(total, seen.quality)
+    if isinstance(quality, Interval):
+        total = sum_of(total, quality)
     known = 0.0 if isinstance(claim, Unknown) or isinstance(claim.total, Unknown) else claim.total.estimate
     saving, roi, break_even = _worth(
         total,

@@ -149,9 +149,15 @@ def _techniques(techniques: Sequence[TechniqueRow]) -> Iterator[str]:
         if not t.speed.is_known:
             yield head
             continue
-        gaps = (("speed", t.speed), ("quality", t.quality), ("saving", t.saving))
-        unknown = "".join(f" {name.capitalize()} {shown.text}." for name, shown in gaps if not shown.is_known)
-        yield f"{head} ROI {escape(t.roi.text)}; break-even {escape(t.break_even.text)}.{escape(unknown)}"
+        known = {"ROI": t.roi, "break-even": t.break_even}
+        gaps: dict[str, list[str]] = {}  # names by what is said of them
+        for name, shown in ({"quality": t.quality, "saving": t.saving} | known).items():
+            if not shown.is_known:
+                gaps.setdefault(shown.text, []).append(name)
+        told = [f"{name} {shown.text}" for name, shown in known.items() if shown.is_known]
+        told += [f"{', '.join(names)} {text}" for text, names in gaps.items()]
+        text = "; ".join(told)
+        yield f"{head} {escape(text[:1].upper() + text[1:])}."
 
 
 def _shares(title: str, shares: Sequence[Share]) -> str:
