@@ -173,7 +173,8 @@ class ExampleWorld:
         if config.learning_rate >= self.diverging_learning_rate:
             return math.inf
         luck = random.Random(f"luck {seed}").gauss(0.0, self.seed_luck)
-        luck += random.Random(f"own luck {seed} {config}").gauss(0.0, self.own_luck)
+        turned = config.difference(TrainingConfig())  # a knob that is new to the table changes nobody's luck
+        luck += random.Random(f"own luck {seed} {turned}").gauss(0.0, self.own_luck)
         cooled = self.irreducible + self.amplitude * math.pow(tokens * self.efficiency(config), -self.exponent)
         return min(cooled + luck, math.log(self.vocab_size))
 
