@@ -15,6 +15,9 @@ from typing import Any, Self, get_type_hints
 
 from model.knobs import KNOBS, KnobValue
 
+DEFAULT_BETA2 = 0.95
+"""GPT-3's (arXiv 2005.14165, appendix B): a second moment that forgets within 20 steps suits short runs."""
+
 
 class InvalidConfiguration(ValueError):
     """A value or combination of values that no training run can have."""
@@ -75,7 +78,6 @@ class GPTConfig(_FromMapping):
     heads: int
     width: int
     sequence_length: int
-    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "width", "sequence_length"):
@@ -86,7 +88,6 @@ class GPTConfig(_FromMapping):
             f"{self.width} with {self.heads} heads",
             f"try width {self.heads * max(1, self.width // self.heads)}",
         )
-        _require(0.0 <= self.dropout < 1.0, "dropout must be in [0, 1)", self.dropout, "use 0.0 to switch it off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,8 @@ class TrainingConfig(_FromMapping):
     """One training configuration: a value for every knob. The defaults are what a plain script does.
 
     `micro_batch` and `global_batch` count sequences; `clip_norm` 0 and `threads` 0 mean "off" and
-    "what torch would choose".
+    "what torch would choose", and `clip_value` 0 means "off". Where a learning knob needs another one,
+    its values that could do nothing are refused: they would be the same configuration under another name.
     """
 
     micro_batch: int = 8
@@ -110,6 +112,14 @@ class TrainingConfig(_FromMapping):
     clip_norm: float = 1.0
     weight_decay: float = 0.1
     tied_head: bool = False
+    optimizer: str = "adamw"
+    beta2: float = DEFAULT_BETA2
+    clip_value: float = 0.0
+    gradient_normalization: str = "none"
+    weight_decay_schedule: str = "constant"
+    decay_groups: str = "matrices"
+    dropout: float = 0.0
+    dropout_schedule: str = "constant"
 
     def __post_init__(self) -> None:
         for knob in KNOBS.values():
@@ -122,6 +132,36 @@ class TrainingConfig(_FromMapping):
             f"{self.global_batch} with micro_batch {self.micro_batch}",
             f"try global_batch {self.micro_batch * max(1, math.ceil(self.global_batch / self.micro_batch))}",
         )
+        self._check_learning()
+
+    def _check_learning(self) -> None:
+        """Refuse combinations of learning knobs of which one could do nothing or not be done."""
+        _require(
+            self.beta2 == DEFAULT_BETA2 or self.optimizer != "adafactor",
+            "beta2 belongs to optimizer adamw or muon",
+            f"{self.beta2:g} with {self.optimizer}",
+            f"leave beta2 at {DEFAULT_BETA2}",
+        )
+        for name, without_effect in (("weight_decay_schedule", "constant"), ("decay_groups", "matrices")):
+            _require(
+                self.weight_decay > 0 or getattr(self, name) == without_effect,
+                f"{name} needs a weight_decay above 0",
+                f"{getattr(self, name)} with weight_decay {self.weight_decay:g}",
+                f"leave {name} at {without_effect}",
+            )
+        if self.dropout_schedule != "constant":
+            _require(
+                self.dropout > 0,
+                "dropout_schedule needs a dropout above 0",
+                f"{self.dropout_schedule} with dropout {self.dropout:g}",
+                "leave dropout_schedule at constant",
+            )
+            _require(
+                self.compile == "off",
+                "dropout_schedule needs compile off, for a compiled graph has the rate built in",
+                f"{self.dropout_schedule} with compile {self.compile}",
+                "leave one of them out",
+            )
 
     def with_knobs(self, values: Mapping[str, KnobValue]) -> Self:
         """This configuration with other values for the named knobs.

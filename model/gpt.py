@@ -15,7 +15,7 @@ from model.config import GPTConfig
 
 
 class Attention(nn.Module):
-    """Causal self-attention over H heads: `(B, T, C)` to `(B, T, C)`."""
+    """Causal self-attention over H heads: `(B, T, C)` to `(B, T, C)`. `GPT.set_dropout` sets its rate of dropout."""
 
     def __init__(self, config: GPTConfig, kernel: str) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Attention(nn.Module):
         self.kernel = kernel
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
         self.projection = nn.Linear(config.width, config.width, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(0.0)
         future = torch.ones(config.sequence_length, config.sequence_length, dtype=torch.bool).triu(diagonal=1)
         self.register_buffer("future", future, persistent=False)
         self.future: Tensor
@@ -56,7 +56,7 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, bias=False)
         self.mlp_in = nn.Linear(config.width, 4 * config.width, bias=False)
         self.mlp_out = nn.Linear(4 * config.width, config.width, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
@@ -70,17 +70,27 @@ class GPT(nn.Module):
     head's last, so that a tied model starts like its untied twin.
     """
 
-    def __init__(self, config: GPTConfig, *, vocab_size: int, tied_head: bool, attention: str, seed: int) -> None:
+    def __init__(
+        self,
+        config: GPTConfig,
+        *,
+        vocab_size: int,
+        tied_head: bool,
+        attention: str,
+        seed: int,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(vocab_size, config.width)
         self.position_embedding = nn.Embedding(config.sequence_length, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(0.0)
         self.blocks = nn.ModuleList(Block(config, attention) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, bias=False)
         self.head = nn.Linear(config.width, vocab_size, bias=False)
         if tied_head:
             self.head.weight = self.token_embedding.weight
+        self.set_dropout(dropout)
         self.initialise(seed)
 
     @torch.no_grad()
@@ -97,6 +107,12 @@ class GPT(nn.Module):
             onto_residual = name.endswith(("projection.weight", "mlp_out.weight"))
             deviation = 0.02 / math.sqrt(2 * self.config.layers) if onto_residual else 0.02
             parameter.copy_(torch.empty(parameter.shape).normal_(std=deviation, generator=generator))
+
+    def set_dropout(self, rate: float) -> None:
+        """The share of activations that every dropout of the model zeroes from now on, while it trains."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = rate
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Token numbers `(B, T)` to the logits of each next token `(B, T, V)`."""

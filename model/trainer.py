@@ -16,10 +16,11 @@ from model.data import Batches, holdout_windows
 from model.device import StepTimer, peak_memory_bytes, synchronize, to_device
 from model.failures import Diverged
 from model.gpt import GPT
-from model.optim import build_optimizer, updates_made
+from model.gradients import condition_gradients
+from model.optim import build_optimizer, set_rates, updates_made
 from model.precision import Precision
 from model.protocol import EvaluationReport, FingerprintReport, GradientNoiseReport, SliceReport
-from model.schedule import lr_factor
+from model.schedule import dropout_factor, lr_factor, weight_decay_factor
 from model.sketch import sketch
 from model.tokens import Corpus
 
@@ -54,6 +55,7 @@ class Trainer:
             tied_head=training.tied_head,
             attention=training.attention,
             seed=session.seed,
+            dropout=training.dropout,
         ).to(device)
         self.loss: Callable[[Tensor, Tensor], Tensor] = self.model
         if training.compile != "off":
@@ -79,9 +81,14 @@ class Trainer:
     def step(self) -> Tensor:
         """One optimizer step over the next global batch; returns its mean loss, a scalar on the device."""
         training = self.session.training
-        factor = lr_factor(training.schedule, training.warmup_fraction, self._progress(self.steps_done))
+        progress = self._progress(self.steps_done)
+        if training.dropout_schedule != "constant":
+            self.model.set_dropout(training.dropout * dropout_factor(training.dropout_schedule, progress))
         loss = self._accumulate()
-        self._update(training.learning_rate * factor)
+        self._update(
+            training.learning_rate * lr_factor(training.schedule, training.warmup_fraction, progress),
+            training.weight_decay * weight_decay_factor(training.weight_decay_schedule, progress),
+        )
         self.steps_done += 1
         return loss
 
@@ -146,8 +153,9 @@ class Trainer:
         """What this session computes before its first step, as sketches; then it starts over as if nothing had been.
 
         The logits of two held-out windows; the gradient of the first global batch at its true size, before
-        clipping; the change of the weights by one step with it at the peak learning rate. All without
-        dropout, whose masks differ with kernel and micro-batch where the mathematics does not.
+        normalisation and clipping; the change of the weights by one step with it at the peak learning rate
+        and weight decay. All without dropout, whose masks differ with kernel and micro-batch where the
+        mathematics does not.
 
         Raises:
             Diverged: one of them is no number.
@@ -157,13 +165,14 @@ class Trainer:
             raise ValueError(
                 f"a fingerprint must be taken before the first step; got it after {self.steps_done}: ask earlier"
             )
+        training = self.session.training
         weights = list(self.model.parameters())
         logits = self._sketch_logits()
         # A model without dropout stays as it is: a compiled one would be compiled once more.
-        self.model.train(self.session.gpt.dropout == 0.0)
+        self.model.train(training.dropout == 0.0)
         gradient = self._sketch_gradient(weights)
         before = sketch(weights)
-        self._update(self.session.training.learning_rate)
+        self._update(training.learning_rate, training.weight_decay)
         update = [new - old for new, old in zip(sketch(weights), before, strict=True)]  # sketches are linear
         self.model.train()
         self.model.initialise(self.session.seed)
@@ -221,12 +230,10 @@ class Trainer:
         self.precision.unscale(self.optimizer)
         return loss
 
-    def _update(self, learning_rate: float) -> None:
+    def _update(self, learning_rate: float, weight_decay: float) -> None:
         """Change the weights by the gradient there is, which is gone then."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        if self.session.training.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.session.training.clip_norm)
+        set_rates(self.optimizer, learning_rate=learning_rate, weight_decay=weight_decay)
+        condition_gradients(self.model.parameters(), self.session.training)
         self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -260,7 +267,7 @@ class Trainer:
         self._accumulate()
         while not math.isfinite(_norm(_gradients(weights))):
             scale = self.precision.scale
-            self._update(0.0)  # is skipped and lowers the scale, if there is one
+            self._update(0.0, 0.0)  # is skipped and lowers the scale, if there is one
             if not 1.0 <= self.precision.scale < scale:
                 raise Diverged("the first gradient must be a number; got nan or inf: use another dtype or kernel")
             self._accumulate()

@@ -1,7 +1,7 @@
 """Predicts the peak memory of a session before it is started, so that hopeless ones never are.
 
 Sources: Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models",
-section 4 (activations of a layer); for AdamW, 4 bytes each of weight, gradient and two moments.
+section 4 (activations of a layer); 4 bytes each of weight, gradient and what the optimizer remembers.
 Compilation only ever saves activations, so the figure for eager mode stands for both.
 """
 
@@ -19,7 +19,6 @@ RUNTIME_BYTES = 400 * 2**20
 _MARGIN = (
     1.25  # for allocator slack and workspaces: measured peaks were 0.86 to 1.18 of the prediction (CPU, 12 shapes)
 )
-_STATE_BYTES = 16  # per parameter: fp32 weight, gradient and AdamW's two moments
 
 
 def parameter_count(gpt: GPTConfig, vocab_size: int, *, tied_head: bool) -> int:
@@ -42,15 +41,33 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
     """
     parameters = parameter_count(gpt, vocab_size, tied_head=training.tied_head)
     mixed = training.dtype != "fp32"
-    state = parameters * _STATE_BYTES
+    state = 4 * (2 * parameters + _moments(gpt, vocab_size, training))  # fp32 weights, gradients and moments
     if mixed:
         state += 2 * parameters  # autocast keeps the half-precision copies of the weights for a whole pass
-    if training.optimizer_kernel == "foreach":
+    fused_means_lists = training.optimizer == "adafactor"  # as torch has no fused kernel for it
+    if training.optimizer_kernel == "foreach" or (training.optimizer_kernel == "fused" and fused_means_lists):
         state += 4 * parameters  # one temporary list of tensors as large as the model
     tokens = training.micro_batch * gpt.sequence_length
     layers = gpt.layers * _layer_bytes(gpt, training) + _transient_bytes(gpt, training)
     logits = vocab_size * (12 if mixed else 10)  # logits, log-probabilities, a gradient, casts; measured 8.5 to 12.1
     return RUNTIME_BYTES + state + tokens * (layers + logits)
+
+
+def _moments(gpt: GPTConfig, vocab_size: int, training: TrainingConfig) -> int:
+    """Numbers that the optimizer keeps besides weights and gradients.
+
+    AdamW has two a parameter, Muon one for each of the hidden matrices. Adafactor has a row and a column of
+    each matrix (16 widths a layer, and those of the embeddings) and one number for each weight of the norms.
+    """
+    parameters = parameter_count(gpt, vocab_size, tied_head=training.tied_head)
+    match training.optimizer:
+        case "muon":
+            return 2 * parameters - gpt.layers * 12 * gpt.width**2
+        case "adafactor":
+            vocabulary_matrices = 1 if training.tied_head else 2
+            looked_up_or_head = vocabulary_matrices * (vocab_size + gpt.width) + gpt.sequence_length + gpt.width
+            return looked_up_or_head + gpt.layers * (16 + 2) * gpt.width + gpt.width
+    return 2 * parameters
 
 
 def _layer_bytes(gpt: GPTConfig, training: TrainingConfig) -> int:
@@ -62,12 +79,12 @@ def _layer_bytes(gpt: GPTConfig, training: TrainingConfig) -> int:
     """
     mixed = training.dtype != "fp32"
     width_bytes = 16 * 2 + 2 * 2 if mixed else 16 * 4
-    if gpt.dropout > 0:
+    if training.dropout > 0:
         width_bytes += 2
     if training.attention == "sdpa":
         return gpt.width * width_bytes + 4 * gpt.heads  # the log-sum-exp of each row of scores
     score_bytes = 4 + 2 if mixed else 4  # the softmax, which autocast computes in fp32, and its half-precision copy
-    if gpt.dropout > 0:
+    if training.dropout > 0:
         score_bytes += (2 if mixed else 4) + 1
     return gpt.width * width_bytes + score_bytes * gpt.heads * gpt.sequence_length
 

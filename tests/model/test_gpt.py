@@ -13,8 +13,7 @@ CONFIG = GPTConfig(layers=2, heads=2, width=16, sequence_length=12)
 
 
 def make(*, tied: bool = False, attention: str = "math", seed: int = 0, dropout: float = 0.0) -> GPT:
-    config = GPTConfig(layers=2, heads=2, width=16, sequence_length=12, dropout=dropout)
-    return GPT(config, vocab_size=VOCABULARY, tied_head=tied, attention=attention, seed=seed)
+    return GPT(CONFIG, vocab_size=VOCABULARY, tied_head=tied, attention=attention, seed=seed, dropout=dropout)
 
 
 @pytest.fixture
@@ -113,3 +112,14 @@ def test_dropout_acts_in_training_only(batch: tuple[torch.Tensor, torch.Tensor],
     assert model(*batch) != model(*batch)
     model.eval()
     assert model(*batch) == model(*batch)
+
+
+@pytest.mark.parametrize("attention", ["math", "sdpa"])
+def test_the_dropout_rate_can_be_changed(batch: tuple[torch.Tensor, torch.Tensor], attention: str) -> None:
+    model, plain = make(attention=attention, dropout=0.3), make(attention=attention)
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.3}
+    model.set_dropout(0.0)
+    assert model(*batch) == plain(*batch)
+    plain.set_dropout(0.3)
+    assert plain(*batch) != plain(*batch)
