@@ -94,7 +94,8 @@ class Run:
             self.outcome = outcome_of(ended)
             return
         self.fingerprints.append(found)
-        if differs := equivalence(found, reference, dtype=rounding_of(self.config, baseline)):
+        dtype = rounding_of(self.config, baseline)
+        if differs := equivalence(found, reference, dtype=dtype, optimizer=self.config.optimizer):
             self.outcome = Infeasible(
                 kind=InfeasibleKind.NOT_EQUIVALENT,
                 message=f"{differs.what} must agree with the baseline's within {differs.tolerance:.2g} of its norm; "

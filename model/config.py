@@ -15,6 +15,9 @@ from typing import Any, Self, get_type_hints
 
 from model.knobs import KNOBS, KnobValue
 
+DEFAULT_BETA2 = 0.95
+"""GPT-3's (arXiv 2005.14165, appendix B): a second moment that forgets within 20 steps suits short runs."""
+
 
 class InvalidConfiguration(ValueError):
     """A value or combination of values that no training run can have."""
@@ -75,7 +78,6 @@ class GPTConfig(_FromMapping):
     heads: int
     width: int
     sequence_length: int
-    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "width", "sequence_length"):
@@ -86,7 +88,6 @@ class GPTConfig(_FromMapping):
             f"{self.width} with {self.heads} heads",
             f"try width {self.heads * max(1, self.width // self.heads)}",
         )
-        _require(0.0 <= self.dropout < 1.0, "dropout must be in [0, 1)", self.dropout, "use 0.0 to switch it off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,8 @@ class TrainingConfig(_FromMapping):
     """One training configuration: a value for every knob. The defaults are what a plain script does.
 
     `micro_batch` and `global_batch` count sequences; `clip_norm` 0 and `threads` 0 mean "off" and
-    "what torch would choose".
+    "what torch would choose", and `clip_value` 0 means "off". Where a learning knob needs another one,
+    its values that could do nothing are refused: they would be the same configuration under another name.
     """
 
     micro_batch: int = 8
@@ -120,6 +122,14 @@ class TrainingConfig(_FromMapping):
     pinned_memory: bool = False
     set_to_none: bool = True
     index_dtype: str = "int64"
+    optimizer: str = "adamw"
+    beta2: float = DEFAULT_BETA2
+    clip_value: float = 0.0
+    gradient_normalization: str = "none"
+    weight_decay_schedule: str = "constant"
+    decay_groups: str = "matrices"
+    dropout: float = 0.0
+    dropout_schedule: str = "constant"
 
     def __post_init__(self) -> None:
         for knob in KNOBS.values():
@@ -135,6 +145,7 @@ class TrainingConfig(_FromMapping):
         self._require_kernels()
         if self.optimizer_in_backward:
             self._require_separate_updates()
+        self._check_learning()
 
     def _require_kernels(self) -> None:
         """Each kernel that is named must be the one that runs."""
@@ -160,7 +171,14 @@ class TrainingConfig(_FromMapping):
     def _require_separate_updates(self) -> None:
         """An update in the backward pass sees one weight's gradient, once, and none after it."""
         rule = "optimizer_in_backward updates each weight by itself"
-        whole = {"accumulation_steps": 1, "clip_norm": 0.0, "set_to_none": True}
+        whole = {
+            "optimizer": "adamw",
+            "accumulation_steps": 1,
+            "clip_norm": 0.0,
+            "clip_value": 0.0,
+            "gradient_normalization": "none",
+            "set_to_none": True,
+        }
         for name, needed in whole.items():
             found = getattr(self, name)
             _require(found == needed, f"{rule}, which needs {name} {needed}", found, "switch one of them off")
@@ -170,6 +188,35 @@ class TrainingConfig(_FromMapping):
             f"dtype {self.dtype}",
             'use "bf16_autocast"',
         )
+
+    def _check_learning(self) -> None:
+        """Refuse combinations of learning knobs of which one could do nothing or not be done."""
+        _require(
+            self.beta2 == DEFAULT_BETA2 or self.optimizer != "adafactor",
+            "beta2 belongs to optimizer adamw or muon",
+            f"{self.beta2:g} with {self.optimizer}",
+            f"leave beta2 at {DEFAULT_BETA2}",
+        )
+        for name, without_effect in (("weight_decay_schedule", "constant"), ("decay_groups", "matrices")):
+            _require(
+                self.weight_decay > 0 or getattr(self, name) == without_effect,
+                f"{name} needs a weight_decay above 0",
+                f"{getattr(self, name)} with weight_decay {self.weight_decay:g}",
+                f"leave {name} at {without_effect}",
+            )
+        if self.dropout_schedule != "constant":
+            _require(
+                self.dropout > 0,
+                "dropout_schedule needs a dropout above 0",
+                f"{self.dropout_schedule} with dropout {self.dropout:g}",
+                "leave dropout_schedule at constant",
+            )
+            _require(
+                self.compile == "off",
+                "dropout_schedule needs compile off, for a compiled graph has the rate built in",
+                f"{self.dropout_schedule} with compile {self.compile}",
+                "leave one of them out",
+            )
 
     def with_knobs(self, values: Mapping[str, KnobValue]) -> Self:
         """This configuration with other values for the named knobs.

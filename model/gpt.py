@@ -26,7 +26,7 @@ _BACKENDS = {
 
 
 class Attention(nn.Module):
-    """Causal self-attention over H heads: `(B, T, C)` to `(B, T, C)`."""
+    """Causal self-attention over H heads: `(B, T, C)` to `(B, T, C)`. `GPT.set_dropout` sets its rate of dropout."""
 
     def __init__(self, config: GPTConfig, training: TrainingConfig) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Attention(nn.Module):
         self.copies = training.qkv_layout == "contiguous"
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
         self.projection = nn.Linear(config.width, config.width, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(0.0)
         future = torch.ones(config.sequence_length, config.sequence_length, dtype=torch.bool).triu(diagonal=1)
         self.register_buffer("future", future, persistent=False)
         self.future: Tensor
@@ -90,7 +90,7 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, bias=False)
         self.mlp_in = nn.Linear(config.width, 4 * config.width, bias=False)
         self.mlp_out = nn.Linear(4 * config.width, config.width, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
@@ -116,13 +116,14 @@ class GPT(nn.Module):
         rows = math.ceil(vocab_size / training.vocab_multiple) * training.vocab_multiple
         self.token_embedding = nn.Embedding(rows, config.width)
         self.position_embedding = nn.Embedding(config.sequence_length, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(0.0)
         self.blocks = nn.ModuleList(Block(config, training) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, bias=False)
         self.head = nn.Linear(config.width, rows, bias=False)
         if training.tied_head:
             self.head.weight = self.token_embedding.weight
         self._compiled: tuple[nn.Module, ...] = ()  # used in training alone: evaluation would be compiled once more
+        self.set_dropout(training.dropout)
         self.initialise(seed)
 
     def compile_blocks(self) -> None:
@@ -155,6 +156,12 @@ class GPT(nn.Module):
     def _used(self, parameter: Tensor) -> Tensor:
         is_padded = parameter is self.token_embedding.weight or parameter is self.head.weight
         return parameter[: self.vocab_size] if is_padded else parameter
+
+    def set_dropout(self, rate: float) -> None:
+        """The share of activations that every dropout of the model zeroes from now on, while it trains."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = rate
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Token numbers `(B, T)` to the logits of each next token `(B, T, V)`."""

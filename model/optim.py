@@ -1,32 +1,49 @@
-"""AdamW as torch has it, its kernel chosen by the knob `optimizer_kernel`."""
+"""torch's own optimizers, chosen by the knob `optimizer`, and which parameters they decay.
+
+`adamw` serves everything. `adafactor` (Shazeer & Stern 2018, arXiv 1804.04235) keeps the second moment of
+a matrix as one row and one column and no first moment; torch's takes min(learning rate, 1 / sqrt(step))
+as a step relative to the RMS of each tensor, so its good learning rates are about ten times AdamW's.
+`muon` (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982) orthogonalises the momentum of the hidden
+matrices and leaves embeddings, head and vectors to AdamW.
+
+The knob `optimizer_kernel` applies where torch has the kernel: Adafactor has no fused one and takes
+`foreach` for it; Muon's own part has a single kernel, so that the knob turns its AdamW part only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Adafactor, AdamW, Muon, Optimizer
 
 from model.config import TrainingConfig
 
-BETAS = (0.9, 0.95)
-"""GPT-3's (arXiv 2005.14165, appendix B): a second moment that forgets within 20 steps suits short runs."""
+BETA1 = 0.9
+"""GPT-3's (arXiv 2005.14165, appendix B), as the default of the knob `beta2` is."""
+
+_LOOKED_UP_OR_HEAD = ("token_embedding.weight", "position_embedding.weight", "head.weight")
+
+_Group = dict[str, Any]
 
 
-def build_optimizer(model: nn.Module, training: TrainingConfig) -> AdamW:
-    """AdamW over all parameters of `model`, with decoupled weight decay on matrices only."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return AdamW(
-        groups,
-        lr=training.learning_rate,
-        betas=BETAS,
-        foreach=training.optimizer_kernel == "foreach",
-        fused=training.optimizer_kernel == "fused",
-    )
+class MuonWithAdamW(Optimizer):
+    """Two optimizers over disjoint parameters that step, or with an overflow of fp16 do not step, as one.
+
+    It owns the groups and the state of both; those of AdamW, which counts its updates, come first.
+    """
+
+    def __init__(self, adamw: AdamW, muon: Muon) -> None:
+        super().__init__([*adamw.param_groups, *muon.param_groups], {})  # the very same groups: a rate reaches both
+        self.parts = (adamw, muon)
+        for part in self.parts:
+            part.state = self.state
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Change the parameters of both; there is no `closure`, which each would evaluate anew."""
+        for part in self.parts:
+            part.step(closure)
 
 
 class InBackward:
@@ -36,8 +53,8 @@ class InBackward:
     is False gradients are left in place, and `step` makes the same update from them.
     """
 
-    def __init__(self, whole: AdamW) -> None:
-        """`whole` is an optimizer over all parameters, which is taken apart and not used itself."""
+    def __init__(self, whole: Optimizer) -> None:
+        """`whole` is an AdamW over all parameters, which is taken apart and not used itself."""
         self.is_armed = False
         self._parts: dict[Tensor, Optimizer] = {
             parameter: AdamW([{**group, "params": [parameter]}])
@@ -77,7 +94,63 @@ class InBackward:
             parameter.grad = None
 
 
-def updates_made(optimizer: AdamW | InBackward) -> int:
-    """How often the weights were really changed: AdamW's own count, which leaves out steps lost to overflow."""
+def build_optimizer(model: nn.Module, training: TrainingConfig) -> Optimizer:
+    """The optimizer that `training` asks for, over all parameters of `model`, with decoupled weight decay.
+
+    Each of its groups says under `decays` whether it takes part in weight decay.
+    """
+    parameters = dict(model.named_parameters())
+    if training.optimizer == "adafactor":
+        in_lists = training.optimizer_kernel != "for_loop"
+        return Adafactor(_groups(parameters, training), lr=training.learning_rate, foreach=in_lists)
+    if training.optimizer == "muon":
+        hidden = {name: p for name, p in parameters.items() if _is_hidden_matrix(name, p)}
+        others = {name: p for name, p in parameters.items() if name not in hidden}
+        # Updates as large as AdamW's usually are (arXiv 2502.16982, 2.2): one learning rate serves both.
+        muon = Muon(_groups(hidden, training), lr=training.learning_rate, adjust_lr_fn="match_rms_adamw")
+        return MuonWithAdamW(_adamw(others, training), muon)
+    return _adamw(parameters, training)
+
+
+def set_rates(optimizer: Optimizer | InBackward, *, learning_rate: float, weight_decay: float) -> None:
+    """The rates of the next step, for all groups; `weight_decay` is that of the groups that take part in it."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+        group["weight_decay"] = weight_decay if group["decays"] else 0.0
+
+
+def updates_made(optimizer: Optimizer | InBackward) -> int:
+    """How often the weights were really changed: the optimizer's own count, which leaves out steps lost to overflow."""
     first = optimizer.param_groups[0]["params"][0]
     return int(optimizer.state[first]["step"].item()) if first in optimizer.state else 0
+
+
+def _adamw(parameters: Mapping[str, nn.Parameter], training: TrainingConfig) -> AdamW:
+    return AdamW(
+        _groups(parameters, training),
+        lr=training.learning_rate,
+        betas=(BETA1, training.beta2),
+        foreach=training.optimizer_kernel == "foreach",
+        fused=training.optimizer_kernel == "fused",
+    )
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], training: TrainingConfig) -> list[_Group]:
+    """The parameters that decay and those that do not; a group that nothing belongs to is left out."""
+    decayed = [p for name, p in parameters.items() if _decays(name, p, training.decay_groups)]
+    others = [p for name, p in parameters.items() if not _decays(name, p, training.decay_groups)]
+    groups: list[_Group] = [
+        {"params": decayed, "weight_decay": training.weight_decay, "decays": True},
+        {"params": others, "weight_decay": 0.0, "decays": False},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _decays(name: str, parameter: nn.Parameter, decay_groups: str) -> bool:
+    if decay_groups == "matrices":
+        return parameter.dim() >= 2
+    return decay_groups == "all" or _is_hidden_matrix(name, parameter)
+
+
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.dim() == 2 and not name.endswith(_LOOKED_UP_OR_HEAD)

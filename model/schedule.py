@@ -1,4 +1,8 @@
-"""The course of the learning rate over a run. Standard library only."""
+"""The course of learning rate, weight decay and dropout over a run. Standard library only.
+
+Each function gives the factor in [0, 1] on a peak value; `progress` is the share of the horizon that is
+done, and past the horizon the last value holds.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,19 @@ import math
 WSD_DECAY_FRACTION = 0.2
 """The share of the horizon over which `wsd` (warm-up, stable, decay; arXiv 2405.18392) falls to zero."""
 
+INVERSE_SQRT_START = 0.01
+"""The share of the horizon that `inverse_sqrt` stays at the peak for where the warm-up is shorter or left out."""
+
 
 def lr_factor(schedule: str, warmup_fraction: float, progress: float) -> float:
-    """The factor in [0, 1] on the peak learning rate, `progress` being the share of the horizon that is done.
+    """The factor on the peak learning rate.
 
-    Linear warm-up over `warmup_fraction` of the horizon, then `constant`, or a fall to zero:
-    `linear`, `cosine`, or `wsd` over the last fifth. Past the horizon the last value holds.
+    Linear warm-up over `warmup_fraction` of the horizon, then `constant`, a fall to zero (`linear`,
+    `cosine`, or `wsd` over the last fifth), or `inverse_sqrt`, which falls with the root of the steps
+    done, to sqrt(warmup_fraction) at the end (Vaswani et al. 2017, arXiv 1706.03762, equation 3). That
+    fall has no beginning without a warm-up: then it sets in after `INVERSE_SQRT_START` of the horizon.
     """
-    progress = min(max(progress, 0.0), 1.0)
+    progress = _within(progress)
     if progress < warmup_fraction:
         return progress / warmup_fraction
     match schedule:
@@ -23,10 +32,57 @@ def lr_factor(schedule: str, warmup_fraction: float, progress: float) -> float:
         case "linear":
             return 1.0 - _done(progress, since=warmup_fraction)
         case "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * _done(progress, since=warmup_fraction)))
+            return _cosine(_done(progress, since=warmup_fraction))
         case "wsd":
             return 1.0 - _done(progress, since=max(warmup_fraction, 1.0 - WSD_DECAY_FRACTION))
-    raise ValueError(f"schedule must be constant, linear, cosine or wsd; got {schedule!r}: choose one of them")
+        case "inverse_sqrt":
+            start = max(warmup_fraction, INVERSE_SQRT_START)
+            return math.sqrt(start / max(progress, start))
+    raise ValueError(
+        f"schedule must be constant, linear, cosine, wsd or inverse_sqrt; got {schedule!r}: choose one of them"
+    )
+
+
+def weight_decay_factor(schedule: str, progress: float) -> float:
+    """The factor on the weight decay: `constant`, or `linear` or `cosine` to zero at the end.
+
+    What a step takes off the weights is this times the learning rate, which has a course of its own.
+    """
+    progress = _within(progress)
+    match schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1.0 - progress
+        case "cosine":
+            return _cosine(progress)
+    raise ValueError(f"weight_decay_schedule must be constant, linear or cosine; got {schedule!r}: choose one of them")
+
+
+def dropout_factor(schedule: str, progress: float) -> float:
+    """The factor on the dropout rate: `constant`, `falling` to zero at the end, or `rising` from zero.
+
+    Falling: early dropout (Liu et al. 2023, arXiv 2303.01500), against underfitting. Rising: curriculum
+    dropout (Morerio et al. 2017, arXiv 1703.06229), against overfitting, which comes late.
+    """
+    progress = _within(progress)
+    match schedule:
+        case "constant":
+            return 1.0
+        case "falling":
+            return 1.0 - progress
+        case "rising":
+            return progress
+    raise ValueError(f"dropout_schedule must be constant, falling or rising; got {schedule!r}: choose one of them")
+
+
+def _within(progress: float) -> float:
+    return min(max(progress, 0.0), 1.0)
+
+
+def _cosine(done: float) -> float:
+    """Half a wave, from one to zero."""
+    return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def _done(progress: float, *, since: float) -> float:

@@ -17,10 +17,11 @@ from model.data import Batches, Prefetching, holdout_windows
 from model.device import StepTimer, peak_memory_bytes, synchronize, to_device
 from model.failures import Diverged
 from model.gpt import GPT
-from model.optim import InBackward, build_optimizer, updates_made
+from model.gradients import condition_gradients
+from model.optim import InBackward, build_optimizer, set_rates, updates_made
 from model.precision import MasterWeights, Precision
 from model.protocol import EvaluationReport, FingerprintReport, GradientNoiseReport, SliceReport
-from model.schedule import lr_factor
+from model.schedule import dropout_factor, lr_factor, weight_decay_factor
 from model.sketch import sketch
 from model.tokens import Corpus
 
@@ -90,8 +91,13 @@ class Trainer:
     def step(self) -> Tensor:
         """One optimizer step over the next global batch; returns its mean loss, a scalar on the device."""
         training = self.session.training
-        factor = lr_factor(training.schedule, training.warmup_fraction, self._progress(self.steps_done))
-        self._set_rate(training.learning_rate * factor)
+        progress = self._progress(self.steps_done)
+        if training.dropout_schedule != "constant":
+            self.model.set_dropout(training.dropout * dropout_factor(training.dropout_schedule, progress))
+        self._set_rates(
+            training.learning_rate * lr_factor(training.schedule, training.warmup_fraction, progress),
+            training.weight_decay * weight_decay_factor(training.weight_decay_schedule, progress),
+        )
         if isinstance(self.optimizer, InBackward):
             self.optimizer.is_armed = True
             loss = self._accumulate()
@@ -163,8 +169,9 @@ class Trainer:
         """What this session computes before its first step, as sketches; then it starts over as if nothing had been.
 
         The logits of two held-out windows; the gradient of the first global batch at its true size, before
-        clipping; the change of the weights by one step with it at the peak learning rate. All without
-        dropout, whose masks differ with kernel and micro-batch where the mathematics does not.
+        normalisation and clipping; the change of the weights by one step with it at the peak learning rate
+        and weight decay. All without dropout, whose masks differ with kernel and micro-batch where the
+        mathematics does not.
 
         Raises:
             Diverged: one of them is no number.
@@ -174,12 +181,13 @@ class Trainer:
             raise ValueError(
                 f"a fingerprint must be taken before the first step; got it after {self.steps_done}: ask earlier"
             )
+        training = self.session.training
         logits = self._sketch_logits()
         # A model without dropout stays as it is: a compiled one would be compiled once more.
-        self.model.train(self.session.gpt.dropout == 0.0)
+        self.model.train(training.dropout == 0.0)
         gradient = self._sketch_gradient()
         before = self._sketch(self.updated.parameters())
-        self._set_rate(self.session.training.learning_rate)
+        self._set_rates(training.learning_rate, training.weight_decay)
         self._update()
         after = self._sketch(self.updated.parameters())
         update = [new - old for new, old in zip(after, before, strict=True)]  # sketches are linear
@@ -244,15 +252,13 @@ class Trainer:
         self.precision.unscale(self.optimizer)
         return loss
 
-    def _set_rate(self, learning_rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+    def _set_rates(self, learning_rate: float, weight_decay: float) -> None:
+        set_rates(self.optimizer, learning_rate=learning_rate, weight_decay=weight_decay)
 
     def _update(self) -> None:
         """Change the weights by the gradient there is, which is gone then."""
         training = self.session.training
-        if training.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.updated.parameters(), training.clip_norm)
+        condition_gradients(self.updated.parameters(), training)
         self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=training.set_to_none)
         if self.masters:
@@ -294,7 +300,7 @@ class Trainer:
     def _sketch_gradient(self) -> list[float]:
         """Of the gradient of the first global batch, left in place; fp16 that overflows is tried at lower scales."""
         weights = list(self.updated.parameters())
-        self._set_rate(0.0)
+        self._set_rates(0.0, 0.0)
         self._accumulate()
         while not math.isfinite(_norm(_gradients(weights))):
             scale = self.precision.scale

@@ -26,7 +26,6 @@ TABLES = {
         "heads = 2",
         "width = 64",
         "sequence_length = 128",
-        "dropout = 0.0",
         "horizon_tokens = 40_000",
         "evaluation_tokens = 8_192",
         'device = "cpu"',
@@ -106,7 +105,6 @@ OTHER_VALUES = [
     ("heads = 2", "heads = 4"),
     ("width = 64", "width = 66"),
     ("sequence_length = 128", "sequence_length = 64"),
-    ("dropout = 0.0", "dropout = 0.1"),
     ("horizon_tokens = 40_000", "horizon_tokens = 40_001"),
     ("evaluation_tokens = 8_192", "evaluation_tokens = 8_193"),
     ('"cpu"', '"auto"'),
@@ -145,7 +143,7 @@ def test_every_value_is_part_of_the_question() -> None:
 
 def test_a_session_carries_everything_of_workload_and_trial() -> None:
     data = DataConfig(corpus="/text", text_field="body", tokenizer="bytes", holdout_fraction=0.2)
-    gpt = GPTConfig(layers=3, heads=2, width=32, sequence_length=64, dropout=0.2)
+    gpt = GPTConfig(layers=3, heads=2, width=32, sequence_length=64)
     workload = replace(SPACE.workload, gpt=gpt, data=data, evaluation_tokens=777, device="cuda")
     config = TrainingConfig(micro_batch=2, global_batch=6, dtype="bf16_autocast", threads=3)
     session = replace(SPACE, workload=workload).session(config, seed=5, horizon_tokens=9_999)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -68,6 +68,10 @@ _TOLERANCES: Mapping[str, _Tolerances] = {
     "bf16_pure": _Tolerances(logits=4e-2, gradient=4e-2, update=math.inf),
 }
 
+# Muon orthogonalises in bf16 whatever the dtype of training: seen 0.004 in fp32 on the same models, 0.05 and 0.11 in
+# fp16 and bf16. A forgotten weight decay, 0.004 to 0.012 there, passes; what is wrong before the update does not.
+_MUON_UPDATE = 2e-2
+
 
 _ROUNDING_OF_PRODUCTS = {"highest": "fp32", "high": "fp16_autocast", "medium": "bf16_autocast"}
 """What fp32 products of a `matmul_precision` are as coarse as: TF32 has the ten bits of fp16."""
@@ -95,13 +99,18 @@ def relative_distance(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return distance if math.isfinite(distance) and math.isfinite(norm) else math.inf
 
 
-def equivalence(ours: Fingerprint, theirs: Fingerprint, *, dtype: str) -> Inequivalence | None:
+def equivalence(
+    ours: Fingerprint, theirs: Fingerprint, *, dtype: str, optimizer: str = "adamw"
+) -> Inequivalence | None:
     """Where two sessions of one seed do not compute the same, as far as rounding allows; None if they do.
 
-    They may differ in system knobs and rounding; `dtype` is the coarser of theirs (`rounding_of`). The
-    first difference on the way from logits to gradient to update is named, for the later ones follow.
+    They may differ in system knobs and rounding; `dtype` is the coarser of theirs (`rounding_of`), and
+    `optimizer` is that of both. The first difference on the way from logits to gradient to update is
+    named, for the later ones follow.
     """
     tolerances = _TOLERANCES[dtype]
+    if optimizer == "muon":
+        tolerances = replace(tolerances, update=max(tolerances.update, _MUON_UPDATE))
     for what in ("logits", "gradient", "update"):
         distance = relative_distance(getattr(ours, what), getattr(theirs, what))
         tolerance: float = getattr(tolerances, what)

@@ -1,7 +1,7 @@
 """Predicts the peak memory of a session before it is started, so that hopeless ones never are.
 
 Sources: Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models",
-section 4 (activations of a layer); for AdamW, 4 bytes each of weight, gradient and two moments.
+section 4 (activations of a layer); 4 bytes each of weight, gradient and what the optimizer remembers.
 Compilation only ever saves activations, so the figure for eager mode stands for both.
 """
 
@@ -18,7 +18,6 @@ RUNTIME_BYTES = 290 * 2**20
 """A worker with torch 2.13, forked from its launcher, before it builds anything; if spawned, 70 MiB more."""
 
 _MARGIN = 1.25  # for allocator slack and workspaces; `benchmarks/memory.py` prints how far predictions are off
-_STATE_BYTES = 16  # per parameter: fp32 weight, gradient and AdamW's two moments
 
 
 def parameter_count(gpt: GPTConfig, vocab_size: int, *, tied_head: bool) -> int:
@@ -47,32 +46,31 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
     if training.checkpointing:  # the input of every layer, and all of the one that is computed again
         kept = gpt.layers * gpt.width * _element_bytes(training) + layer
     activations = tokens * (kept + _transient_bytes(gpt, training))
-    in_backward = _state_bytes(training) * parameters + activations + _loss_bytes(gpt, rows, training, tokens)
-    return RUNTIME_BYTES + max(in_backward, _update_bytes(training) * parameters)
+    moments = _moments(gpt, rows, training)
+    in_backward = _state_bytes(training, parameters, moments) + activations + _loss_bytes(gpt, rows, training, tokens)
+    return RUNTIME_BYTES + max(in_backward, _update_bytes(training, parameters, moments))
 
 
-def _state_bytes(training: TrainingConfig) -> int:
-    """Bytes per parameter of weights, gradients and the optimizer's state during a backward pass."""
-    match training.dtype:
-        case "fp32" | "bf16_master":  # the latter has 4 + 8 of master and moments, 2 + 2 of weight and gradient
-            each = _STATE_BYTES
-        case "bf16_pure":
-            each = _STATE_BYTES // 2
-        case _:
-            each = _STATE_BYTES + 2  # autocast keeps the half-precision copies of the weights for a whole pass
+def _state_bytes(training: TrainingConfig, parameters: int, moments: int) -> int:
+    """Bytes of weights, gradients and the optimizer's moments during a backward pass."""
+    element = 2 if training.dtype == "bf16_pure" else 4
+    held = element * (2 * parameters + moments)
     if training.optimizer_in_backward:  # of the gradients never more than one stands in memory
-        each -= 2 if training.dtype == "bf16_pure" else 4
-    return each
+        held -= element * parameters
+    if training.dtype in ("bf16_autocast", "fp16_autocast"):
+        held += 2 * parameters  # the half-precision copies of the weights are kept for a whole pass
+    return held  # bf16_master: an fp32 copy of the weights stands where fp32 gradients would, in bf16 both
 
 
-def _update_bytes(training: TrainingConfig) -> int:
-    """Bytes per parameter while the weights are updated."""
-    each = _state_bytes(training)
+def _update_bytes(training: TrainingConfig, parameters: int, moments: int) -> int:
+    """The same while the weights are updated."""
+    held = _state_bytes(training, parameters, moments)
     if training.dtype == "bf16_master":
-        each += 2  # the gradient has moved to the master
-    if training.optimizer_kernel == "foreach":
-        each += 2 if training.dtype == "bf16_pure" else 4  # one temporary list of tensors as large as the model
-    return each
+        held += 2 * parameters  # the gradient has moved to the master, where it is fp32
+    fused_means_lists = training.optimizer == "adafactor"  # as torch has no fused kernel for it
+    if training.optimizer_kernel == "foreach" or (training.optimizer_kernel == "fused" and fused_means_lists):
+        held += (2 if training.dtype == "bf16_pure" else 4) * parameters  # one temporary list as large as the model
+    return held
 
 
 def _loss_bytes(gpt: GPTConfig, rows: int, training: TrainingConfig, tokens: int) -> int:
@@ -88,6 +86,23 @@ def _element_bytes(training: TrainingConfig) -> int:
     return 2 if training.dtype in ("bf16_master", "bf16_pure") else 4
 
 
+def _moments(gpt: GPTConfig, vocab_size: int, training: TrainingConfig) -> int:
+    """Numbers that the optimizer keeps besides weights and gradients.
+
+    AdamW has two a parameter, Muon one for each of the hidden matrices. Adafactor has a row and a column of
+    each matrix (16 widths a layer, and those of the embeddings) and one number for each weight of the norms.
+    """
+    parameters = parameter_count(gpt, vocab_size, tied_head=training.tied_head)
+    match training.optimizer:
+        case "muon":
+            return 2 * parameters - gpt.layers * 12 * gpt.width**2
+        case "adafactor":
+            vocabulary_matrices = 1 if training.tied_head else 2
+            looked_up_or_head = vocabulary_matrices * (vocab_size + gpt.width) + gpt.sequence_length + gpt.width
+            return looked_up_or_head + gpt.layers * (16 + 2) * gpt.width + gpt.width
+    return 2 * parameters
+
+
 def _layer_bytes(gpt: GPTConfig, training: TrainingConfig) -> int:
     """Bytes per token that one layer keeps for the backward pass.
 
@@ -97,14 +112,14 @@ def _layer_bytes(gpt: GPTConfig, training: TrainingConfig) -> int:
     """
     mixed = training.dtype != "fp32"
     width_bytes = 16 * 2 + 2 * (_element_bytes(training) - 2) if mixed else 16 * 4
-    if gpt.dropout > 0:
+    if training.dropout > 0:
         width_bytes += 2
     if training.attention != "math":
         return gpt.width * width_bytes + 4 * gpt.heads  # the log-sum-exp of each row of scores
     score_bytes = _element_bytes(training)  # the softmax
     if training.dtype in ("bf16_autocast", "fp16_autocast"):
         score_bytes += 2  # computed in fp32, and copied in half precision
-    if gpt.dropout > 0:
+    if training.dropout > 0:
         score_bytes += (2 if mixed else 4) + 1
     return gpt.width * width_bytes + score_bytes * gpt.heads * gpt.sequence_length
 

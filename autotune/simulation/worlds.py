@@ -74,7 +74,8 @@ class DrawnWorld(ExampleWorld):
         if config.learning_rate >= self.diverging_learning_rate:
             return math.inf
         luck = random.Random(f"luck {seed}").gauss(0.0, self.seed_luck)
-        luck += random.Random(f"own luck {seed} {config}").gauss(0.0, self.own_luck)
+        turned = config.difference(TrainingConfig())  # a knob that is new to the table changes nobody's luck
+        luck += random.Random(f"own luck {seed} {turned}").gauss(0.0, self.own_luck)
         return min(self.cooled_loss(config, tokens) + luck, math.log(self.vocab_size))
 
     def cooled_loss(self, config: TrainingConfig, tokens: float) -> float:

@@ -104,6 +104,18 @@ def test_rounding_is_forgiven_by_dtype() -> None:
     assert equivalence(replace(SOUND, gradient=off_by(0.002)), SOUND, dtype="fp16_autocast") is None
 
 
+def test_muon_rounds_its_update_to_bf16_and_nothing_else() -> None:
+    def found(optimizer: str, **sketch: tuple[float, ...]) -> Inequivalence | None:
+        return equivalence(replace(SOUND, **sketch), SOUND, dtype="fp32", optimizer=optimizer)
+
+    assert found("adamw", update=off_by(0.01)) is not None
+    assert found("muon", update=off_by(0.01)) is None
+    assert found("muon", update=off_by(0.05)) is not None
+    assert found("muon", gradient=off_by(0.01)) is not None
+    in_bf16 = replace(SOUND, update=off_by(0.1))
+    assert equivalence(in_bf16, SOUND, dtype="bf16_autocast", optimizer="muon") is None
+
+
 def test_what_is_no_number_does_not_pass() -> None:
     found = equivalence(replace(SOUND, update=(math.nan,) * 256), SOUND, dtype="bf16_autocast")
     assert found is not None

@@ -4,6 +4,7 @@ import dataclasses
 
 import psutil
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from autotune.hardware.memory import (
     predict_peak_bytes,
 )
 from model.config import GPTConfig, TrainingConfig
+from model.gpt import GPT
+from model.optim import build_optimizer
 
 SMALL = GPTConfig(layers=2, heads=4, width=8, sequence_length=16)
 VOCABULARY = 32
@@ -45,6 +48,32 @@ def test_bytes_of_a_session_counted_by_hand() -> None:
     assert predict_peak_bytes(SMALL, VOCABULARY, training) == RUNTIME_BYTES + state + 2 * 16 * per_token
 
 
+@pytest.mark.parametrize("tied_head", [False, True])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
+def test_the_state_of_an_optimizer_is_what_torch_allocates(optimizer: str, tied_head: bool) -> None:
+    training = TrainingConfig(micro_batch=1, global_batch=1, optimizer=optimizer, tied_head=tied_head)
+    model = GPT(SMALL, training, vocab_size=VOCABULARY, seed=0)
+    tokens = torch.arange(16).view(1, 16)
+    model(tokens, tokens).backward()
+    built = build_optimizer(model, training)
+    built.step()
+    counts = [t.nbytes for state in built.state.values() for name, t in state.items() if name != "step"]
+    adamw = dataclasses.replace(training, optimizer="adamw")
+    saved = predict_peak_bytes(SMALL, VOCABULARY, adamw) - predict_peak_bytes(SMALL, VOCABULARY, training)
+    assert sum(counts) == 8 * model.parameter_count - saved
+
+
+def test_adafactor_has_lists_for_a_fused_kernel() -> None:
+    wide = GPTConfig(layers=2, heads=4, width=256, sequence_length=8)  # whose peak is the update
+
+    def predicted(**knobs: object) -> int:
+        return predict_peak_bytes(wide, VOCABULARY, _training(micro_batch=1, **knobs))
+
+    in_lists = predicted(optimizer="adafactor", optimizer_kernel="foreach")
+    assert predicted(optimizer="adafactor", optimizer_kernel="fused") == in_lists
+    assert predicted(optimizer="adafactor") < in_lists
+
+
 def test_activations_in_half_precision_follow_korthikanti() -> None:
     """Sixteen activations of two bytes, and two norms whose inputs autocast keeps in fp32."""
     one = TrainingConfig(micro_batch=1, global_batch=2, attention="sdpa", dtype="bf16_autocast")
@@ -54,14 +83,13 @@ def test_activations_in_half_precision_follow_korthikanti() -> None:
 
 
 _shapes = st.builds(
-    lambda layers, heads, head_width, sequence_length, dropout: GPTConfig(
-        layers=layers, heads=heads, width=heads * head_width, sequence_length=sequence_length, dropout=dropout
+    lambda layers, heads, head_width, sequence_length: GPTConfig(
+        layers=layers, heads=heads, width=heads * head_width, sequence_length=sequence_length
     ),
     layers=st.integers(1, 48),
     heads=st.integers(1, 32),
     head_width=st.integers(8, 128),
     sequence_length=st.integers(8, 8_192),
-    dropout=st.sampled_from((0.0, 0.1)),
 )
 
 
@@ -74,12 +102,13 @@ def _training(**knobs: object) -> TrainingConfig:
     exponent=st.integers(0, 15),
     dtype=st.sampled_from(("fp32", "bf16_autocast")),
     attention=st.sampled_from(("math", "sdpa")),
+    dropout=st.sampled_from((0.0, 0.1)),
     vocab_size=st.integers(257, 100_000),
 )
 def test_more_of_anything_takes_more_memory(
-    gpt: GPTConfig, exponent: int, dtype: str, attention: str, vocab_size: int
+    gpt: GPTConfig, exponent: int, dtype: str, attention: str, dropout: float, vocab_size: int
 ) -> None:
-    training = _training(micro_batch=2**exponent, dtype=dtype, attention=attention)
+    training = _training(micro_batch=2**exponent, dtype=dtype, attention=attention, dropout=dropout)
     predicted = predict_peak_bytes(gpt, vocab_size, training)
     larger = dataclasses.replace(training, micro_batch=2 ** (exponent + 1))
     assert predict_peak_bytes(gpt, vocab_size, larger) > predicted
@@ -103,6 +132,8 @@ def test_techniques_save_what_they_are_known_to_save(gpt: GPTConfig, vocab_size:
     assert predict_peak_bytes(gpt, vocab_size, in_backward) < predict_peak_bytes(gpt, vocab_size, whole)
     assert predicted(checkpointing=True) < predicted() or gpt.layers == 1
     assert predicted(vocab_multiple=4_096) >= predicted()
+    assert predicted(optimizer="adafactor") < predicted(optimizer="muon") < predicted(optimizer="adamw")
+    assert predicted(dropout=0.1) > predicted()
     assert predict_peak_bytes(gpt, vocab_size, TrainingConfig(micro_batch=8, global_batch=8)) == predicted()
 
 

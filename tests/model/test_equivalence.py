@@ -17,13 +17,13 @@ from model.config import GPTConfig, TrainingConfig
 from model.failures import Diverged
 from model.gpt import Attention
 from model.optim import build_optimizer
+from model.sketch import sketch
 from model.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
 Break = Callable[[pytest.MonkeyPatch], None]
 
 GPT = GPTConfig(layers=2, heads=2, width=64, sequence_length=64)
-DROPOUT = dataclasses.replace(GPT, dropout=0.2)
 
 
 @pytest.fixture
@@ -47,19 +47,15 @@ def take(make_trainer: MakeTrainer) -> Callable[..., Fingerprint]:
         {"loss_kernel": "chunked", "qkv_layout": "contiguous", "set_to_none": False},
         {"optimizer_kernel": "foreach"},
         {"attention": "sdpa", "micro_batch": 1, "optimizer_kernel": "fused"},
-        {"gpt": DROPOUT, "attention": "sdpa", "micro_batch": 4},
+        {"dropout": 0.2, "attention": "sdpa", "micro_batch": 4},
     ],
 )
 def test_system_knobs_and_dtypes_compute_the_same(
     take: Callable[..., Fingerprint], knobs: dict[str, Any], dtype: str
 ) -> None:
-    baseline = take(gpt=knobs.get("gpt", GPT))
-    assert (
-        equivalence(
-            take(dtype=dtype, **knobs), baseline, dtype=rounding_of(TrainingConfig(dtype=dtype), TrainingConfig())
-        )
-        is None
-    )
+    baseline = take(dropout=knobs.get("dropout", 0.0))
+    rounding = rounding_of(TrainingConfig(dtype=dtype), TrainingConfig())
+    assert equivalence(take(dtype=dtype, **knobs), baseline, dtype=rounding) is None
 
 
 def test_products_of_medium_precision_are_as_coarse_as_bf16(take: Callable[..., Fingerprint]) -> None:
@@ -70,6 +66,16 @@ def test_products_of_medium_precision_are_as_coarse_as_bf16(take: Callable[..., 
 def test_an_update_in_the_backward_pass_is_the_same_update(take: Callable[..., Fingerprint]) -> None:
     plain = take(clip_norm=0.0)
     assert equivalence(take(clip_norm=0.0, optimizer_in_backward=True), plain, dtype="fp32") is None
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16_autocast"])
+@pytest.mark.parametrize("optimizer", ["muon", "adafactor"])
+@pytest.mark.parametrize("kernel", ["foreach", "fused"])
+def test_other_optimizers_compute_the_same(
+    take: Callable[..., Fingerprint], optimizer: str, kernel: str, dtype: str
+) -> None:
+    ours = take(optimizer=optimizer, optimizer_kernel=kernel, dtype=dtype, attention="sdpa", micro_batch=2)
+    assert equivalence(ours, take(optimizer=optimizer), dtype=dtype, optimizer=optimizer) is None
 
 
 def without_causal_mask(patch: pytest.MonkeyPatch) -> None:
@@ -92,7 +98,7 @@ def without_division_of_the_loss(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_bias_correction(patch: pytest.MonkeyPatch) -> None:
-    def long_since_started(model: torch.nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
+    def long_since_started(model: torch.nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
         optimizer = build_optimizer(model, training)
         for p in model.parameters():
             moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
@@ -142,7 +148,7 @@ def test_the_update_is_one_step_at_the_peak_rate_after_clipping(
 ) -> None:
     norms, rates = [], []
 
-    def watched(model: torch.nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
+    def watched(model: torch.nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
         def watch(optimizer: torch.optim.Optimizer, *_: object) -> None:
             rates.append(optimizer.param_groups[0]["lr"])
             norms.append(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item())
@@ -157,6 +163,20 @@ def test_the_update_is_one_step_at_the_peak_rate_after_clipping(
     assert norms == [pytest.approx(0.01, rel=1e-3)]
     assert math.hypot(*report["gradient"]) > 0.1  # before clipping
     assert math.hypot(*report["update"]) > 0.0
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
+def test_the_update_is_that_of_the_optimizer(make_trainer: MakeTrainer, optimizer: str) -> None:
+    knobs = {"optimizer": optimizer, "weight_decay": 1.0, "weight_decay_schedule": "linear"}
+    fingerprint = make_trainer(**knobs).fingerprint()
+    trainer = make_trainer(**knobs)
+    weights = list(trainer.model.parameters())
+    before = [weight.detach().clone() for weight in weights]
+    trainer._accumulate()
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    build_optimizer(trainer.model, trainer.session.training).step()
+    change = sketch([weight.detach() - old for weight, old in zip(weights, before, strict=True)])
+    assert fingerprint["update"] == pytest.approx(change, rel=1e-3, abs=1e-6)
 
 
 def test_a_fingerprint_is_of_the_initial_weights(make_trainer: MakeTrainer) -> None:
@@ -203,13 +223,21 @@ def overflowing_above(largest: float) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16_autocast", "fp16_autocast"])
-@pytest.mark.parametrize("gpt", [GPT, DROPOUT], ids=["plain", "dropout"])
-@pytest.mark.parametrize("knobs", [{}, {"optimizer_kernel": "fused", "attention": "sdpa", "tied_head": True}])
+@pytest.mark.parametrize("dropout", [{}, {"dropout": 0.2}, {"dropout": 0.4, "dropout_schedule": "rising"}])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"optimizer_kernel": "fused", "attention": "sdpa", "tied_head": True},
+        {"optimizer": "muon", "weight_decay_schedule": "linear", "gradient_normalization": "global"},
+        {"optimizer": "adafactor", "decay_groups": "all", "clip_value": 0.01},
+    ],
+)
 def test_a_fingerprint_leaves_no_trace(
-    make_trainer: MakeTrainer, gpt: GPTConfig, dtype: str, knobs: dict[str, Any]
+    make_trainer: MakeTrainer, dropout: dict[str, Any], dtype: str, knobs: dict[str, Any]
 ) -> None:
     def losses(*, disturbed: bool) -> list[float]:
-        trainer = make_trainer(gpt=gpt, dtype=dtype, micro_batch=4, **knobs)
+        trainer = make_trainer(gpt=GPT, dtype=dtype, micro_batch=4, **dropout, **knobs)
         trainer.first_pass()
         if disturbed:
             trainer.fingerprint()
@@ -235,5 +263,5 @@ def test_the_gradient_is_that_of_the_compiled_model(make_trainer: MakeTrainer, m
     make_trainer(compile="default", micro_batch=4).fingerprint()
     assert compiled_passes == [True, True]  # in training's mode: another would be compiled once more
     compiled_passes.clear()
-    make_trainer(compile="default", gpt=DROPOUT).fingerprint()
+    make_trainer(compile="default", dropout=0.2).fingerprint()
     assert compiled_passes == [False]

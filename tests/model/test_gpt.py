@@ -13,8 +13,8 @@ CONFIG = GPTConfig(layers=2, heads=2, width=16, sequence_length=12)
 
 
 def make(*, tied: bool = False, attention: str = "math", seed: int = 0, dropout: float = 0.0) -> GPT:
-    config = GPTConfig(layers=2, heads=2, width=16, sequence_length=12, dropout=dropout)
-    return GPT(config, TrainingConfig(tied_head=tied, attention=attention), vocab_size=VOCABULARY, seed=seed)
+    training = TrainingConfig(tied_head=tied, attention=attention, dropout=dropout)
+    return GPT(CONFIG, training, vocab_size=VOCABULARY, seed=seed)
 
 
 @pytest.fixture
@@ -113,3 +113,14 @@ def test_dropout_acts_in_training_only(batch: tuple[torch.Tensor, torch.Tensor],
     assert model(*batch) != model(*batch)
     model.eval()
     assert model(*batch) == model(*batch)
+
+
+@pytest.mark.parametrize("attention", ["math", "sdpa"])
+def test_the_dropout_rate_can_be_changed(batch: tuple[torch.Tensor, torch.Tensor], attention: str) -> None:
+    model, plain = make(attention=attention, dropout=0.3), make(attention=attention)
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.3}
+    model.set_dropout(0.0)
+    assert model(*batch) == plain(*batch)
+    plain.set_dropout(0.3)
+    assert plain(*batch) != plain(*batch)

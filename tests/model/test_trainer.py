@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from autotune.trial.types import Evaluation, Slice
-from model.config import GPTConfig, InvalidConfiguration, SessionConfig
+from model.config import InvalidConfiguration, SessionConfig
 from model.failures import Diverged
-from model.schedule import lr_factor
+from model.schedule import dropout_factor, lr_factor, weight_decay_factor
 from model.tokens import Corpus
 from model.trainer import Trainer
 
@@ -54,6 +54,27 @@ def test_training_learns(make_trainer: MakeTrainer) -> None:
     assert trainer.evaluate()["loss"] < before - 1.0
 
 
+@pytest.mark.parametrize("kernel", ["for_loop", "foreach", "fused"])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16_autocast"])
+@pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 0.03), ("muon", 0.03), ("adafactor", 0.3)])
+def test_every_optimizer_learns(
+    make_trainer: MakeTrainer, optimizer: str, learning_rate: float, dtype: str, kernel: str
+) -> None:
+    trainer = make_trainer(optimizer=optimizer, learning_rate=learning_rate, dtype=dtype, optimizer_kernel=kernel)
+    before = trainer.evaluate()["loss"]
+    trainer.advance(20, round=-1)
+    assert trainer.evaluate()["loss"] < before - 2.0
+    assert trainer.skipped_steps == 0
+
+
+@pytest.mark.parametrize("how", ["global", "per_parameter"])
+def test_training_learns_from_normalised_gradients(make_trainer: MakeTrainer, how: str) -> None:
+    trainer = make_trainer(gradient_normalization=how, clip_value=0.5)
+    before = trainer.evaluate()["loss"]
+    trainer.advance(20, round=-1)
+    assert trainer.evaluate()["loss"] < before - 1.0
+
+
 def test_micro_batches_add_up_to_the_gradient_of_the_global_batch(make_trainer: MakeTrainer) -> None:
     at_once = gradients(make_trainer(micro_batch=8, global_batch=8))
     for micro_batch in (1, 4):
@@ -85,6 +106,15 @@ def test_system_knobs_leave_the_losses_alone(make_trainer: MakeTrainer, knobs: d
         {"warmup_fraction": 0.0},
         {"clip_norm": 0.01},
         {"weight_decay": 10.0},
+        {"optimizer": "muon"},
+        {"optimizer": "adafactor"},
+        {"beta2": 0.9},
+        {"clip_value": 0.01},
+        {"gradient_normalization": "global"},
+        {"gradient_normalization": "per_parameter"},
+        {"decay_groups": "all"},
+        {"weight_decay_schedule": "cosine"},
+        {"dropout": 0.1},
         {"tied_head": True},
         {"global_batch": 16},
         {"dtype": "bf16_autocast"},
@@ -96,14 +126,13 @@ def test_other_knobs_and_seeds_do_not(make_trainer: MakeTrainer, knobs: dict[str
 
 
 def test_dropout_is_the_same_for_a_seed(make_trainer: MakeTrainer) -> None:
-    gpt = GPTConfig(layers=1, heads=1, width=8, sequence_length=16, dropout=0.2)
-    assert losses(make_trainer(gpt=gpt)) == losses(make_trainer(gpt=gpt))
+    assert losses(make_trainer(dropout=0.2)) == losses(make_trainer(dropout=0.2))
 
 
 def test_rehearsal_and_evaluation_leave_no_trace(make_trainer: MakeTrainer) -> None:
-    gpt = GPTConfig(layers=1, heads=1, width=8, sequence_length=16, dropout=0.2)
-    undisturbed = losses(make_trainer(gpt=gpt), 4)
-    trainer = make_trainer(gpt=gpt)
+    knobs = {"dropout": 0.2, "dropout_schedule": "falling"}
+    undisturbed = losses(make_trainer(**knobs), 4)
+    trainer = make_trainer(**knobs)
     assert trainer.first_pass() > 0.0
     disturbed = losses(trainer, 2)
     trainer.evaluate()
@@ -137,11 +166,17 @@ def test_evaluation_reports_loss_over_the_held_out_windows(make_trainer: MakeTra
     assert report["bits_per_byte"] == pytest.approx(report["loss"] * 128 / math.log(2) / evaluated_bytes)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "wsd"])
-def test_learning_rate_follows_the_schedule(make_trainer: MakeTrainer, schedule: str) -> None:
-    trainer = make_trainer(schedule=schedule, warmup_fraction=0.1, learning_rate=0.5)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "wsd", "inverse_sqrt"])
+def test_learning_rate_follows_the_schedule(make_trainer: MakeTrainer, schedule: str, optimizer: str) -> None:
+    trainer = make_trainer(schedule=schedule, warmup_fraction=0.1, learning_rate=0.5, optimizer=optimizer)
     rates = []
-    trainer.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        (rate,) = {group["lr"] for group in optimizer.param_groups}
+        rates.append(rate)
+
+    trainer.optimizer.register_step_pre_hook(note)
     for _ in range(22):  # two steps past the horizon
         trainer.step()
     expected = [0.5 * lr_factor(schedule, 0.1, (step + 0.5) / 20) for step in range(22)]
@@ -159,6 +194,75 @@ def test_gradient_is_clipped_if_asked(make_trainer: MakeTrainer, clip_norm: floa
     trainer.optimizer.register_step_pre_hook(measure)
     trainer.step()
     assert (norms[0] <= 0.01001) is clipped
+
+
+@pytest.mark.parametrize(
+    ("knobs", "norm", "largest"),
+    [
+        ({"gradient_normalization": "global", "clip_norm": 0.0}, 1.0, 1.0),
+        ({"gradient_normalization": "per_parameter", "clip_norm": 0.0}, math.sqrt(16), 1.0),
+        ({"gradient_normalization": "global", "clip_norm": 0.5}, 0.5, 1.0),
+    ],
+)
+def test_gradient_is_normalised_if_asked(
+    make_trainer: MakeTrainer, knobs: dict[str, Any], norm: float, largest: float
+) -> None:
+    trainer = make_trainer(**knobs)
+    norms = []
+
+    def measure(*_: object) -> None:
+        norms.append([p.grad.norm() for p in trainer.model.parameters() if p.grad is not None])
+
+    trainer.optimizer.register_step_pre_hook(measure)
+    trainer.step()
+    assert torch.stack(norms[0]).norm().item() == pytest.approx(norm, rel=1e-4)
+    assert max(norms[0]).item() <= largest + 1e-4
+
+
+def test_elements_of_the_gradient_are_clipped_if_asked(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(clip_value=1e-4)
+    largest = []
+
+    def measure(*_: object) -> None:
+        largest.append(max(p.grad.abs().max().item() for p in trainer.model.parameters() if p.grad is not None))
+
+    trainer.optimizer.register_step_pre_hook(measure)
+    trainer.step()
+    assert largest == [pytest.approx(1e-4)]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_weight_decay_follows_its_schedule(make_trainer: MakeTrainer, schedule: str, optimizer: str) -> None:
+    trainer = make_trainer(weight_decay=0.3, weight_decay_schedule=schedule, optimizer=optimizer)
+    decays = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        decays.append({group["weight_decay"] for group in optimizer.param_groups})
+
+    trainer.optimizer.register_step_pre_hook(note)
+    for _ in range(22):  # two steps past the horizon
+        trainer.step()
+    expected = [{0.3 * weight_decay_factor(schedule, (step + 0.5) / 20), 0.0} for step in range(22)]
+    assert decays == expected  # matrices, and vectors that never decay
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "last"), [("constant", 0.4, 0.4), ("falling", 0.39, 0.0), ("rising", 0.01, 0.4)]
+)
+def test_dropout_rate_follows_its_schedule(make_trainer: MakeTrainer, schedule: str, first: float, last: float) -> None:
+    trainer = make_trainer(dropout=0.4, dropout_schedule=schedule)
+    rates = []
+
+    def note(model: torch.nn.Module, _: object) -> None:
+        (rate,) = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+        rates.append(rate)
+
+    trainer.model.register_forward_pre_hook(note)
+    for _ in range(22):  # two steps past the horizon
+        trainer.step()
+    assert rates == pytest.approx([0.4 * dropout_factor(schedule, (step + 0.5) / 20) for step in range(22)])
+    assert (rates[0], rates[-1]) == pytest.approx((first, last))
 
 
 def test_threads_are_set(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,16 +319,25 @@ def test_evaluation_that_is_no_number_has_diverged(make_trainer: MakeTrainer) ->
         trainer.evaluate()
 
 
-def test_fp16_updates_that_overflow_are_skipped_and_counted(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(dtype="fp16_autocast")
+@pytest.mark.parametrize("where", ["head.weight", "blocks.0.mlp_in.weight", "norm.weight"])
+@pytest.mark.parametrize("kernel", ["for_loop", "fused"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
+def test_fp16_updates_that_overflow_are_skipped_and_counted(
+    make_trainer: MakeTrainer, optimizer: str, kernel: str, where: str
+) -> None:
+    trainer = make_trainer(dtype="fp16_autocast", optimizer=optimizer, optimizer_kernel=kernel)
     trainer.step()
     assert trainer.skipped_steps == 0
-    before = trainer.model.head.weight.detach().clone()
-    hook = trainer.model.head.weight.register_hook(lambda gradient: gradient * math.inf)
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    hook = trainer.model.get_parameter(where).register_hook(lambda gradient: gradient * math.inf)
     trainer.step()
     hook.remove()
     assert trainer.skipped_steps == 1
-    assert torch.equal(trainer.model.head.weight, before)
+    assert trainer.precision.scale == 65_536.0 / 2  # one step, one look at the scale
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(weight, before[name]), name
+    trainer.step()
+    assert trainer.skipped_steps == 1
 
 
 def test_batch_that_the_text_cannot_fill_is_invalid(make_trainer: MakeTrainer) -> None:

@@ -212,7 +212,7 @@ def test_gradients_are_freed_or_zeroed(make_trainer: MakeTrainer, set_to_none: b
 def test_an_update_in_the_backward_pass_leaves_no_gradient(make_trainer: MakeTrainer) -> None:
     fused, plain = (make_trainer(optimizer_in_backward=on, clip_norm=0.0) for on in (True, False))
     assert isinstance(fused.optimizer, InBackward)
-    fused._set_rate(1e-2)
+    fused._set_rates(1e-2, 0.0)
     fused.optimizer.is_armed = True
     fused._accumulate()
     assert all(weight.grad is None for weight in fused.model.parameters())
