@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from autotune.load import load_space
 from autotune.measure import Lab
 from autotune.progress import EventKind, Listener
 from autotune.propose import database
+from autotune.pruning import Pruned, limits_of, prune
 from autotune.recommendation import Recommendation
 from autotune.report.build import build_view
 from autotune.report.view import View
@@ -161,6 +163,36 @@ def load_study(study: str, *, root: Path | str = DEFAULT_ROOT) -> pd.DataFrame:
         }
         rows.append(row | record.spec.config.to_mapping())
     return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What `doctor` found: the machine, the values of a space that are of no use on it, whether studies can be kept.
+
+    `storage` is empty where the folder of studies can be written, else what is in the way.
+    """
+
+    machine: Machine
+    pruned: tuple[Pruned, ...]
+    storage: str
+
+
+def doctor(space_path: Path | str, *, root: Path | str = DEFAULT_ROOT) -> Examination:
+    """Examine this machine as a search of the space would, and what of the space it would not try here.
+
+    Raises:
+        autotune.errors.AutotuneError: see there.
+    """
+    space = load_space(Path(space_path))
+    machine = prepare(space.workload.data, device=space.workload.device)
+    limits = limits_of(space, machine.limits, vocab_size=machine.corpus.vocab_size, environment=machine.environment)
+    folder = next(p for p in (Path(root).absolute(), *Path(root).absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            storage = ""
+    except OSError as error:
+        storage = f"{folder}: {error.strerror}"
+    return Examination(machine=machine, pruned=prune(space, limits)[1], storage=storage)
 
 
 def alignment(space_path: Path | str, *, restarts: int, tell: Callable[[str], None]) -> Alignment:

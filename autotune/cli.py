@@ -21,9 +21,9 @@ from autotune.errors import AutotuneError, BadInput, ExitCode, StoreDamaged
 from autotune.load import load_space, parse_duration
 from autotune.preview import preview
 from autotune.study import check_name, studies
-from autotune.terminal import print_alignment, print_knobs, print_recommendation, progress_for
+from autotune.terminal import print_alignment, print_examination, print_knobs, print_recommendation, progress_for
 
-_ALIGNMENT_SPACE = Path(search_spaces.__file__).parent / "power_of_two.toml"
+_SPACES = Path(search_spaces.__file__).parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,9 +83,20 @@ def _parser() -> argparse.ArgumentParser:
 
     knobs = commands.add_parser("knobs", help="list the knobs a space can turn")
     knobs.set_defaults(run=_knobs)
+    doctor = commands.add_parser("doctor", help="examine this machine, and what of a space it cannot run")
+    doctor.add_argument(
+        "space", type=Path, nargs="?", default=_SPACES / "techniques.toml", help="(default: techniques.toml)"
+    )
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON on stdout")
+    doctor.set_defaults(run=_doctor)
+
     techniques = commands.add_parser("techniques", help="measure whether powers of two pay on this machine")
     techniques.add_argument(
-        "space", type=Path, nargs="?", default=_ALIGNMENT_SPACE, help="whose workload (default: power_of_two.toml)"
+        "space",
+        type=Path,
+        nargs="?",
+        default=_SPACES / "power_of_two.toml",
+        help="(default: power_of_two.toml)",
     )
     techniques.add_argument("--restarts", type=int, default=4, help="fresh processes of every pair, at least 2")
     techniques.add_argument("--json", action="store_true", help="print the findings as JSON on stdout")
@@ -157,6 +168,16 @@ def _verdict(report: Path, study: str) -> str:
 def _knobs(_: argparse.Namespace) -> ExitCode:
     print_knobs(Console())
     return ExitCode.DONE
+
+
+def _doctor(options: argparse.Namespace) -> ExitCode:
+    found = api.doctor(options.space, root=options.root)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        machine = found.machine
+        print_examination(machine.environment, machine.peak_flops, found.pruned, found.storage, Console())
+    return ExitCode.ENVIRONMENT if found.storage else ExitCode.DONE
 
 
 def _techniques(options: argparse.Namespace) -> ExitCode:

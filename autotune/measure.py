@@ -21,6 +21,7 @@ from autotune.executors.base import Executor, Patience, SessionEnded, SessionReq
 from autotune.hardware.memory import fits, predict_peak_bytes
 from autotune.hardware.prepare import Machine
 from autotune.progress import Event, EventKind, Listener
+from autotune.pruning import limits_of, prune
 from autotune.recommendation import Unknown
 from autotune.run import Run, now, outcome_of, own_seconds, record_of
 from autotune.study import Study
@@ -86,7 +87,10 @@ class Lab:
             seed: of the order of slices within a round.
         """
         self.study = study
-        self.space = study.space
+        limits = limits_of(
+            study.space, machine.limits, vocab_size=machine.corpus.vocab_size, environment=machine.environment
+        )
+        self.space, self.pruned = prune(study.space, study.keep_limits(limits))
         self.machine = machine
         self.storage = storage
         self.budget = Budget(study, clock, sitting_started)

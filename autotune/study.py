@@ -4,6 +4,7 @@ reports/<study>/
     study.json   what the study is: format, corpus, budget, fingerprint
     space.toml   the exact copy of the space that was asked
     trials/NNNN/ spec.json (ordered), result.json (acknowledged), log.txt (the worker's own output)
+    limits.json  values of knobs that this machine cannot run, with the reasons
     stages.json  deadlines of the stages and which are finished
     elapsed.json seconds searched so far, over all sittings
     next_trial.json the number of the next trial: none is given twice, whatever is deleted
@@ -32,6 +33,7 @@ from autotune.errors import BadInput, StoreDamaged, StudyBusy
 from autotune.files import write_atomically
 from autotune.load import parse_space
 from autotune.progress import Event
+from autotune.pruning import Limits
 from autotune.space import SearchSpace
 from autotune.trial.types import Stage, TrialRecord, TrialSpec
 from autotune.trial.wire import from_json, to_json
@@ -105,6 +107,11 @@ def check_name(name: str) -> str:
     if not is_legal:
         raise BadInput(f"{_NAME_RULE}; got {name!r}: try 'my-study'")
     return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeptLimits:
+    limits: Limits
 
 
 class Study:
@@ -263,6 +270,22 @@ class Study:
         """Keep how long the study has been searched, all sittings together."""
         self.elapsed_seconds = seconds
         write_atomically(self.folder / "elapsed.json", f"{seconds:.3f}\n")
+
+    def keep_limits(self, limits: Limits) -> Limits:
+        """What the machine was found to lack when the study began, which holds for all of it: `limits`, if it begins.
+
+        A study from before such findings were kept has none.
+
+        Raises:
+            StoreDamaged: what was kept cannot be read.
+        """
+        path = self.folder / "limits.json"
+        if path.exists():
+            return _read(_KeptLimits, path).limits
+        if self._specs:
+            return {}
+        write_atomically(path, json.dumps(to_json(_KeptLimits(limits=limits)), indent=1) + "\n")
+        return limits
 
     def log(self, event: Event) -> None:
         """Append to the decision log."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TextIO, assert_never
 
@@ -23,6 +23,7 @@ from rich.text import Text
 
 from autotune.alignment import Alignment
 from autotune.progress import Event, EventKind, Listener
+from autotune.pruning import Pruned
 from autotune.recommendation import Unknown, Verdict
 from autotune.report.quantities import Printer, Shown, duration, percent, significant
 from autotune.report.view import View
@@ -357,6 +358,31 @@ def _techniques(view: View) -> RenderableType:
 def _stacked(shown: Shown) -> Text:
     """A quantity over its interval, for a narrow column."""
     return Text.assemble(shown.value, "\n" if shown.interval else "", (shown.interval, "dim"))
+
+
+def print_examination(
+    environment: Mapping[str, str],
+    peak_flops: Mapping[str, float],
+    pruned: Sequence[Pruned],
+    storage: str,
+    console: Console,
+) -> None:
+    """What the doctor found: the machine, its rates, what of the space is of no use here, and the folder of studies."""
+    machine = _table("Machine", "")
+    for name, value in environment.items():
+        machine.add_row(plain(name.replace("_", " ")), plain(value))
+    for dtype, rate in peak_flops.items():
+        share = significant(rate / peak_flops["fp32"])
+        machine.add_row(f"{dtype} matrix products", f"{significant(rate / 1e9)} GFLOP/s, {share} of fp32's rate")
+    machine.add_row("folder of studies", plain(storage) or "can be written")
+    console.print(machine)
+    if not pruned:
+        console.print("Every value of the space can be tried here.")
+        return
+    table = _table("Not tried here", "Why")
+    for gone in pruned:
+        table.add_row(f"{gone.knob} = {plain(gone.value)}", plain(gone.reason))
+    console.print(table)
 
 
 def print_alignment(alignment: Alignment, console: Console) -> None:

@@ -96,9 +96,10 @@ def _prepare(data_path: Path, device_name: str) -> int:
         try:
             config = DataConfig.from_mapping(json.loads(data_path.read_text()))
             corpus = tokens.open_corpus(config)
-            from model import device, probe  # torch, which takes seconds, once the corpus is known to be sound
+            from model import capabilities, device, probe  # torch takes seconds: once the corpus is known to be sound
 
             resolved = device.resolve_device(device_name)
+            peak_flops = probe.peak_flops(resolved)
             answer = {
                 "corpus": {
                     "train_tokens": len(corpus.train),
@@ -108,8 +109,9 @@ def _prepare(data_path: Path, device_name: str) -> int:
                     "vocab_size": corpus.vocab_size,
                     "content_sha256": corpus.content_sha256,
                 },
-                "environment": probe.environment(resolved),
-                "peak_flops": probe.peak_flops(resolved),
+                "environment": probe.environment(resolved) | capabilities.describe(resolved),
+                "peak_flops": peak_flops,
+                "limits": capabilities.limits(resolved, peak_flops),
             }
         except Exception as error:
             traceback.print_exc()

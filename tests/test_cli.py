@@ -99,7 +99,7 @@ def flags_in(text: str) -> set[str]:
 def test_the_commands_and_their_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     text = help_of(capsys)
-    commands = re.findall(r"^    (\w+) ", text, flags=re.MULTILINE)
+    commands = re.findall(r"^    (\w+)(?: |$)", text, flags=re.MULTILINE)
     offered = {command: flags_in(help_of(capsys, command)) for command in commands}
     assert offered == {
         "search": {"--data", "--study", "--budget", "--dry-run", "--json"},
@@ -107,6 +107,8 @@ def test_the_commands_and_their_flags(capsys: pytest.CaptureFixture[str], monkey
         "report": {"--json"},
         "studies": set(),
         "knobs": set(),
+        "doctor": {"--json"},
+        "techniques": {"--restarts", "--json"},
     }
     assert flags_in(text) == {"--version", "--root"}
 

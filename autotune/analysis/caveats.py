@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from autotune.analysis.claims import Claim, is_inferior, plan_tokens_of
 from autotune.analysis.evidence import BASELINE, WINNER, Calibration, changed, effects_of, of_stage
 from autotune.analysis.rates import paired_speed
+from autotune.pruning import Pruned
 from autotune.recommendation import Caveat, CaveatKind, Interval, Unknown
 from autotune.space import EXPERT_WISHES, SearchSpace
 from autotune.trial.types import Infeasible, InfeasibleKind, Stage, StageEnd, TrialRecord
@@ -36,6 +37,7 @@ class Circumstances:
     stage_ends: Mapping[Stage, StageEnd]
     train_tokens: int
     environment: Mapping[str, str]
+    pruned: tuple[Pruned, ...] = ()
 
 
 def caveats_of(
@@ -107,6 +109,8 @@ def caveats_of(
                 knobs=", ".join(f"{name} = {value}" for name, value in values.items()),
                 reason=record.outcome.message,
             )
+    for value in facts.pruned:
+        note(CaveatKind.PRUNED, knobs=f"{value.knob} = {value.value}", reason=value.reason)
     if any(not r.interleaved for r in records):
         note(CaveatKind.ALTERNATED_SESSIONS)
     if space.plan.device_watts <= 0:

@@ -33,7 +33,7 @@ from autotune.analysis.evidence import (
 from autotune.analysis.montecarlo import Economics, Forecast
 from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_speed
 from autotune.analysis.roi import break_even_seconds
-from autotune.analysis.techniques import technique_effects
+from autotune.analysis.techniques import not_measurable, technique_effects
 from autotune.recommendation import (
     Comparison,
     Contender,
@@ -129,7 +129,7 @@ def conclude(
     candidate = space.baseline if isinstance(claim, Unknown) else claim.config
     techniques = technique_effects(
         space, records, calibration, whole, adopted=candidate, search_seconds=facts.search_seconds
-    )
+    ) + not_measurable(space, facts.pruned)
     hypothesis = next((c for c in claims if c.is_hypothesis), None)
     plan_tokens = plan_tokens_of(space, calibration)
     return Recommendation(

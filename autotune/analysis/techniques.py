@@ -21,11 +21,12 @@ from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, Calibrati
 from autotune.analysis.exploration import explored_effect
 from autotune.analysis.rates import KnownSpread, as_ratio, interval_over_restarts
 from autotune.analysis.roi import break_even_seconds
+from autotune.pruning import Pruned
 from autotune.recommendation import Interval, Quantity, TechniqueEffect, TechniqueVerdict, Unknown
 from autotune.space import Dimension, SearchSpace
 from autotune.trial.types import Infeasible, Stage, TrialRecord, outcome_reason
 from model.config import InvalidConfiguration, TrainingConfig
-from model.knobs import Knob, KnobClass
+from model.knobs import KNOBS, Knob, KnobClass
 
 
 def without(config: TrainingConfig, baseline: TrainingConfig) -> dict[str, TrainingConfig]:
@@ -56,6 +57,35 @@ def technique_effects(
         _effect(space, records, calibration, claim, adopted, dimension, search_seconds)
         for dimension in space.dimensions
     )
+
+
+def not_measurable(space: SearchSpace, pruned: Sequence[Pruned]) -> tuple[TechniqueEffect, ...]:
+    """A row for every knob of which no value was left to try on this machine, with the reasons."""
+    searched = {d.knob.name for d in space.dimensions}
+    rows = []
+    for name in dict.fromkeys(p.knob for p in pruned if p.knob not in searched):
+        knob, value = KNOBS[name], str(getattr(space.baseline, name))
+        reasons = dict.fromkeys(f"{p.value}: {p.reason}" for p in pruned if p.knob == name)
+        none = Unknown(reason=f"not measurable here: {'; '.join(reasons)}")
+        rows.append(
+            TechniqueEffect(
+                name=name,
+                title=knob.title,
+                section=knob.technique,
+                knob_class=knob.knob_class,
+                complexity=int(knob.complexity),
+                baseline_value=value,
+                value=value,
+                speed_effect=none,
+                quality_effect=none,
+                saving=none,
+                roi=none,
+                break_even_tokens=none,
+                verdict=TechniqueVerdict.NOT_MEASURED,
+                reason=none.reason,
+            )
+        )
+    return tuple(rows)
 
 
 def is_droppable(technique: TechniqueEffect, floor: float) -> bool:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autotune.errors import BadInput, EnvironmentProblem
 from autotune.trial.types import InfeasibleKind
@@ -31,12 +31,14 @@ class Machine:
     """What a search stands on.
 
     `environment` names device, versions and memory; `peak_flops` is the measured rate of a matrix
-    product in floating-point operations per second, by dtype ("fp32", "bf16", "fp16").
+    product in floating-point operations per second, by dtype ("fp32", "bf16", "fp16"); `limits` says by
+    knob and value (as text) why the value is of no use here.
     """
 
     corpus: Corpus
     environment: Mapping[str, str]
     peak_flops: Mapping[str, float]
+    limits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def prepare(data: DataConfig, *, device: str, command: Sequence[str] = MODEL_COMMAND) -> Machine:

@@ -232,6 +232,8 @@ def caveat_words(caveat: Caveat, *, currency: str) -> tuple[str, str]:
             )
         case CaveatKind.NOT_EQUIVALENT:
             return "Excluded by the equivalence gate", f"{d.text('knobs')}: {d.text('reason')}."
+        case CaveatKind.PRUNED:
+            return "Not tried on this machine", f"{d.text('knobs')}: {d.text('reason')}."
         case CaveatKind.NUMERICS_UNDECIDED:
             return "Low precision not shown to learn as well", (
                 f"{d.text('knobs')}: it may cost up to {d.percent('lost')} of the tokens; only a loss of at most "

@@ -17,7 +17,7 @@ CORPUS = {
     "vocab_size": 300,
     "content_sha256": "ab",
 }
-ANSWER = {"corpus": CORPUS, "environment": {"device": "cpu"}, "peak_flops": {"fp32": 1e11, "bf16": 2e11}}
+ANSWER = {"corpus": CORPUS, "environment": {"device": "cpu"}, "peak_flops": {"fp32": 1e11, "bf16": 2e11}, "limits": {}}
 
 
 def _command(body: str) -> tuple[str, ...]:

@@ -1,0 +1,101 @@
+"""What a machine cannot run leaves the space before anything is measured, with its reason."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from scripted_study import ScriptedStudy
+
+import search_spaces
+from autotune import api, cli
+from autotune.hardware.prepare import Machine
+from autotune.load import load_space
+from autotune.pruning import Pruned, limits_of, prune
+from autotune.recommendation import CaveatKind, TechniqueVerdict
+from autotune.simulation.study import MACHINE
+from autotune.space import Choice
+from autotune.terminal import print_examination
+
+SPACE = load_space(Path(search_spaces.__file__).parent / "techniques.toml")
+LIMITS = {
+    "attention": {"cudnn": "no viable backend", "math": "never pruned: it is the baseline's"},
+    "pinned_memory": {"True": "there is no GPU"},
+    "threads": {"2": "there is 1 logical core"},
+}
+
+
+def test_values_go_and_the_baseline_stays() -> None:
+    space, pruned = prune(SPACE, LIMITS)
+    domains = {d.knob.name: d.domain for d in space.dimensions}
+    assert domains["attention"] == Choice(values=("math", "sdpa", "flash", "efficient", "flex"))
+    assert domains["threads"] == Choice(values=(0, 1))
+    assert "pinned_memory" not in domains, "nothing is left to try"
+    assert set(pruned) == {
+        Pruned(knob="attention", value="cudnn", reason="no viable backend"),
+        Pruned(knob="pinned_memory", value="True", reason="there is no GPU"),
+        Pruned(knob="threads", value="2", reason="there is 1 logical core"),
+    }
+    assert prune(SPACE, {}) == (SPACE, ())
+
+
+@pytest.mark.parametrize(("vocab_size", "expected"), [(2_000, {"128": "2048"}), (2_048, {"64": "2048", "128": "2048"})])
+def test_padding_that_changes_nothing_and_threads_without_cores_are_of_no_use(
+    vocab_size: int, expected: dict[str, str]
+) -> None:
+    found = limits_of(SPACE, {}, vocab_size=vocab_size, environment={"logical_cores": "1"})
+    assert found["threads"] == {"2": "there are 1 logical cores"}
+    assert {v: reason.split()[3] for v, reason in found["vocab_multiple"].items()} == expected
+
+
+def test_a_study_tells_what_it_did_not_try_and_keeps_it(tmp_path: Path) -> None:
+    limits = {"attention": {"sdpa": "no such kernel"}, "dtype": {"fp16_autocast": "emulated here"}}
+    study = ScriptedStudy(tmp_path / "study", machine=replace(MACHINE, limits=limits), budget_seconds=900.0)
+    result = study.sit()
+    told = {str(c.details["knobs"]) for c in result.caveats if c.kind is CaveatKind.PRUNED}
+    assert told == {"attention = sdpa", "dtype = fp16_autocast"}
+    (row,) = (t for t in result.techniques if t.name == "attention")
+    assert row.verdict is TechniqueVerdict.NOT_MEASURED
+    assert row.reason == "not measurable here: sdpa: no such kernel"
+    tried = {json.loads(p.read_text())["config"]["attention"] for p in study.folder.glob("trials/*/spec.json")}
+    assert tried == {"math"}
+    study.machine = MACHINE  # another sitting, in which everything seems to work
+    assert study.sit() == result
+
+
+def test_the_doctor_prints_the_machine_and_what_is_not_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def machine(*_: object, **__: object) -> Machine:
+        return replace(MACHINE, limits=LIMITS)
+
+    monkeypatch.setattr(api, "prepare", machine)
+    assert cli.main(["--root", str(tmp_path), "doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["storage"] == ""
+    assert {"knob": "pinned_memory", "value": "True", "reason": "there is no GPU"} in found["pruned"]
+    assert cli.main(["--root", str(tmp_path), "doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "attention = cudnn" in text
+    assert "can be written" in text
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+def test_a_folder_that_cannot_be_written_is_a_problem_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(api, "prepare", lambda *_, **__: MACHINE)
+    monkeypatch.setattr(api.tempfile, "TemporaryFile", full)
+    assert cli.main(["--root", str(tmp_path), "doctor"]) == 6
+
+
+def test_where_everything_works_the_doctor_says_so() -> None:
+    console = Console(record=True, width=80)
+    print_examination(MACHINE.environment, MACHINE.peak_flops, (), "", console)
+    assert "Every value of the space can be tried here." in console.export_text()
