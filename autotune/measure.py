@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import optuna
 
+from autotune.analysis.footprint import peak_of
 from autotune.analysis.rates import paired_speed
 from autotune.budget import Budget
 from autotune.errors import NothingFeasible
@@ -47,13 +48,6 @@ _COMPILE_PATIENCE_SECONDS = 240.0
 _ROUNDS_BEFORE_PRUNING = 5
 _LEAST_ROUNDS = 12  # METHOD 3.4: the fewest that a centre is worth anything from
 _BLOCK_ROUNDS = 60  # more pairs resolve nothing that restarts do not hide (METHOD 3.4, 3.5)
-_PEAK_OF = {
-    "fp32": "fp32",
-    "bf16_autocast": "bf16",
-    "fp16_autocast": "fp16",
-    "bf16_master": "bf16",
-    "bf16_pure": "bf16",
-}
 _DISTURBED = 2.5  # times slower than usual: the machine is in a burst
 
 
@@ -338,7 +332,7 @@ class Lab:
             config=spec.config,
             session=session,
             open_seconds=self._clock() - started,
-            peak_flops=self._peak(spec.config),
+            peak_flops=peak_of(spec.config, self.machine.peak_flops),
             spec=spec,
         )
 
@@ -357,7 +351,7 @@ class Lab:
                     config=config,
                     session=self._executor.open(request),
                     open_seconds=self._clock() - started,
-                    peak_flops=self._peak(config),
+                    peak_flops=peak_of(config, self.machine.peak_flops),
                 )
                 self._fingerprint = run.session.fingerprint()
                 for _ in range(3):  # warm: the first steps of a process are slower
@@ -379,12 +373,6 @@ class Lab:
         if config.compile != "off":
             first += _COMPILE_PATIENCE_SECONDS
         return Patience(setup_seconds=_FIRST_PATIENCE.setup_seconds, pass_seconds=first, step_seconds=step)
-
-    def _peak(self, config: TrainingConfig) -> float:
-        """The highest rate there can be, in FLOP/s; 0 where it is not known, as for TF32."""
-        if config.dtype == "fp32" and config.matmul_precision != "highest":
-            return 0.0
-        return self.machine.peak_flops.get(_PEAK_OF[config.dtype], 0.0)
 
     def _predict(self, config: TrainingConfig) -> int:
         return predict_peak_bytes(self.space.workload.gpt, self.machine.corpus.vocab_size, config)

@@ -199,6 +199,17 @@ class NoiseScale:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """What a configuration occupies: distinct parameters (tied weights count once), the most memory its worker held,
+    and model FLOPs utilisation, a share of the device's measured rate of matrix products in the same arithmetic.
+    """
+
+    parameters: int
+    peak_memory_bytes: int
+    mfu: float | Unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """The conclusion of a study; see `docs/report.schema.json` for its published form.
 
@@ -222,6 +233,8 @@ class Recommendation:
     baseline_tokens_per_second: Quantity
     baseline_hours: Quantity
     recommended_hours: Quantity
+    baseline_footprint: Footprint | Unknown
+    candidate_footprint: Footprint | Unknown
     net_saving: NetSaving
     roi: Roi
     break_even_tokens: Quantity

@@ -37,6 +37,7 @@ class Circumstances:
     stage_ends: Mapping[Stage, StageEnd]
     train_tokens: int
     environment: Mapping[str, str]
+    peak_flops: Mapping[str, float]
     pruned: tuple[Pruned, ...] = ()
 
 

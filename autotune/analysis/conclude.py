@@ -30,6 +30,7 @@ from autotune.analysis.evidence import (
     effects_of,
     of_stage,
 )
+from autotune.analysis.footprint import footprint_of
 from autotune.analysis.montecarlo import Economics, Forecast
 from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_speed
 from autotune.analysis.roi import break_even_seconds
@@ -145,6 +146,8 @@ def conclude(
         baseline_tokens_per_second=calibration.rate,
         baseline_hours=_baseline_hours(economics),
         recommended_hours=_recommended_hours(verdict, economics, forecast),
+        baseline_footprint=footprint_of(records, space.baseline, facts.peak_flops),
+        candidate_footprint=footprint_of(records, candidate, facts.peak_flops),
         net_saving=_net_saving(space, calibration, claim, forecast, facts.search_seconds),
         roi=_roi(forecast),
         break_even_tokens=_break_even(calibration, claim, facts.search_seconds),

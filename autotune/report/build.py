@@ -10,6 +10,7 @@ from typing import assert_never
 from autotune.recommendation import (
     Comparison,
     Curve,
+    Footprint,
     Interval,
     Quantity,
     Recommendation,
@@ -26,6 +27,7 @@ from autotune.report.quantities import (
     duration,
     finite,
     money,
+    percent,
     probability,
     significant,
     tokens,
@@ -305,8 +307,25 @@ def _groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
                 KeyFigure(label="Noise floor", shown=p.percent(r.noise_floor), note="smallest effect resolved here"),
             ),
         ),
+        FigureGroup(
+            title="Footprint",
+            figures=(
+                _footprint("Your baseline", r.baseline_footprint),
+                _footprint("The candidate", r.candidate_footprint),
+            ),
+        ),
     )
     return tuple(dataclasses.replace(g, figures=tuple(map(_without_idle_note, g.figures))) for g in groups)
+
+
+def _footprint(label: str, footprint: Footprint | Unknown) -> KeyFigure:
+    if isinstance(footprint, Unknown):
+        reason = plain(footprint.reason)
+        shown = Shown(text=f"{NOT_KNOWN}: {reason}", value=NOT_KNOWN, interval="", reason=reason, bounds=())
+        return KeyFigure(label=label, shown=shown, note="")
+    mfu = NOT_KNOWN if isinstance(footprint.mfu, Unknown) else percent(footprint.mfu)
+    memory = f"{significant(footprint.peak_memory_bytes / 2**30)} GiB at its peak"
+    return KeyFigure(label=label, shown=_stated(f"{footprint.parameters:,} parameters"), note=f"{memory}, MFU {mfu}")
 
 
 def _without_idle_note(figure: KeyFigure) -> KeyFigure:

@@ -12,6 +12,7 @@ from autotune.recommendation import (
     Comparison,
     Contender,
     Curve,
+    Footprint,
     Interval,
     Quantity,
     Recommendation,
@@ -58,6 +59,10 @@ def _report(r: Recommendation, view: View) -> dict[str, Any]:
             "tokens_per_second": _quantity(r.baseline_tokens_per_second),
             "plan_hours": _quantity(r.baseline_hours),
             "recommended_plan_hours": _quantity(r.recommended_hours),
+        },
+        "footprint": {
+            "baseline": _footprint(r.baseline_footprint),
+            "candidate": _footprint(r.candidate_footprint),
         },
         "net_saving": {
             "seconds_per_step": _quantity(r.net_saving.seconds_per_step),
@@ -109,6 +114,17 @@ def _quantity(quantity: Quantity) -> dict[str, Any]:
             return {"unknown": reason}
         case _:
             assert_never(known)
+
+
+def _footprint(footprint: Footprint | Unknown) -> dict[str, Any]:
+    if isinstance(footprint, Unknown):
+        return {"unknown": footprint.reason}
+    mfu = footprint.mfu
+    return {
+        "parameters": footprint.parameters,
+        "peak_memory_bytes": footprint.peak_memory_bytes,
+        "mfu": {"unknown": mfu.reason} if isinstance(mfu, Unknown) else mfu,
+    }
 
 
 def _both(r: Recommendation, name: str) -> dict[str, Any]:

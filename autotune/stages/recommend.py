@@ -22,6 +22,7 @@ def recommend(lab: Lab, calibration: Calibration) -> Recommendation:
         stage_ends={s: StageEnd(m.reason) for s in Stage if (m := lab.study.stage(s)) and m.finished},
         train_tokens=lab.machine.corpus.train_tokens,
         environment=lab.machine.environment,
+        peak_flops=lab.machine.peak_flops,
         pruned=lab.pruned,
     )
     recommendation = conclude(lab.space, lab.study.records, calibration if isinstance(whole, Unknown) else whole, facts)

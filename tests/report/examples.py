@@ -10,6 +10,7 @@ from autotune.recommendation import (
     Comparison,
     Contender,
     Curve,
+    Footprint,
     Interval,
     NetSaving,
     NoiseScale,
@@ -161,6 +162,10 @@ def adopt() -> Recommendation:
         baseline_tokens_per_second=interval(14_123.0, 13_410.0, 14_850.0),
         baseline_hours=interval(94.41, 89.8, 99.4),
         recommended_hours=interval(61.3, 57.9, 65.2),
+        baseline_footprint=Footprint(parameters=1_312_384, peak_memory_bytes=412 << 20, mfu=0.231),
+        candidate_footprint=Footprint(
+            parameters=1_050_240, peak_memory_bytes=398 << 20, mfu=Unknown(reason="no peak of TF32 was measured")
+        ),
         net_saving=NetSaving(
             seconds_per_step=interval(0.0430, 0.0374, 0.0477),
             hours=interval(27.98, 24.1, 31.2),
@@ -405,6 +410,8 @@ def keep_baseline() -> Recommendation:
         baseline_tokens_per_second=interval(20_110.0, 18_940.0, 21_330.0),
         baseline_hours=interval(0.2763, 0.2604, 0.2933),
         recommended_hours=interval(0.2763, 0.2604, 0.2933),
+        baseline_footprint=Footprint(parameters=1_312_384, peak_memory_bytes=412 << 20, mfu=0.231),
+        candidate_footprint=Unknown(reason="it was never trained to the end of a trial"),
         net_saving=NetSaving(
             seconds_per_step=interval(0.00063, -0.0013, 0.0025),
             hours=interval(-0.412, -0.438, -0.389),
@@ -479,6 +486,8 @@ def inconclusive() -> Recommendation:
         baseline_tokens_per_second=interval(14_123.0, 11_410.0, 16_850.0),
         baseline_hours=Unknown(reason="the length of the plan is not known"),
         recommended_hours=Unknown(reason="the length of the plan is not known"),
+        baseline_footprint=Footprint(parameters=94_464, peak_memory_bytes=301 << 20, mfu=0.05),
+        candidate_footprint=Footprint(parameters=94_464, peak_memory_bytes=301 << 20, mfu=0.05),
         net_saving=NetSaving(
             seconds_per_step=unknown, hours=unknown, money=unknown, kwh=unknown, energy_provenance="measured by NVML"
         ),
