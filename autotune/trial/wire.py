@@ -24,6 +24,7 @@ from functools import cache
 from typing import Any, ClassVar, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
+from model.config import TrainingConfig
 
 MODEL_COMMAND = (sys.executable, "-P", "-m", "model")
 """How the torch side is started. `-P` keeps a `model.py` in the user's folder from taking its place."""
@@ -287,9 +288,11 @@ def _load_fields(kind: Any, plain: Any, place: str) -> Any:
     hints = _hints(kind)
     if unknown := sorted(set(plain) - set(hints)):
         _fail(place, f"without unknown fields, one of {', '.join(hints)}", ", ".join(unknown))
-    if missing := sorted(set(hints) - set(plain)):
+    # A knob that a study does not name is younger than the study, and its default is what was done before it.
+    known = set(plain) if kind is TrainingConfig else set(hints)
+    if missing := sorted(known - set(plain)):
         _fail(place, "complete", f"no {', '.join(missing)}")
-    values = {name: _load(hint, plain[name], f"{place}.{name}") for name, hint in hints.items()}
+    values = {name: _load(hints[name], plain[name], f"{place}.{name}") for name in hints if name in known}
     try:
         return kind(**values)
     except ValueError as error:  # the dataclass checks itself

@@ -4,12 +4,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotune.study import read_records
 from autotune.trial.types import (
     Completed,
     Costs,
@@ -336,6 +338,18 @@ def test_a_field_that_does_not_hold_its_type_is_not_written() -> None:
                 block=0,
             )
         )
+
+
+def test_a_knob_that_is_younger_than_a_study_has_its_default_there() -> None:
+    plain = to_json(TrainingConfig(micro_batch=2))
+    assert isinstance(plain, dict)
+    del plain["checkpointing"]
+    assert from_json(TrainingConfig, plain) == TrainingConfig(micro_batch=2)
+
+
+def test_the_study_of_the_gallery_can_still_be_read() -> None:
+    folder = Path(__file__).parents[2] / "reports" / "gallery" / "reality"
+    assert {r.spec.stage.value for r in read_records(folder)} >= {"calibrate", "confirm"}
 
 
 def test_a_configuration_that_cannot_exist_is_refused_with_its_reason() -> None:
