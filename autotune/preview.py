@@ -22,7 +22,7 @@ def preview(space: SearchSpace, *, as_json: bool) -> str:
         "dimensions": {d.knob.name: _words(d.domain) for d in space.dimensions},
         "system_and_numerics_combinations": _finite(grid_size(system)),
         "learning_combinations": _finite(grid_size(learning)),
-        "filtered": dict(impossible),
+        "filtered": "too many combinations to look at" if impossible is None else dict(impossible),
         "budget_seconds": space.budget_seconds,
         "expected_cost": {"hours": hours, "usd": hours * space.plan.device_hour_usd},
         "budget_seconds_by_stage": {stage.value: share * space.budget_seconds for stage, share in SHARES.items()},
@@ -34,7 +34,9 @@ def preview(space: SearchSpace, *, as_json: bool) -> str:
     lines.append(
         f"combinations: {_size(grid_size(system))} of system and numerics, {_size(grid_size(learning))} of learning"
     )
-    if impossible:
+    if impossible is None:
+        lines.append("filtered: not counted, there are too many combinations to look at")
+    elif impossible:
         lines += [f"filtered: {count} combinations, {rule}" for rule, count in impossible.items()]
     else:
         lines.append("filtered: none")

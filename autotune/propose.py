@@ -219,14 +219,14 @@ def grid_size(dimensions: Sequence[Dimension]) -> float:
     return size
 
 
-def impossible_combinations(base: TrainingConfig, dimensions: Sequence[Dimension]) -> Mapping[str, int]:
+def impossible_combinations(base: TrainingConfig, dimensions: Sequence[Dimension]) -> Mapping[str, int] | None:
     """How many combinations of the listed values cannot exist, by the rule they break.
 
-    Ranges are represented by their ends. Empty where there are too many combinations to look at.
+    Ranges are represented by their ends. None where there are too many combinations to look at.
     """
     listed = [(d.knob.name, _listed(d)) for d in dimensions]
     if math.prod(len(values) for _, values in listed) > _LARGEST_GRID:
-        return {}
+        return None
     counts: dict[str, int] = {}
     for values in itertools.product(*(values for _, values in listed)):
         try:

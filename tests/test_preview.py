@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from autotune.load import parse_space
+import search_spaces
+from autotune.load import load_space, parse_space
 from autotune.preview import preview
 from autotune.space import SearchSpace
 from autotune.trial.types import Stage
@@ -98,3 +99,9 @@ def test_what_is_not_there_is_not_made_up() -> None:
     text = preview(replace(asked, plan=replace(asked.plan, device_hour_usd=0.0)), as_json=False)
     assert "filtered: none" in text.splitlines()
     assert "USD" not in text
+
+
+def test_too_many_combinations_are_not_said_to_be_all_possible() -> None:
+    space = load_space(Path(search_spaces.__file__).parent / "gpt2_small_gpu.toml")
+    assert "filtered: not counted, there are too many combinations to look at" in preview(space, as_json=False)
+    assert json.loads(preview(space, as_json=True))["filtered"] == "too many combinations to look at"

@@ -434,7 +434,7 @@ def test_impossible_combinations_are_counted_by_rule() -> None:
     assert impossible_combinations(BASE, sizes) == {"global_batch must be a multiple of micro_batch": 3 * 2}
     assert impossible_combinations(BASE, [dimension("attention", ["math", "sdpa"])]) == {}
     many = dimension("micro_batch", list(range(1, 1_001)))
-    assert impossible_combinations(BASE, [many, dimension("global_batch", list(range(1, 1_001)))]) == {}
+    assert impossible_combinations(BASE, [many, dimension("global_batch", list(range(1, 1_001)))]) is None
 
 
 # -- trials of stages that propose nothing -----------------------------------------------------------
