@@ -68,9 +68,8 @@ def answers(found: Alignment) -> str:
 
 def put(page: str, name: str, text: str) -> str:
     """`page` with what stands between the marks of `name` replaced."""
-    return re.sub(
-        rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m: m[1] + text + m[2], page, count=1, flags=re.DOTALL
-    )
+    marked = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+    return re.sub(marked, lambda m: f"{m[1]}{text}\n{m[2]}", page, count=1, flags=re.DOTALL)
 
 
 def main() -> int:
