@@ -22,7 +22,7 @@ def test_prepare_describes_corpus_and_machine_in_one_line(data: DataConfig, tmp_
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     answer = json.loads(line)
-    assert set(answer) == {"corpus", "environment", "peak_flops"}
+    assert set(answer) == {"corpus", "environment", "limits", "peak_flops"}
     assert answer["corpus"]["vocab_size"] == 257
     assert answer["corpus"]["documents"] == 24
     assert answer["environment"]["device"] == "cpu"
@@ -30,6 +30,7 @@ def test_prepare_describes_corpus_and_machine_in_one_line(data: DataConfig, tmp_
     assert {type(value) for value in answer["environment"].values()} == {str}
     assert set(answer["peak_flops"]) == {"fp32", "bf16", "fp16"}
     assert min(answer["peak_flops"].values()) > 1e6
+    assert answer["limits"]["pinned_memory"] == {"True": "there is no GPU to copy to, only cpu"}
 
 
 def test_prepare_says_what_is_wrong(tmp_path: Path) -> None:
