@@ -58,6 +58,7 @@ def fit_curve(points: Sequence[tuple[int, float]]) -> Curve | Unknown:
     """
     if not all(tokens > 0 and 0 < loss < math.inf for tokens, loss in points):
         return Unknown(reason="a baseline run has no finite, positive loss or no tokens")
+    points = sorted(points)  # sums of floats depend on their order, and a curve that hardly falls on the last digit
     horizons = sorted({tokens for tokens, _ in points})
     if len(horizons) < _FEWEST_HORIZONS:
         return Unknown(reason=f"{len(horizons)} horizon(s) do not determine a curve: {_FEWEST_HORIZONS} are needed")
@@ -72,7 +73,7 @@ def fit_curve(points: Sequence[tuple[int, float]]) -> Curve | Unknown:
     if exponent >= _EXPONENTS[-1] or not scaled_amplitude > 0:
         return Unknown(reason="the baseline's loss falls only between the shortest horizons: no curve can be told")
     return Curve(
-        points=tuple(sorted(points)),
+        points=tuple(points),
         irreducible=irreducible,
         amplitude=scaled_amplitude * math.exp(exponent * origin),
         exponent=exponent,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autotune.analysis.efficiency import (
@@ -68,6 +68,7 @@ def test_one_run_gone_wrong_does_not_bend_the_curve() -> None:
         assert loss_after(curve, tokens) == pytest.approx(loss_after(TRUTH, tokens), abs=0.03)
 
 
+@example([(1000, 2.0), (1000, 2.0), (1068, 1.0), (1068, 2.0), (6751, 1.0)])
 @given(st.lists(st.tuples(st.integers(1_000, 10**6), st.floats(1.0, 10.0)), max_size=10))
 def test_whatever_is_fitted_falls_and_stays_above_nothing(points: list[tuple[int, float]]) -> None:
     curve = fit_curve(points)
