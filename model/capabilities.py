@@ -54,8 +54,9 @@ def _refused(trials: Mapping[str, Callable[[], object]]) -> dict[str, str]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch explains there which kernels it passed over
                 trial()
-        except (RuntimeError, NotImplementedError, ImportError) as error:
-            reasons[name] = str(error).strip().split(". ")[0].splitlines()[0].rstrip(".")
+        except Exception as error:  # whatever it is, a search can do without what was tried
+            first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reasons[name] = first_line.split(". ")[0].rstrip(".")
     return reasons
 
 

@@ -50,3 +50,10 @@ def test_the_description_names_backends_and_devices() -> None:
     assert found["devices"] == "1"
     assert "gloo" in found["distributed_backends"]
     assert found["numa_nodes"]
+
+
+def test_an_error_without_words_is_told_by_its_kind() -> None:
+    def fail() -> None:
+        raise AssertionError
+
+    assert capabilities._refused({"flash": fail, "math": lambda: None}) == {"flash": "AssertionError"}
