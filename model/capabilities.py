@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
+from model.gpt import SDPA_BACKENDS
 from model.knobs import KNOBS
 
 Limits = dict[str, dict[str, str]]
@@ -26,11 +27,6 @@ Limits = dict[str, dict[str, str]]
 
 _NATIVE = 1 / 3  # of fp32's rate: half precision that is slower than that is computed in software
 _HALF = {"fp16": ("fp16_autocast",), "bf16": ("bf16_autocast", "bf16_master", "bf16_pure")}
-_BACKENDS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-}
 
 
 def limits(device: torch.device, peak_flops: Mapping[str, float]) -> Limits:
@@ -73,7 +69,7 @@ def _attention(device: torch.device) -> dict[str, str]:
 
     trials: dict[str, Callable[[], object]] = {
         name: lambda backend=backend: insist(backend)  # type: ignore[misc]
-        for name, backend in _BACKENDS.items()
+        for name, backend in SDPA_BACKENDS.items()
     }
     return _refused({**trials, "flex": lambda: attend(flex_attention)})
 

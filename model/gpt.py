@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.config import GPTConfig, TrainingConfig
 
-_BACKENDS = {
+SDPA_BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -53,7 +53,7 @@ class Attention(nn.Module):
             case "sdpa":
                 y = self._fused(q, k, v)
             case _:
-                with sdpa_kernel(_BACKENDS[self.kernel]):
+                with sdpa_kernel(SDPA_BACKENDS[self.kernel]):
                     y = self._fused(q, k, v)
         return self.dropout(self.projection(y.transpose(1, 2).reshape(B, T, C)))  # type: ignore[no-any-return]
 
