@@ -93,8 +93,8 @@ class GPTConfig(_FromMapping):
 class TrainingConfig(_FromMapping):
     """One training configuration: a value for every knob. The defaults are what a plain script does.
 
-    `micro_batch` and `global_batch` count sequences; `clip_norm` 0 and `threads` 0 mean "off" and
-    "what torch would choose".
+    `micro_batch` and `global_batch` count sequences, those of one pass of one process and those of
+    one step of all; `clip_norm` 0 and `threads` 0 mean "off" and "what torch would choose".
     """
 
     micro_batch: int = 8
@@ -104,6 +104,8 @@ class TrainingConfig(_FromMapping):
     compile: str = "off"
     optimizer_kernel: str = "for_loop"
     threads: int = 0
+    parallelism: str = "none"
+    world_size: int = 1
     learning_rate: float = 1e-3
     schedule: str = "cosine"
     warmup_fraction: float = 0.05
@@ -117,10 +119,35 @@ class TrainingConfig(_FromMapping):
             if problem:
                 raise InvalidConfiguration(problem)
         _require(
-            self.global_batch % self.micro_batch == 0,
-            "global_batch must be a multiple of micro_batch",
-            f"{self.global_batch} with micro_batch {self.micro_batch}",
-            f"try global_batch {self.micro_batch * max(1, math.ceil(self.global_batch / self.micro_batch))}",
+            (self.parallelism == "none") == (self.world_size == 1),
+            "parallelism must be none for one process, and only then",
+            f"{self.parallelism} with world_size {self.world_size}",
+            "use world_size 1 with none, 2 or more with the others",
+        )
+        shared = self.data_ranks > 1
+        _require(
+            self.global_batch % self.pass_sequences == 0,
+            f"global_batch must be a multiple of micro_batch{' * world_size' if shared else ''}",
+            f"{self.global_batch} with micro_batch {self.micro_batch}"
+            + (f", world_size {self.world_size}" if shared else ""),
+            f"try global_batch {self.pass_sequences * max(1, math.ceil(self.global_batch / self.pass_sequences))}",
+        )
+        if self.parallelism == "pipeline":
+            self._require_of_pipeline()
+
+    def _require_of_pipeline(self) -> None:
+        """What stages that know only of their neighbours cannot do."""
+        _require(
+            not self.tied_head,
+            "tied_head must be off in a pipeline, whose first and last stage would share a weight",
+            self.tied_head,
+            "use false or another parallelism",
+        )
+        _require(
+            self.dtype != "fp16_autocast",
+            "dtype must need no loss scaling in a pipeline, whose stages would each skip other steps",
+            self.dtype,
+            "use bf16_autocast or another parallelism",
         )
 
     def with_knobs(self, values: Mapping[str, KnobValue]) -> Self:
@@ -136,9 +163,19 @@ class TrainingConfig(_FromMapping):
         return {name: getattr(self, name) for name in KNOBS if getattr(self, name) != getattr(other, name)}
 
     @property
+    def data_ranks(self) -> int:
+        """Processes that each train on other sequences: one where all work on the same."""
+        return self.world_size if self.parallelism in ("ddp", "fsdp") else 1
+
+    @property
+    def pass_sequences(self) -> int:
+        """Sequences that all processes together take through one forward and backward pass."""
+        return self.micro_batch * self.data_ranks
+
+    @property
     def accumulation_steps(self) -> int:
-        """Micro-batches per optimizer step."""
-        return self.global_batch // self.micro_batch
+        """Micro-batches per optimizer step, of each process."""
+        return self.global_batch // self.pass_sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +232,21 @@ class SessionConfig(_FromMapping):
         _require(self.horizon_tokens >= 1, "horizon_tokens must be positive", self.horizon_tokens, "try 50000")
         _require(self.evaluation_tokens >= 1, "evaluation_tokens must be positive", self.evaluation_tokens, "try 16384")
         _require(self.device in ("auto", "cpu", "cuda", "mps"), "device must be known", self.device, 'use "auto"')
+        world_size = self.training.world_size
+        if self.training.parallelism == "tensor":
+            _require(
+                self.gpt.heads % world_size == 0,
+                "heads must be a multiple of world_size for tensor parallelism",
+                f"{self.gpt.heads} with world_size {world_size}",
+                "use a world_size that divides heads",
+            )
+        if self.training.parallelism == "pipeline":
+            _require(
+                self.gpt.layers >= world_size,
+                "layers must be at least world_size for pipeline parallelism",
+                f"{self.gpt.layers} with world_size {world_size}",
+                f"use a world_size up to {self.gpt.layers}",
+            )
 
     @property
     def tokens_per_step(self) -> int:

@@ -6,6 +6,7 @@ Dimensions: B sequences, T positions, C width, H heads, Q = C / H width of a hea
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,11 @@ from model.config import GPTConfig
 
 
 class Attention(nn.Module):
-    """Causal self-attention over H heads: `(B, T, C)` to `(B, T, C)`."""
+    """Causal self-attention over H heads, as many as `qkv` has rows for: `(B, T, C)` to `(B, T, C)`."""
 
     def __init__(self, config: GPTConfig, kernel: str) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.head_width = config.width // config.heads
         self.kernel = kernel
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
         self.projection = nn.Linear(config.width, config.width, bias=False)
@@ -29,14 +30,14 @@ class Attention(nn.Module):
         self.future: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        B, T, C = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, T, Q) each
+        B, T, _ = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, -1, self.head_width).permute(2, 0, 3, 1, 4)  # (B, H, T, Q) each
         if self.kernel == "sdpa":
             dropout = self.dropout.p if self.training else 0.0
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         else:
             y = self._math(q, k, v)
-        return self.dropout(self.projection(y.transpose(1, 2).reshape(B, T, C)))  # type: ignore[no-any-return]
+        return self.dropout(self.projection(y.transpose(1, 2).reshape(B, T, -1)))  # type: ignore[no-any-return]
 
     def _math(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention written out: the whole `(B, H, T, T)` matrix of scores stands in memory."""
@@ -85,25 +86,27 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """GPT-2's: normal with deviation 0.02; projections onto the residual divided by sqrt(2 * layers).
-
-        It sets every weight, those of the norms to one, whatever training has made of them.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        for name, parameter in self.named_parameters():
-            if parameter.dim() < 2:
-                parameter.fill_(1.0)
-                continue
-            onto_residual = name.endswith(("projection.weight", "mlp_out.weight"))
-            deviation = 0.02 / math.sqrt(2 * self.config.layers) if onto_residual else 0.02
-            parameter.copy_(torch.empty(parameter.shape).normal_(std=deviation, generator=generator))
+        """Set every weight to its initial value, whatever training has made of it."""
+        for parameter, value in zip(self.parameters(), initial_weights(self.shapes, seed), strict=True):
+            parameter.copy_(value)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Token numbers `(B, T)` to the logits of each next token `(B, T, V)`."""
+        return self.project(self.transform(self.embed(tokens)))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token numbers `(B, T)` to the residual stream `(B, T, C)`."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
+        return self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # type: ignore[no-any-return]
+
+    def transform(self, x: Tensor) -> Tensor:
+        """The residual stream `(B, T, C)` through all blocks."""
         for block in self.blocks:
             x = block(x)
+        return x
+
+    def project(self, x: Tensor) -> Tensor:
+        """The residual stream `(B, T, C)` to logits `(B, T, V)`."""
         return self.head(self.norm(x))  # type: ignore[no-any-return]
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
@@ -112,8 +115,12 @@ class GPT(nn.Module):
 
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Tokens and targets `(B, T)` to the loss of every token `(B, T)` in nats, computed in fp32."""
-        logits = self.logits(tokens).float()
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        return losses_of(self.logits(tokens), targets)
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shape of each distinct parameter by name, in their order."""
+        return {name: parameter.shape for name, parameter in self.named_parameters()}
 
     @property
     def parameter_count(self) -> int:
@@ -132,3 +139,23 @@ class GPT(nn.Module):
         if self.head.weight is not self.token_embedding.weight:
             looked_up += self.token_embedding.weight.numel()
         return 6.0 * (self.parameter_count - looked_up) + 12.0 * config.layers * config.width * config.sequence_length
+
+
+def initial_weights(shapes: Mapping[str, torch.Size], seed: int) -> Iterator[Tensor]:
+    """GPT-2's, for the parameters of those names in their order, drawn on the CPU.
+
+    Normal with deviation 0.02, projections onto the residual divided by sqrt(2 * layers); norms are one.
+    """
+    projections = [name for name in shapes if name.endswith(("projection.weight", "mlp_out.weight"))]  # two a layer
+    generator = torch.Generator().manual_seed(seed)
+    for name, shape in shapes.items():
+        if len(shape) < 2:
+            yield torch.ones(shape)
+            continue
+        deviation = 0.02 / math.sqrt(len(projections)) if name in projections else 0.02
+        yield torch.empty(shape).normal_(std=deviation, generator=generator)
+
+
+def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logits `(B, T, V)` and targets `(B, T)` to the loss of every token `(B, T)` in nats, computed in fp32."""
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,6 +18,7 @@ from model.device import StepTimer, peak_memory_bytes, synchronize, to_device
 from model.failures import Diverged
 from model.gpt import GPT
 from model.optim import build_optimizer, updates_made
+from model.parallel import STRATEGIES, share_threads
 from model.precision import Precision
 from model.protocol import EvaluationReport, FingerprintReport, GradientNoiseReport, SliceReport
 from model.schedule import lr_factor
@@ -32,8 +34,7 @@ class Trainer:
 
     def __init__(self, session: SessionConfig, corpus: Corpus, device: torch.device) -> None:
         training = session.training
-        if training.threads:
-            torch.set_num_threads(training.threads)
+        share_threads(training)
         self.session = session
         self.device = device
         self.steps_done = 0
@@ -55,12 +56,10 @@ class Trainer:
             attention=training.attention,
             seed=session.seed,
         ).to(device)
-        self.loss: Callable[[Tensor, Tensor], Tensor] = self.model
-        if training.compile != "off":
-            self.loss = torch.compile(self.model, mode=training.compile)
-        # Held until the next, as the variable of a plain loop is: where the nodes of its graph die with the pass,
-        # glibc gives the pages around them back to the kernel, and a small model's next step has to ask anew.
-        self._last_loss: Tensor | None = None
+        self.parameter_count = self.model.parameter_count  # of the whole: from here on this process has its part
+        self.flops_per_token = self.model.flops_per_token
+        strategy = STRATEGIES[training.parallelism]
+        self.parallel = strategy(self.model, training, device, lambda: self.precision.autocast())
         self._begin()
 
     def first_pass(self) -> float:
@@ -69,15 +68,15 @@ class Trainer:
         It compiles what is to be compiled, and runs out of memory if the session is going to.
         """
         started = time.perf_counter()
-        self._micro_step(0, self.session.training.micro_batch)
+        self._add_gradient(0, self.session.training.pass_sequences)
         synchronize(self.device)
         seconds = time.perf_counter() - started
         self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(self.session.seed)
+        self._seed_dropout()
         return seconds
 
     def step(self) -> Tensor:
-        """One optimizer step over the next global batch; returns its mean loss, a scalar on the device."""
+        """One optimizer step over the next global batch; returns this process's part in its mean loss, a scalar."""
         training = self.session.training
         factor = lr_factor(training.schedule, training.warmup_fraction, self._progress(self.steps_done))
         loss = self._accumulate()
@@ -99,9 +98,10 @@ class Trainer:
         for _ in range(steps):
             losses.append(self.step())
             timer.mark()
+        mean_losses = self.parallel.whole_losses(torch.stack(losses))
         synchronize(self.device)
         seconds = time.perf_counter() - started
-        loss_values: list[float] = torch.stack(losses).tolist()
+        loss_values: list[float] = mean_losses.tolist()
         self._check(loss_values)
         return SliceReport(
             round=round,
@@ -109,7 +109,7 @@ class Trainer:
             seconds=seconds,
             step_seconds=timer.step_seconds(),
             losses=loss_values,
-            peak_memory_bytes=peak_memory_bytes(self.device),
+            peak_memory_bytes=self.peak_memory(),
         )
 
     @torch.no_grad()
@@ -125,8 +125,7 @@ class Trainer:
         self.model.eval()
         windows = []
         for tokens, targets in zip(*(torch.split(rows, size) for rows in self.holdout), strict=True):
-            with self.precision.autocast():
-                losses = self.model.token_losses(to_device(tokens, self.device), to_device(targets, self.device))
+            losses = self.parallel.token_losses(to_device(tokens, self.device), to_device(targets, self.device))
             windows.append(losses.mean(dim=1).cpu())
         self.model.train()
         window_losses = torch.cat(windows).double()  # (windows,)
@@ -162,11 +161,11 @@ class Trainer:
         # A model without dropout stays as it is: a compiled one would be compiled once more.
         self.model.train(self.session.gpt.dropout == 0.0)
         gradient = self._sketch_gradient(weights)
-        before = sketch(weights)
+        before = self._sketch(weights)
         self._update(self.session.training.learning_rate)
-        update = [new - old for new, old in zip(sketch(weights), before, strict=True)]  # sketches are linear
+        update = [new - old for new, old in zip(self._sketch(weights), before, strict=True)]  # sketches are linear
         self.model.train()
-        self.model.initialise(self.session.seed)
+        self.parallel.initialise(self.session.seed)
         self._begin()
         if not all(map(math.isfinite, (*logits, *update))):
             raise Diverged("logits and first update must be numbers; got nan or inf: use another dtype or kernel")
@@ -175,8 +174,9 @@ class Trainer:
     def gradient_noise(self, batches: int) -> GradientNoiseReport:
         """Squared norms of the gradients of the next `batches` global batches, not trained on; leaves no trace.
 
-        Two norms at different batch sizes give the noise scale (McCandlish et al. 2018, arXiv 1812.06162,
-        appendix A.1). Besides one micro-batch's gradient it holds the mean of all, in memory as well.
+        The smaller batch is one pass: a micro-batch, or one for each process with sequences of its own. Two
+        norms at different batch sizes give the noise scale (McCandlish et al. 2018, arXiv 1812.06162,
+        appendix A.1). Besides one pass's gradient it holds the mean of all, in memory as well.
 
         Raises:
             Diverged: a gradient is no number.
@@ -187,17 +187,17 @@ class Trainer:
         first, batch = self.steps_done * training.global_batch, batches * training.global_batch
         square_norms = []
         with _randomness_kept(self.device):
-            for sequence in range(first, first + batch, training.micro_batch):
+            for sequence in range(first, first + batch, training.pass_sequences):
                 gradient = self._true_gradient(sequence, weights)
-                square_norms.append(_norm(gradient) ** 2)
-                torch._foreach_add_(mean, gradient, alpha=training.micro_batch / batch)
+                square_norms.append(self._norm(gradient) ** 2)
+                torch._foreach_add_(mean, gradient, alpha=training.pass_sequences / batch)
         self.optimizer.zero_grad(set_to_none=True)
         return GradientNoiseReport(
             tokens_seen=self.steps_done * self.session.tokens_per_step,
-            micro_batch=training.micro_batch,
+            micro_batch=training.pass_sequences,
             batch=batch,
             micro_square_norm=math.fsum(square_norms) / len(square_norms),
-            square_norm=_norm(mean) ** 2,
+            square_norm=self._norm(mean) ** 2,
         )
 
     @property
@@ -205,19 +205,23 @@ class Trainer:
         """Steps whose update fp16's loss scaling threw away because a gradient overflowed."""
         return self.steps_done - updates_made(self.optimizer)
 
+    def peak_memory(self) -> int:
+        """The most bytes held so far, by all processes on a CPU, by the fullest device elsewhere."""
+        return self.parallel.peak_memory(peak_memory_bytes(self.device))
+
     def _begin(self) -> None:
         """Everything that training changes, but for the weights, as it is before the first step."""
         self.optimizer = build_optimizer(self.model, self.session.training)
         self.precision = Precision(self.session.training.dtype, self.device)
-        torch.manual_seed(self.session.seed)  # of dropout; the weights have a generator of their own
+        self._seed_dropout()
+
+    def _seed_dropout(self) -> None:
+        torch.manual_seed(self.parallel.seed_of_dropout(self.session.seed))  # the weights have their own generator
 
     def _accumulate(self) -> Tensor:
-        """The gradient of the next global batch, left at its true size; returns its mean loss, a scalar."""
-        training = self.session.training
-        first = self.steps_done * training.global_batch
-        loss = torch.zeros((), device=self.device)
-        for sequence in range(first, first + training.global_batch, training.micro_batch):
-            loss += self._micro_step(sequence, training.micro_batch)
+        """The gradient of the next global batch, left at its true size; returns this process's part in its loss."""
+        batch = self.session.training.global_batch
+        loss = self._add_gradient(self.steps_done * batch, batch)
         self.precision.unscale(self.optimizer)
         return loss
 
@@ -226,58 +230,59 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if self.session.training.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.session.training.clip_norm)
+            self.parallel.clip_gradient(self.session.training.clip_norm)
         self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _micro_step(self, first_sequence: int, count: int) -> Tensor:
-        """Add the gradient of `count` sequences; returns their share of the step's mean loss."""
-        loss = self._mean_loss(first_sequence, count)
-        if self.session.training.accumulation_steps > 1:  # a division is one more node of the graph to walk
-            loss = loss / self.session.training.accumulation_steps
-        self.precision.backward(loss)
-        self._last_loss = loss
-        return loss.detach()
+    def _add_gradient(self, first_sequence: int, count: int) -> Tensor:
+        """Add the gradient of the mean loss of `count` sequences; returns this process's part in that loss."""
+        return self.parallel.add_gradient(self._take, self.precision.backward, first_sequence, count)
 
-    def _mean_loss(self, first_sequence: int, count: int) -> Tensor:
-        """The mean loss of `count` sequences, with its graph."""
+    def _take(self, first_sequence: int, count: int) -> tuple[Tensor, Tensor]:
+        """Tokens and targets `(count, T)` on the device."""
         tokens, targets = self.batches.take(first_sequence, count)
-        with self.precision.autocast():
-            return self.loss(to_device(tokens, self.device), to_device(targets, self.device))
+        return to_device(tokens, self.device), to_device(targets, self.device)
 
     @torch.no_grad()
     def _sketch_logits(self) -> list[float]:
         size = self.session.training.micro_batch
         self.model.eval()
-        with self.precision.autocast():
-            windows = torch.split(self.holdout[0][:_LOGIT_WINDOWS], size)
-            logits = [self.model.logits(to_device(tokens, self.device)) for tokens in windows]
+        windows = torch.split(self.holdout[0][:_LOGIT_WINDOWS], size)
+        logits = [self.parallel.logits(to_device(tokens, self.device)) for tokens in windows]
         self.model.train()
         return sketch([torch.cat(logits)])
 
     def _sketch_gradient(self, weights: Sequence[Tensor]) -> list[float]:
         """Of the gradient of the first global batch, left in place; fp16 that overflows is tried at lower scales."""
         self._accumulate()
-        while not math.isfinite(_norm(_gradients(weights))):
+        while not math.isfinite(self._norm(_gradients(weights))):
             scale = self.precision.scale
             self._update(0.0)  # is skipped and lowers the scale, if there is one
             if not 1.0 <= self.precision.scale < scale:
                 raise Diverged("the first gradient must be a number; got nan or inf: use another dtype or kernel")
             self._accumulate()
-        return sketch(_gradients(weights))
+        return self._sketch(_gradients(weights))
+
+    def _sketch(self, tensors: Sequence[Tensor]) -> list[float]:
+        """Of the whole tensors that these, one for each parameter here, are this process's part of."""
+        return sketch(self.parallel.whole(tensors))
+
+    def _norm(self, tensors: Sequence[Tensor]) -> float:
+        """Of the whole tensors that these, one for each parameter here, are this process's part of."""
+        return math.hypot(*map(_norm, self.parallel.whole(tensors)))
 
     def _true_gradient(self, first_sequence: int, weights: Sequence[Tensor]) -> list[Tensor]:
-        """The gradient of the mean loss of one micro-batch, in place of any other.
+        """The gradient of the mean loss of one pass, in place of any other.
 
         An overflow of fp16 is tried again at a lower scale, and the scale of training is left alone.
         """
         scale = self.precision.scale
         while True:
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._mean_loss(first_sequence, self.session.training.micro_batch)
-            (loss * scale).backward()  # type: ignore[no-untyped-call]
+            backward = functools.partial(_backward, scale=scale)
+            self.parallel.add_gradient(self._take, backward, first_sequence, self.session.training.pass_sequences)
             gradient = _gradients(weights)
-            if math.isfinite(_norm(gradient)):
+            if math.isfinite(self._norm(gradient)):
                 torch._foreach_div_(gradient, scale)
                 return gradient
             if scale <= 1.0:
@@ -303,9 +308,13 @@ def _gradients(weights: Sequence[Tensor]) -> list[Tensor]:
     return [weight.grad for weight in weights if weight.grad is not None]
 
 
-def _norm(tensors: Sequence[Tensor]) -> float:
+def _backward(loss: Tensor, *, scale: float) -> None:
+    (loss * scale).backward()  # type: ignore[no-untyped-call]
+
+
+def _norm(tensor: Tensor) -> float:
     """Of all elements together; an fp32 sum over tens of millions would lose a thousandth."""
-    pieces = [piece for tensor in tensors for piece in torch.split(tensor.flatten(), _EXACT_NORM)]
+    pieces = torch.split(tensor.flatten(), _EXACT_NORM)
     return float(torch.stack(torch._foreach_norm(pieces)).cpu().double().norm())
 
 
