@@ -14,6 +14,7 @@ same order, for most of them communicate; every rank gets the same answer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -23,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor import DTensor, Replicate, distribute_module, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
@@ -198,7 +199,10 @@ class DataParallelism(Parallelism):
     """Every rank has the whole model and trains on its share of the batch (`DistributedDataParallel`)."""
 
     def distribute(self) -> Callable[..., Tensor]:
-        self._replica = DistributedDataParallel(self.gpt, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():
+            # Of torch 2.13; what it recommends instead of `broadcast_buffers` is unknown to 2.10.
+            warnings.simplefilter("ignore", FutureWarning)
+            self._replica = DistributedDataParallel(self.gpt, broadcast_buffers=False, gradient_as_bucket_view=True)
         return self._replica
 
     @contextmanager
@@ -369,7 +373,7 @@ class PipelineParallelism(Parallelism):
             del gpt.norm, gpt.head
         self._stage = _Stage(gpt, self.autocast, is_first=self._is_first, is_last=self._is_last)
         self._compute = self._compiled(self._stage)
-        self._schedules: dict[int, Schedule1F1B] = {}
+        self._schedules: dict[int, Schedule1F1B | ScheduleGPipe] = {}
         return self._stage
 
     def add_gradient(self, take: Take, backward: Backward, first: int, count: int) -> Tensor:  # noqa: ARG002
@@ -420,7 +424,7 @@ class PipelineParallelism(Parallelism):
         dist.all_reduce(losses)  # zero but on the last rank
         return losses
 
-    def _schedule(self, passes: int, length: int) -> Schedule1F1B:
+    def _schedule(self, passes: int, length: int) -> Schedule1F1B | ScheduleGPipe:
         """The schedule of so many micro-batches of sequences of one `length`; torch's are for one number each."""
         if passes not in self._schedules:
             width = self.gpt.config.width
@@ -435,7 +439,8 @@ class PipelineParallelism(Parallelism):
                 input_args=tokens if self._is_first else stream.requires_grad_(),
                 output_args=(logits if self._is_last else stream.clone()).requires_grad_(),
             )
-            self._schedules[passes] = Schedule1F1B(stage, passes, loss_fn=_mean_loss)
+            kind = Schedule1F1B if passes >= self.world_size else ScheduleGPipe  # too few to fill the pipeline
+            self._schedules[passes] = kind(stage, passes, loss_fn=_mean_loss)
         return self._schedules[passes]
 
     def _through(self, tokens: Tensor) -> Tensor:

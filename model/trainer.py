@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -269,7 +269,7 @@ class Trainer:
 
     def _norm(self, tensors: Sequence[Tensor]) -> float:
         """Of the whole tensors that these, one for each parameter here, are this process's part of."""
-        return math.hypot(*map(_norm, self.parallel.whole(tensors)))
+        return _norm(self.parallel.whole(tensors))
 
     def _true_gradient(self, first_sequence: int, weights: Sequence[Tensor]) -> list[Tensor]:
         """The gradient of the mean loss of one pass, in place of any other.
@@ -312,10 +312,10 @@ def _backward(loss: Tensor, *, scale: float) -> None:
     (loss * scale).backward()  # type: ignore[no-untyped-call]
 
 
-def _norm(tensor: Tensor) -> float:
+def _norm(tensors: Iterable[Tensor]) -> float:
     """Of all elements together; an fp32 sum over tens of millions would lose a thousandth."""
-    pieces = torch.split(tensor.flatten(), _EXACT_NORM)
-    return float(torch.stack(torch._foreach_norm(pieces)).cpu().double().norm())
+    norms = [torch.stack(torch._foreach_norm(torch.split(t.flatten(), _EXACT_NORM))).cpu() for t in tensors]
+    return float(torch.cat(norms).double().norm())
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from model.config import GPTConfig, TrainingConfig
 from model.failures import Diverged
 from model.gpt import Attention
 from model.optim import build_optimizer
+from model.precision import Precision
 from model.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
@@ -70,7 +71,8 @@ def with_a_mask_off_by_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_division_of_the_loss(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(TrainingConfig, "accumulation_steps", 1)
+    exact = Precision.backward
+    patch.setattr(Precision, "backward", lambda self, loss: exact(self, loss * 2))  # of two passes
 
 
 def without_bias_correction(patch: pytest.MonkeyPatch) -> None:
@@ -171,7 +173,7 @@ def test_a_gradient_that_is_no_number_has_diverged(make_trainer: MakeTrainer, dt
 def test_logits_that_are_no_numbers_have_diverged(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer()
     monkeypatch.setattr(trainer.model, "logits", lambda tokens: torch.full((*tokens.shape, 3), math.nan))
-    monkeypatch.setattr(trainer, "loss", lambda *_: sum(p.sum() for p in trainer.model.parameters()))
+    monkeypatch.setattr(trainer.parallel, "loss", lambda *_: sum(p.sum() for p in trainer.model.parameters()))
     with pytest.raises(Diverged, match="logits"):
         trainer.fingerprint()
 

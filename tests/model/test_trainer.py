@@ -25,11 +25,9 @@ def losses(trainer: Trainer, steps: int = 5) -> list[float]:
     return trainer.advance(steps, round=-1)["losses"]
 
 
-def gradients(trainer: Trainer, first: int = 0) -> list[torch.Tensor]:
+def gradients(trainer: Trainer) -> list[torch.Tensor]:
     """The gradients of the first global batch, left in place."""
-    training = trainer.session.training
-    for sequence in range(first, training.global_batch, training.micro_batch):
-        trainer._micro_step(sequence, training.micro_batch)
+    trainer._add_gradient(0, trainer.session.training.global_batch)
     return [p.grad.clone() for p in trainer.model.parameters() if p.grad is not None]
 
 
