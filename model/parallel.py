@@ -17,13 +17,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import Store, TCPStore  # where torch.distributed has them from, with types
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor import DTensor, Replicate, distribute_module, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -46,17 +47,17 @@ Backward = Callable[[Tensor], None]
 # -- processes ---------------------------------------------------------------------------------------
 
 
-def host_store(world_size: int) -> dist.TCPStore:
+def host_store(world_size: int) -> TCPStore:
     """Where the processes of a session find each other; its `port` is free, and open to this machine only."""
-    return dist.TCPStore(_LOCALHOST, 0, world_size, is_master=True, wait_for_workers=False)
+    return TCPStore(_LOCALHOST, 0, world_size, is_master=True, wait_for_workers=False)
 
 
-def visit_store(port: int, world_size: int) -> dist.TCPStore:
+def visit_store(port: int, world_size: int) -> TCPStore:
     """The store that rank 0 hosts at `port`."""
-    return dist.TCPStore(_LOCALHOST, port, world_size, is_master=False)
+    return TCPStore(_LOCALHOST, port, world_size, is_master=False)
 
 
-def join(store: dist.Store, rank: int, world_size: int, device: torch.device) -> None:
+def join(store: Store, rank: int, world_size: int, device: torch.device) -> None:
     """Meet the other processes; returns when all have come."""
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
@@ -103,13 +104,18 @@ class Parallelism:
         self.world_size = training.world_size
         self.rank = dist.get_rank() if self.world_size > 1 else 0
         self.shapes = gpt.shapes
-        self.loss = self._compiled(self.distribute())
+        self.loss = self.distribute()
+        if training.compile != "off":
+            self.loss = torch.compile(self.loss, mode=training.compile)
         # Held until the next, as the variable of a plain loop is: where the nodes of its graph die with the pass,
         # glibc gives the pages around them back to the kernel, and a small model's next step has to ask anew.
         self._last_loss: Tensor | None = None
 
     def distribute(self) -> Callable[..., Tensor]:
-        """Keep this rank's part of the model; returns what computes a mean loss from tokens and targets."""
+        """Keep this rank's part of the model; returns what is to be compiled.
+
+        That computes a mean loss from tokens and targets, or a stage of a pipeline.
+        """
         return self.gpt
 
     def add_gradient(self, take: Take, backward: Backward, first: int, count: int) -> Tensor:
@@ -189,11 +195,6 @@ class Parallelism:
         """Where this rank's share of the sequences of one pass begins."""
         return self.rank * self.training.micro_batch if self.training.data_ranks > 1 else 0
 
-    def _compiled(self, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        if self.training.compile == "off":
-            return loss
-        return torch.compile(loss, mode=self.training.compile)
-
 
 class DataParallelism(Parallelism):
     """Every rank has the whole model and trains on its share of the batch (`DistributedDataParallel`)."""
@@ -264,7 +265,7 @@ class ShardedDataParallelism(MeshParallelism):
         self._entrance = _Entrance(self.gpt)
         for block in self.gpt.blocks:
             fully_shard(block, mesh=self.mesh)
-        fully_shard(self._entrance, mesh=self.mesh)
+        self._sharded: FSDPModule = fully_shard(self._entrance, mesh=self.mesh)  # the same object
         return self._entrance
 
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
@@ -277,7 +278,7 @@ class ShardedDataParallelism(MeshParallelism):
 
     @contextmanager
     def synchronised(self, last: bool) -> Iterator[None]:
-        self._entrance.set_requires_gradient_sync(last)  # type: ignore[operator] - fully_shard has added it
+        self._sharded.set_requires_gradient_sync(last)
         yield
 
     def whole_losses(self, losses: Tensor) -> Tensor:
@@ -372,7 +373,6 @@ class PipelineParallelism(Parallelism):
         if not self._is_last:
             del gpt.norm, gpt.head
         self._stage = _Stage(gpt, self.autocast, is_first=self._is_first, is_last=self._is_last)
-        self._compute = self._compiled(self._stage)
         self._schedules: dict[int, Schedule1F1B | ScheduleGPipe] = {}
         return self._stage
 
@@ -432,7 +432,7 @@ class PipelineParallelism(Parallelism):
             stream = torch.empty(*tokens.shape, width, device="meta")
             logits = torch.empty(*tokens.shape, self.shapes["head.weight"][0], device="meta")
             stage = PipelineStage(
-                self._compute,  # type: ignore[arg-type] - compiled, it is a module still
+                cast(nn.Module, self.loss),  # the stage, compiled or not
                 self.rank,
                 self.world_size,
                 self.device,
@@ -449,10 +449,10 @@ class PipelineParallelism(Parallelism):
         if not self._is_first:
             x = torch.empty(*tokens.shape, self.gpt.config.width, device=self.device)
             dist.recv(x, self.rank - 1)
-        x = self._stage(x)
+        y: Tensor = self._stage(x)
         if not self._is_last:
-            dist.send(x, self.rank + 1)
-        return x
+            dist.send(y, self.rank + 1)
+        return y
 
     def _from(self, rank: int, tensor: Tensor) -> Tensor:
         """The tensor that `rank` has; others bring one to be written to."""

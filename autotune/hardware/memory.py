@@ -38,7 +38,14 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
     """Peak bytes of a training session, the runtime included.
 
     Everything but the state of the optimizer is proportional to `micro_batch`; `global_batch` has
-    no part in it, for gradients are accumulated in place.
+    no part in it, for gradients are accumulated in place (but for what a pipeline keeps in flight).
+
+    Of several processes that share a machine it is the sum. Each has a runtime of its own. Under `ddp`
+    each has all of the states as well, under the others they are shared out; under `ddp` and `fsdp` each
+    has the activations of a micro-batch, under `tensor` all have those of the same one. In a full
+    pipeline the stages keep W, W - 1, ... 1 micro-batches of a W-th of the layers each, (W + 1) / 2 of a
+    whole model's, but the last one alone has logits. Buffers of communication, and what `tensor` does
+    not share out (the residual stream and gathered logits), are counted where they are of that order.
     """
     parameters = parameter_count(gpt, vocab_size, tied_head=training.tied_head)
     mixed = training.dtype != "fp32"
@@ -48,9 +55,26 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
     if training.optimizer_kernel == "foreach":
         state += 4 * parameters  # one temporary list of tensors as large as the model
     tokens = training.micro_batch * gpt.sequence_length
-    layers = gpt.layers * _layer_bytes(gpt, training) + _transient_bytes(gpt, training)
+    layers = gpt.layers * _layer_bytes(gpt, training)
+    transient = _transient_bytes(gpt, training)
     logits = vocab_size * (12 if mixed else 10)  # logits, log-probabilities, a gradient, casts; measured 8.5 to 12.1
-    return RUNTIME_BYTES + state + tokens * (layers + logits)
+    processes = training.world_size
+    match training.parallelism:
+        case "ddp":
+            state, layers, transient, logits = (processes * n for n in (state, layers, transient, logits))
+        case "fsdp":
+            state += processes * 8 * parameters // gpt.layers  # weights and gradients of what is gathered just now
+            layers, transient, logits = (processes * n for n in (layers, transient, logits))
+        case "tensor":
+            stream = 4 * gpt.width * 4  # inputs and outputs of the two halves of a layer, which every rank has
+            layers += (processes - 1) * gpt.layers * stream
+            logits *= processes
+        case "pipeline":
+            in_flight = min(processes, training.accumulation_steps)
+            layers = layers * sum(min(in_flight, processes - rank) for rank in range(processes)) // processes
+            transient *= processes
+            state += 4 * parameters * (processes - 1)  # each draws the whole model before it keeps its stage
+    return processes * RUNTIME_BYTES + state + tokens * (layers + transient + logits)
 
 
 def _layer_bytes(gpt: GPTConfig, training: TrainingConfig) -> int:
