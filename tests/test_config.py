@@ -35,8 +35,9 @@ def configs(draw: st.DrawFn) -> TrainingConfig:
     """Any configuration that can exist."""
     values = {name: draw(legal_values(knob)) for name, knob in KNOBS.items()}
     values["micro_batch"] = draw(st.integers(min_value=1, max_value=512))
-    values["world_size"] = 1 if values["parallelism"] == "none" else draw(st.integers(min_value=2, max_value=8))
-    ranks = values["world_size"] if values["parallelism"] in ("ddp", "fsdp") else 1
+    shares_batch = values["parallelism"] in ("ddp", "fsdp")
+    values["world_size"] = 1 if values["parallelism"] == "none" else draw(st.integers(2, 8 if shares_batch else 2))
+    ranks = values["world_size"] if shares_batch else 1
     values["global_batch"] = values["micro_batch"] * ranks * draw(st.integers(min_value=1, max_value=64))
     if values["parallelism"] == "pipeline":
         values |= {"tied_head": False, "dtype": "bf16_autocast"}
