@@ -74,7 +74,7 @@ class _Reader:
                     section, "", f"{section} must be a table; got {self.document[section]!r}: write [{section}]"
                 )
         baseline = self._baseline()
-        return SearchSpace(
+        space = SearchSpace(
             name=name,
             workload=self._workload(folder),
             plan=self._plan(),
@@ -82,6 +82,11 @@ class _Reader:
             dimensions=self._dimensions(baseline),
             budget_seconds=self._budget(),
         )
+        try:
+            space.session(baseline, seed=0, horizon_tokens=space.workload.horizon_tokens)
+        except InvalidConfiguration as error:
+            raise self._error("baseline", "parallelism", str(error)) from None
+        return space
 
     def _workload(self, folder: Path) -> Workload:
         table = dict(_WORKLOAD_DEFAULTS) | self._section("workload", required=True)

@@ -38,7 +38,7 @@ from autotune.trial.types import (
     outcome_kind,
     outcome_reason,
 )
-from model.config import TrainingConfig
+from model.config import InvalidConfiguration, TrainingConfig
 
 _FREE_SLICES = 7  # in one: where nothing is paired, only progress and Ctrl-C need slices
 _HOPELESS = 8.0  # times slower than the reference: not worth a second look
@@ -319,8 +319,12 @@ class Lab:
 
     def _open(self, spec: TrialSpec, leniency: float) -> Run | Outcome:
         started = self._clock()
+        try:
+            config = self.space.session(spec.config, seed=spec.seed, horizon_tokens=spec.horizon_tokens)
+        except InvalidConfiguration as error:  # the knobs go together, but not with the shape of the model
+            return Infeasible(kind=InfeasibleKind.INVALID, message=str(error))
         request = SessionRequest(
-            config=self.space.session(spec.config, seed=spec.seed, horizon_tokens=spec.horizon_tokens),
+            config=config,
             log_path=self.study.trial_folder(spec.number) / "log.txt",
             patience=self._patience(spec.config, leniency),
         )

@@ -22,6 +22,7 @@ import optuna
 from optuna.trial import TrialState
 
 from autotune.analysis.rates import PairedSpeed, paired_speed
+from autotune.moves import turn
 from autotune.space import EXPERT_WISHES, Choice, Dimension, Domain, FloatRange, IntRange, SearchSpace, contains
 from autotune.trial.types import Completed, Pruned, Stage, TrialRecord, outcome_kind
 from model.config import InvalidConfiguration, TrainingConfig
@@ -268,16 +269,15 @@ def expert_default(space: SearchSpace, *, bf16_gains: bool) -> TrainingConfig:
 def one_at_a_time(centre: TrainingConfig, dimensions: Sequence[Dimension]) -> Iterator[TrainingConfig]:
     """`centre` with one knob changed: every knob's nearest other value first, then every knob's next.
 
-    A small budget then has touched every knob before it has tried any twice.
+    A small budget then has touched every knob before it has tried any twice. A value that is impossible by
+    itself brings along what it depends on.
     """
-    columns = [[(d.knob.name, value) for value in _alternatives(d, getattr(centre, d.knob.name))] for d in dimensions]
-    for row in itertools.zip_longest(*columns):
+    others = {d.knob.name: _alternatives(d, getattr(centre, d.knob.name)) for d in dimensions}
+    for row in itertools.zip_longest(*([(name, value) for value in values] for name, values in others.items())):
         for change in row:
             if change is not None:
-                try:
-                    yield centre.with_knobs({change[0]: change[1]})
-                except InvalidConfiguration:
-                    continue
+                name, value = change
+                yield from itertools.islice(turn(centre, name, value, others), 1)
 
 
 def _alternatives(dimension: Dimension, centre: KnobValue) -> list[KnobValue]:

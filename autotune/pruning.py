@@ -27,6 +27,8 @@ def limits_of(
 ) -> dict[str, dict[str, str]]:
     """What the machine was found to lack, and what follows for the values in `space` from its cores and vocabulary."""
     found = {knob: dict(values) for knob, values in limits.items()}
+    found["world_size"] = _too_many_processes(space, environment)
+    found["parallelism"] = found.get("parallelism", {}) | _without_processes(space, found["world_size"])
     cores = int(environment.get("logical_cores", "0"))
     rows = {_padded(vocab_size, space.baseline.vocab_multiple)}
     for dimension in space.dimensions:
@@ -40,6 +42,34 @@ def limits_of(
                     reasons[str(value)] = f"the vocabulary has {padded} rows with another value already"
                 rows.add(padded)
     return {knob: reasons for knob, reasons in found.items() if reasons}
+
+
+def _too_many_processes(space: SearchSpace, environment: Mapping[str, str]) -> dict[str, str]:
+    """Why sizes of the world do not serve: on a CPU its cores are shared out; elsewhere each process is a device more.
+
+    More devices cost more an hour, so that only configurations on as many as the baseline's are compared.
+    """
+    sizes = [v for d in space.dimensions if d.knob.name == "world_size" for v in _listed(d)]
+    if environment.get("device", "cpu") == "cpu":
+        cores = int(environment.get("logical_cores", "0"))
+        return {str(v): f"there are {cores} logical cores" for v in sizes if cores and int(v) > cores}
+    fixed = space.baseline.world_size
+    reason = f"the plan's device-hours are those of the baseline's {fixed}: each process has a device of its own"
+    return {str(v): reason for v in sizes if v != fixed}
+
+
+def _without_processes(space: SearchSpace, sizes: Mapping[str, str]) -> dict[str, str]:
+    """Why strategies do not serve where no number of processes is left that they could be tried with."""
+    values = [v for d in space.dimensions if d.knob.name == "parallelism" for v in _listed(d)]
+    listed = [v for d in space.dimensions if d.knob.name == "world_size" for v in _listed(d)]
+    if space.baseline.world_size > 1 or any(int(v) > 1 and str(v) not in sizes for v in listed):
+        return {}
+    reason = next(iter(sizes.values()), "") or "world_size has no value above 1 to try"
+    return {str(v): reason for v in values if v != space.baseline.parallelism}
+
+
+def _listed(dimension: Dimension) -> tuple[KnobValue, ...]:
+    return dimension.domain.values if isinstance(dimension.domain, Choice) else ()
 
 
 def _padded(vocab_size: int, multiple: int) -> int:

@@ -35,6 +35,8 @@ def main() -> int:
     match arguments.command:
         case "worker":
             _worker(arguments.session, arguments.commands, arguments.events, started)
+        case "rank":
+            _rank(arguments, started)
         case "launcher":
             _launcher(arguments.control)
         case "prepare":
@@ -46,9 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -P -m model", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     worker = commands.add_parser("worker", help="run one training session")
-    worker.add_argument("--session", type=Path, required=True, help="SessionConfig as JSON")
-    worker.add_argument("--commands", type=int, required=True, help="descriptor that commands are read from")
-    worker.add_argument("--events", type=int, required=True, help="descriptor that events are written to")
+    rank = commands.add_parser("rank", help="be another process of a worker's session")
+    for parser_of_session in (worker, rank):
+        parser_of_session.add_argument("--session", type=Path, required=True, help="SessionConfig as JSON")
+        parser_of_session.add_argument("--commands", type=int, required=True, help="descriptor to read commands from")
+        parser_of_session.add_argument("--events", type=int, required=True, help="descriptor to write events to")
+    rank.add_argument("--rank", type=int, required=True, help="its number; the worker is 0")
+    rank.add_argument("--port", type=int, required=True, help="where the worker waits, on this machine")
     launcher = commands.add_parser("launcher", help="fork workers on request")
     launcher.add_argument("--control", type=int, required=True, help="descriptor of a Unix stream socket")
     prepare = commands.add_parser("prepare", help="encode a corpus and measure the machine; prints one JSON line")
@@ -78,6 +84,14 @@ def _worker(session_path: Path, commands_fd: int, events_fd: int, started: float
     from model import worker
 
     worker.serve(session_path, commands_fd, events, started)
+
+
+def _rank(arguments: argparse.Namespace, started: float) -> None:
+    """Stays in the process group of the worker that started it."""
+    from model import worker
+
+    events = os.fdopen(arguments.events, "w", encoding="utf-8")
+    worker.serve_rank(arguments.session, arguments.commands, events, started, rank=arguments.rank, port=arguments.port)
 
 
 def _launcher(control_fd: int) -> None:

@@ -36,6 +36,7 @@ def limits(device: torch.device, peak_flops: Mapping[str, float]) -> Limits:
         "optimizer_kernel": _refused({"fused": lambda: _fused_update(device)}),
         "compile": _compile(device),
         "dtype": _dtypes(peak_flops),
+        "parallelism": _parallelism(device),
         "matmul_precision": _matmul_precision(device),
         "pinned_memory": {} if device.type == "cuda" else {"True": f"there is no GPU to copy to, only {device.type}"},
     }
@@ -102,6 +103,25 @@ def _dtypes(peak_flops: Mapping[str, float]) -> dict[str, str]:
     return reasons
 
 
+def _parallelism(device: torch.device) -> dict[str, str]:
+    """Processes need a backend to talk through, and a device that they can share or one each."""
+    missing = ""
+    if device.type == "mps":
+        missing = "mps has no distributed backend"
+    elif not _backends():
+        missing = "this torch was built without a distributed backend"
+    return {str(value): missing for value in KNOBS["parallelism"].values if value != "none"} if missing else {}
+
+
+def _backends() -> list[str]:
+    available = torch.distributed.is_available()
+    there = {
+        "gloo": available and torch.distributed.is_gloo_available(),
+        "nccl": available and torch.distributed.is_nccl_available(),
+    }
+    return [name for name, is_there in there.items() if is_there]
+
+
 def _matmul_precision(device: torch.device) -> dict[str, str]:
     """The settings under which products of fp32 stay what they are, to the bit."""
     before = torch.get_float32_matmul_precision()
@@ -120,17 +140,9 @@ def _matmul_precision(device: torch.device) -> dict[str, str]:
 def describe(device: torch.device) -> dict[str, str]:
     """What is there besides: distributed backends, devices, the sockets that memory hangs on."""
     nodes = [name for name in _listed("/sys/devices/system/node") if name.startswith("node") and name[4:].isdecimal()]
-    backends = [
-        name
-        for name, there in (
-            ("gloo", torch.distributed.is_available() and torch.distributed.is_gloo_available()),
-            ("nccl", torch.distributed.is_available() and torch.distributed.is_nccl_available()),
-        )
-        if there
-    ]
     return {
         "devices": str(torch.cuda.device_count() if device.type == "cuda" else 1),
-        "distributed_backends": ", ".join(backends) or "none",
+        "distributed_backends": ", ".join(_backends()) or "none",
         "numa_nodes": str(len(nodes)) if nodes else f"not told by {sys.platform}",
     }
 

@@ -90,13 +90,25 @@ class GPTConfig(_FromMapping):
         )
 
 
+_SHARED = ("ddp", "fsdp", "tensor", "pipeline")
+_APART: tuple[tuple[str, KnobValue, tuple[str, ...], str], ...] = (
+    ("dtype", "bf16_master", _SHARED, "which would add gradients up in bf16, before the fp32 copy sees them"),
+    ("optimizer_in_backward", True, _SHARED, "where a gradient is complete only after the pass"),
+    ("loss_kernel", "chunked", ("tensor", "pipeline"), "where no process has head and hidden states in one piece"),
+    ("tied_head", True, ("pipeline",), "whose first and last stage would share a weight"),
+    ("dtype", "fp16_autocast", ("pipeline",), "whose stages would each skip other steps"),
+)
+"""A knob, a value of it, the kinds of parallelism that it does not go with, and why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig(_FromMapping):
     """One training configuration: a value for every knob. The defaults are what a plain script does.
 
-    `micro_batch` and `global_batch` count sequences; `clip_norm` 0 and `threads` 0 mean "off" and
-    "what torch would choose", and `clip_value` 0 means "off". Where a learning knob needs another one,
-    its values that could do nothing are refused: they would be the same configuration under another name.
+    `micro_batch` and `global_batch` count sequences, those of one pass of one process and those of one step
+    of all; `clip_norm` 0 and `threads` 0 mean "off" and "what torch would choose", and `clip_value` 0 means
+    "off". Where a knob needs another one, its values that could do nothing are refused: they would be the
+    same configuration under another name.
     """
 
     micro_batch: int = 8
@@ -106,6 +118,8 @@ class TrainingConfig(_FromMapping):
     compile: str = "off"
     optimizer_kernel: str = "for_loop"
     threads: int = 0
+    parallelism: str = "none"
+    world_size: int = 1
     learning_rate: float = 1e-3
     schedule: str = "cosine"
     warmup_fraction: float = 0.05
@@ -137,15 +151,34 @@ class TrainingConfig(_FromMapping):
             if problem:
                 raise InvalidConfiguration(problem)
         _require(
-            self.global_batch % self.micro_batch == 0,
-            "global_batch must be a multiple of micro_batch",
-            f"{self.global_batch} with micro_batch {self.micro_batch}",
-            f"try global_batch {self.micro_batch * max(1, math.ceil(self.global_batch / self.micro_batch))}",
+            (self.parallelism == "none") == (self.world_size == 1),
+            "parallelism must be none for one process, and only then",
+            f"{self.parallelism} with world_size {self.world_size}",
+            "use world_size 1 with none, 2 or more with the others",
         )
+        shared = self.data_ranks > 1
+        _require(
+            self.global_batch % self.pass_sequences == 0,
+            f"global_batch must be a multiple of micro_batch{' * world_size' if shared else ''}",
+            f"{self.global_batch} with micro_batch {self.micro_batch}"
+            + (f", world_size {self.world_size}" if shared else ""),
+            f"try global_batch {self.pass_sequences * max(1, math.ceil(self.global_batch / self.pass_sequences))}",
+        )
+        self._require_of_processes()
         self._require_kernels()
         if self.optimizer_in_backward:
             self._require_separate_updates()
         self._check_learning()
+
+    def _require_of_processes(self) -> None:
+        """What processes that each see a part only cannot do together."""
+        for name, value, apart, reason in _APART:
+            _require(
+                getattr(self, name) != value or self.parallelism not in apart,
+                f"{name} {value} must not meet parallelism {' or '.join(apart)}, {reason}",
+                self.parallelism,
+                f"change {name} or use another parallelism",
+            )
 
     def _require_kernels(self) -> None:
         """Each kernel that is named must be the one that runs."""
@@ -231,9 +264,19 @@ class TrainingConfig(_FromMapping):
         return {name: getattr(self, name) for name in KNOBS if getattr(self, name) != getattr(other, name)}
 
     @property
+    def data_ranks(self) -> int:
+        """Processes that each train on other sequences: one where all work on the same."""
+        return self.world_size if self.parallelism in ("ddp", "fsdp") else 1
+
+    @property
+    def pass_sequences(self) -> int:
+        """Sequences that all processes together take through one forward and backward pass."""
+        return self.micro_batch * self.data_ranks
+
+    @property
     def accumulation_steps(self) -> int:
-        """Micro-batches per optimizer step."""
-        return self.global_batch // self.micro_batch
+        """Micro-batches per optimizer step, of each process."""
+        return self.global_batch // self.pass_sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +339,25 @@ class SessionConfig(_FromMapping):
             f"device {self.device}",
             "use pinned_memory false",
         )
+        self._require_shares()
+
+    def _require_shares(self) -> None:
+        """A model that is shared out must have something for each process."""
+        world_size = self.training.world_size
+        if self.training.parallelism == "tensor":
+            _require(
+                self.gpt.heads % world_size == 0,
+                "heads must be a multiple of world_size for tensor parallelism",
+                f"{self.gpt.heads} with world_size {world_size}",
+                "use a world_size that divides heads",
+            )
+        if self.training.parallelism == "pipeline":
+            _require(
+                self.gpt.layers >= world_size,
+                "layers must be at least world_size for pipeline parallelism",
+                f"{self.gpt.layers} with world_size {world_size}",
+                f"use a world_size up to {self.gpt.layers}",
+            )
 
     @property
     def tokens_per_step(self) -> int:

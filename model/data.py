@@ -55,8 +55,10 @@ class Prefetching:
     Only that thread touches the source, which remembers the order of its epoch.
     """
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Batches, *, ranks: int = 1) -> None:
+        """`ranks` processes read in turn, so that what follows for this one begins that many takes further on."""
         self._batches = batches
+        self._ranks = ranks
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self._next: tuple[int, int] = (-1, 0)
         self._read: Future[tuple[Tensor, Tensor]] | None = None
@@ -66,7 +68,7 @@ class Prefetching:
         if self._read is None or self._next != (first, count):
             self._read = self._reader.submit(self._batches.take, first, count)
         rows = self._read.result()
-        self._next = (first + count, count)
+        self._next = (first + count * self._ranks, count)
         self._read = self._reader.submit(self._batches.take, *self._next)
         return rows
 

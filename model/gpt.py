@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +26,14 @@ SDPA_BACKENDS = {
 
 
 class Attention(nn.Module):
-    """Causal self-attention over H heads: `(B, T, C)` to `(B, T, C)`. `GPT.set_dropout` sets its rate of dropout."""
+    """Causal self-attention over the H heads that `qkv` has rows for: `(B, T, C)` to `(B, T, C)`.
+
+    `GPT.set_dropout` sets its rate of dropout.
+    """
 
     def __init__(self, config: GPTConfig, training: TrainingConfig) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.head_width = config.width // config.heads
         self.kernel = training.attention
         self.copies = training.qkv_layout == "contiguous"
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
@@ -41,8 +44,8 @@ class Attention(nn.Module):
         self.future: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        B, T, C = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, T, Q) each
+        B, T, _ = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, -1, self.head_width).permute(2, 0, 3, 1, 4)  # (B, H, T, Q) each
         if self.copies:
             q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         match self.kernel:
@@ -55,7 +58,7 @@ class Attention(nn.Module):
             case _:
                 with sdpa_kernel(SDPA_BACKENDS[self.kernel]):
                     y = self._fused(q, k, v)
-        return self.dropout(self.projection(y.transpose(1, 2).reshape(B, T, C)))  # type: ignore[no-any-return]
+        return self.dropout(self.projection(y.transpose(1, 2).reshape(B, T, -1)))  # type: ignore[no-any-return]
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         dropout = self.dropout.p if self.training else 0.0
@@ -132,30 +135,9 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """GPT-2's: normal with deviation 0.02; projections onto the residual divided by sqrt(2 * layers).
-
-        It sets every weight, those of the norms to one, whatever training has made of them.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        for name, parameter in self.named_parameters():
-            if parameter.dim() < 2:
-                parameter.fill_(1.0)
-                continue
-            onto_residual = name.endswith(("projection.weight", "mlp_out.weight"))
-            deviation = 0.02 / math.sqrt(2 * self.config.layers) if onto_residual else 0.02
-            used = self._used(parameter)
-            parameter.zero_()
-            used.copy_(torch.empty(used.shape).normal_(std=deviation, generator=generator))
-
-    def without_padding(self, tensors: Iterable[Tensor]) -> list[Tensor]:
-        """Views of `tensors`, one for each of the `parameters` in their order, that leave padded rows out."""
-        return [
-            tensor[: len(self._used(parameter))] for parameter, tensor in zip(self.parameters(), tensors, strict=True)
-        ]
-
-    def _used(self, parameter: Tensor) -> Tensor:
-        is_padded = parameter is self.token_embedding.weight or parameter is self.head.weight
-        return parameter[: self.vocab_size] if is_padded else parameter
+        """Set every weight to its initial value, whatever training has made of it."""
+        for parameter, value in zip(self.parameters(), initial_weights(self.shapes, seed), strict=True):
+            parameter.copy_(padded(value, parameter.shape))
 
     def set_dropout(self, rate: float) -> None:
         """The share of activations that every dropout of the model zeroes from now on, while it trains."""
@@ -165,28 +147,35 @@ class GPT(nn.Module):
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Token numbers `(B, T)` to the logits of each next token `(B, T, V)`."""
-        logits: Tensor = self.head(self._hidden(tokens))
-        # The gradient of a cut is a copy, which a head without padding need not pay for.
-        return logits if logits.shape[-1] == self.vocab_size else logits[..., : self.vocab_size]
+        return self.project(self.transform(self.embed(tokens)))
 
-    def _hidden(self, tokens: Tensor) -> Tensor:
-        """Token numbers `(B, T)` to what the head reads `(B, T, C)`."""
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token numbers `(B, T)` to the residual stream `(B, T, C)`."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
+        return self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # type: ignore[no-any-return]
+
+    def transform(self, x: Tensor) -> Tensor:
+        """The residual stream `(B, T, C)` through all blocks."""
         for block in self._compiled if self._compiled and self.training else self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
-        return self.norm(x)  # type: ignore[no-any-return]
+        return x
+
+    def project(self, x: Tensor) -> Tensor:
+        """The residual stream `(B, T, C)` to logits `(B, T, V)`."""
+        logits: Tensor = self.head(self.norm(x))
+        # The gradient of a cut is a copy, which a head without padding need not pay for.
+        return logits if logits.shape[-1] == self.vocab_size else logits[..., : self.vocab_size]
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Tokens and targets `(B, T)` to the mean loss, a scalar in nats per token."""
         if self.chunked_loss:
-            return self._chunked_loss(self._hidden(tokens).flatten(0, 1), targets.flatten())
+            hidden = self.norm(self.transform(self.embed(tokens)))
+            return self._chunked_loss(hidden.flatten(0, 1), targets.flatten())
         return self.token_losses(tokens, targets).mean()
 
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Tokens and targets `(B, T)` to the loss of every token `(B, T)` in nats, computed in fp32."""
-        logits = self.logits(tokens).float()
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        return losses_of(self.logits(tokens), targets)
 
     def _chunked_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Inputs of the head `(N, C)` and targets `(N,)` to the mean loss, never with all logits in memory.
@@ -199,6 +188,15 @@ class GPT(nn.Module):
             return F.linear_cross_entropy(
                 hidden.to(dtype), self.head.weight.to(dtype), targets, options=nn.LinearCrossEntropyOptions()
             ).float()
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each distinct parameter by name, in their order, without padded rows."""
+        by_token = (self.token_embedding.weight, self.head.weight)
+        return {
+            name: (self.vocab_size, *p.shape[1:]) if any(p is matrix for matrix in by_token) else tuple(p.shape)
+            for name, p in self.named_parameters()
+        }
 
     @property
     def parameter_count(self) -> int:
@@ -217,3 +215,32 @@ class GPT(nn.Module):
         if self.head.weight is not self.token_embedding.weight:
             looked_up += self.token_embedding.weight.numel()
         return 6.0 * (self.parameter_count - looked_up) + 12.0 * config.layers * config.width * config.sequence_length
+
+
+def initial_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> Iterator[Tensor]:
+    """GPT-2's, for the parameters of those names in their order, drawn on the CPU.
+
+    Normal with deviation 0.02, projections onto the residual divided by sqrt(2 * layers); norms are one.
+    """
+    projections = [name for name in shapes if name.endswith(("projection.weight", "mlp_out.weight"))]  # two a layer
+    generator = torch.Generator().manual_seed(seed)
+    for name, shape in shapes.items():
+        if len(shape) < 2:
+            yield torch.ones(shape)
+            continue
+        deviation = 0.02 / math.sqrt(len(projections)) if name in projections else 0.02
+        yield torch.empty(shape).normal_(std=deviation, generator=generator)
+
+
+def padded(value: Tensor, shape: Sequence[int]) -> Tensor:
+    """`value` as the first rows of a tensor of that shape, the others zero."""
+    if value.shape == tuple(shape):
+        return value
+    whole = value.new_zeros(tuple(shape))
+    whole[: len(value)] = value
+    return whole
+
+
+def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logits `(B, T, V)` and targets `(B, T)` to the loss of every token `(B, T)` in nats, computed in fp32."""
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from model.config import TrainingConfig
 
+Norm = Callable[[Tensor], Tensor]
+"""From the norm of what a process has of the gradient to that of the whole."""
 
-def condition_gradients(parameters: Iterable[nn.Parameter], training: TrainingConfig) -> None:
+
+def condition_gradients(
+    parameters: Iterable[nn.Parameter], training: TrainingConfig, whole_norm: Norm = lambda norm: norm
+) -> None:
     """Normalise, clip by norm and clip by value, in that order and each only if asked for, all in place.
 
     Normalisation goes first, for it would undo a clipping of the norm. Clipping by value goes last, so
     that no element leaves larger than `clip_value`, whatever its norm was brought down to.
     """
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
-    normalise_([p.grad for p in parameters if p.grad is not None], training.gradient_normalization)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    normalise_(gradients, training.gradient_normalization, whole_norm)
     if training.clip_norm:
-        nn.utils.clip_grad_norm_(parameters, training.clip_norm)
+        norm = whole_norm(nn.utils.get_total_norm(gradients))
+        nn.utils.clip_grads_with_norm_(parameters, training.clip_norm, norm)
     if training.clip_value:
         nn.utils.clip_grad_value_(parameters, training.clip_value)
 
 
 @torch.no_grad()
-def normalise_(gradients: list[Tensor], how: str) -> None:
+def normalise_(gradients: list[Tensor], how: str, whole_norm: Norm = lambda norm: norm) -> None:
     """Divide gradients of any shapes by their L2 norm in place; those that are zero stay zero.
 
     `global` divides all by the norm of the whole gradient, `per_parameter` each tensor by its own (Yu et
@@ -35,7 +42,7 @@ def normalise_(gradients: list[Tensor], how: str) -> None:
         return
     smallest = torch.finfo(torch.float32).tiny  # nothing is divided by zero
     if how == "global":
-        torch._foreach_div_(gradients, nn.utils.get_total_norm(gradients).clamp(min=smallest))
+        torch._foreach_div_(gradients, whole_norm(nn.utils.get_total_norm(gradients)).clamp(min=smallest))
     else:
         norms = torch._foreach_norm(gradients)
         torch._foreach_clamp_min_(norms, smallest)

@@ -82,7 +82,7 @@ _ROWS = (
         complexity=Complexity.FLAG,
         low=1,
         high=65_536,
-        help="sequences per forward and backward pass; must divide global_batch",
+        help="sequences per forward and backward pass of a process; must divide global_batch",
     ),
     Knob(
         name="threads",
@@ -93,7 +93,28 @@ _ROWS = (
         complexity=Complexity.FLAG,
         low=0,
         high=4_096,
-        help="intra-op threads of torch on a CPU; 0 lets torch choose",
+        help="intra-op threads of each process on a CPU; 0 shares out what torch would choose",
+    ),
+    Knob(
+        name="parallelism",
+        kind=str,
+        technique="3.4",
+        title="parallel training",
+        knob_class=KnobClass.SYSTEM,
+        complexity=Complexity.CHANGE,
+        values=("none", "ddp", "fsdp", "tensor", "pipeline"),
+        help="how world_size processes share the work: the batch, the batch and the states, every layer, the layers",
+    ),
+    Knob(
+        name="world_size",
+        kind=int,
+        technique="3.4",
+        title="processes",
+        knob_class=KnobClass.SYSTEM,
+        complexity=Complexity.CARE,
+        low=1,
+        high=1_024,
+        help="processes that train together, each on a device of its own or sharing the CPU",
     ),
     Knob(
         name="dtype",
@@ -187,7 +208,7 @@ _ROWS = (
         complexity=Complexity.FLAG,
         low=1,
         high=1_048_576,
-        help="sequences per optimizer step, accumulated over global_batch / micro_batch passes",
+        help="sequences per optimizer step, accumulated over as many passes as it takes",
         short_horizon_favours="smaller batches",  # the critical batch grows with the horizon: arXiv 2410.21676
     ),
     Knob(

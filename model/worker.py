@@ -13,11 +13,16 @@ import traceback
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+import torch
+
 from model.config import SessionConfig
-from model.device import peak_memory_bytes, resolve_device
+from model.device import resolve_device
 from model.failures import failure_report
+from model.inspections import fingerprint, gradient_noise
+from model.parallel import device_of_rank, host_store, join, visit_store
 from model.probe import environment
 from model.protocol import ReadyReport, parse_message, send
+from model.ranks import Ranks, fail_as_rank
 from model.tokens import open_corpus
 from model.trainer import Trainer
 
@@ -27,28 +32,65 @@ Commands = queue.SimpleQueue[tuple[str, dict[str, Any]]]
 def serve(session_path: Path, commands_fd: int, events: IO[str], started: float) -> NoReturn:
     """Run the session that the file describes until it is closed or fails, then end the process group.
 
-    The process must be the leader of its own group. `started` is when it began, by `perf_counter`.
+    The process must be the leader of its own group. `started` is when it began, by `perf_counter`. It is
+    rank 0 of the session, and starts the others where there are to be more (`model.ranks`).
     """
-    commands: Commands = queue.SimpleQueue()
-    threading.Thread(target=_read_commands, args=(commands_fd, commands), daemon=True).start()
+    commands = _listen(commands_fd)
+    ranks = Ranks(events)
     try:
         session = SessionConfig.from_mapping(json.loads(session_path.read_text()))
-        trainer = _open(session, events, started)
+        device = resolve_device(session.device)
+        world_size = session.training.world_size
+        if world_size > 1:
+            device = device_of_rank(device, 0, world_size)
+            store = host_store(world_size)
+            ranks.start(session_path, world_size, store.port)
+            open_corpus(session.data)  # tokenised by one, found by the others
+            join(store, 0, world_size, device)
+        trainer = _open(session, device, events, started)
         while True:
             name, body = commands.get()
             if name == "close":
                 break
+            ranks.tell(name, body)
             _obey(trainer, name, body, events)
     except Exception as error:
         traceback.print_exc()
-        send(events, "failure", failure_report(error))
+        ranks.fail(failure_report(error))
         _leave(1)
+    ranks.end()
     _leave(0)
 
 
-def _open(session: SessionConfig, events: IO[str], started: float) -> Trainer:
+def serve_rank(
+    session_path: Path, commands_fd: int, events: IO[str], started: float, *, rank: int, port: int
+) -> NoReturn:
+    """Be another rank of the session: do as rank 0 does, until it ends this process or is gone.
+
+    `events` goes to rank 0, which waits for failures alone.
+    """
+    commands = _listen(commands_fd)
+    try:
+        session = SessionConfig.from_mapping(json.loads(session_path.read_text()))
+        world_size = session.training.world_size
+        device = device_of_rank(resolve_device(session.device), rank, world_size)
+        join(visit_store(port, world_size), rank, world_size, device)
+        trainer = _open(session, device, events, started)
+        while True:
+            _obey(trainer, *commands.get(), events)
+    except Exception as error:
+        traceback.print_exc()
+        fail_as_rank(events, failure_report(error))
+
+
+def _listen(commands_fd: int) -> Commands:
+    commands: Commands = queue.SimpleQueue()
+    threading.Thread(target=_read_commands, args=(commands_fd, commands), daemon=True).start()
+    return commands
+
+
+def _open(session: SessionConfig, device: torch.device, events: IO[str], started: float) -> Trainer:
     """Build the session and rehearse one pass, reporting each stage."""
-    device = resolve_device(session.device)
     trainer = Trainer(session, open_corpus(session.data), device)
     setup_seconds = time.perf_counter() - started
     send(events, "phase", {"name": "built"})
@@ -59,11 +101,11 @@ def _open(session: SessionConfig, events: IO[str], started: float) -> Trainer:
     ready = ReadyReport(
         setup_seconds=setup_seconds,
         compile_seconds=compile_seconds,
-        parameters=trainer.model.parameter_count,
-        flops_per_token=trainer.model.flops_per_token,
+        parameters=trainer.parameter_count,
+        flops_per_token=trainer.flops_per_token,
         tokens_per_step=session.tokens_per_step,
         horizon_steps=session.horizon_steps,
-        peak_memory_bytes=peak_memory_bytes(device),
+        peak_memory_bytes=trainer.peak_memory(),
         environment=environment(device),
     )
     send(events, "ready", ready)
@@ -80,9 +122,9 @@ def _obey(trainer: Trainer, name: str, body: dict[str, Any], events: IO[str]) ->
         case "evaluate":
             send(events, "evaluation", trainer.evaluate())
         case "fingerprint":
-            send(events, "fingerprint", trainer.fingerprint())
+            send(events, "fingerprint", fingerprint(trainer))
         case "gradient_noise":
-            send(events, "gradient_noise", trainer.gradient_noise(body["batches"]))
+            send(events, "gradient_noise", gradient_noise(trainer, body["batches"]))
         case _:
             raise ValueError(
                 "a command must be advance, evaluate, fingerprint, gradient_noise or close; "
@@ -91,7 +133,7 @@ def _obey(trainer: Trainer, name: str, body: dict[str, Any], events: IO[str]) ->
 
 
 def _read_commands(commands_fd: int, commands: Commands) -> None:
-    """Pass commands on; when the driver's end of the pipe closes, kill the process group, whatever it is doing."""
+    """Pass commands on; when the other end of the pipe closes, kill the process group, whatever it is doing."""
     try:
         with os.fdopen(commands_fd, encoding="utf-8") as lines:
             for line in lines:

@@ -234,3 +234,43 @@ def test_steps_and_tokens_follow_from_the_batch(micro_batch: int, passes: int, h
     assert session.horizon_steps >= 1
     if session.horizon_steps > 1:
         assert 0 <= horizon_tokens - session.horizon_steps * session.tokens_per_step < session.tokens_per_step
+
+
+@pytest.mark.parametrize(
+    ("knobs", "rule"),
+    [
+        ({"world_size": 2}, "parallelism must be none for one process"),
+        ({"parallelism": "ddp"}, "parallelism must be none for one process"),
+        (
+            {"parallelism": "fsdp", "world_size": 3, "micro_batch": 4},
+            r"micro_batch \* world_size; .*: try global_batch 12",
+        ),
+        (
+            {"parallelism": "pipeline", "world_size": 2, "tied_head": True},
+            "tied_head True must not meet parallelism pipeline",
+        ),
+        (
+            {"parallelism": "pipeline", "world_size": 2, "dtype": "fp16_autocast"},
+            "dtype fp16_autocast must not meet parallelism pipeline",
+        ),
+    ],
+)
+def test_processes_that_cannot_train_together(knobs: dict[str, KnobValue], rule: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=rule):
+        TrainingConfig.from_mapping(knobs)
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "rule"),
+    [("tensor", "heads must be a multiple"), ("pipeline", "layers must be at least world_size")],
+)
+def test_a_model_that_cannot_be_shared_out(parallelism: str, rule: str) -> None:
+    training = TrainingConfig(parallelism=parallelism, world_size=7).to_mapping()
+    with pytest.raises(InvalidConfiguration, match=rule):
+        SessionConfig.from_mapping(SESSION | {"training": training})
+
+
+@pytest.mark.parametrize(("parallelism", "passes"), [("ddp", 2), ("fsdp", 2), ("tensor", 4), ("pipeline", 4)])
+def test_ranks_that_share_the_batch_need_fewer_passes(parallelism: str, passes: int) -> None:
+    training = TrainingConfig(parallelism=parallelism, world_size=2, micro_batch=2, global_batch=8)
+    assert training.accumulation_steps == passes

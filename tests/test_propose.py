@@ -319,7 +319,9 @@ _BOUND = {
     "matmul_precision",
     "micro_batch",
     "optimizer_in_backward",
+    "parallelism",
     "weight_decay_schedule",
+    "world_size",
 }
 """Knobs some of whose values are refused beside some values of others."""
 
@@ -503,11 +505,16 @@ def test_without_trials_there_is_nothing_to_show() -> None:
 @pytest.mark.parametrize("end", [0, -1])
 def test_the_ends_of_every_knob_fit_the_database(tmp_path: Path, end: int) -> None:
     free = TrainingConfig(clip_norm=0.0, micro_batch=1, global_batch=1, dropout=0.1)
+    needs: dict[str, dict[str, KnobValue]] = {
+        "parallelism": {"world_size": 2},
+        "world_size": {"parallelism": "tensor"},
+    }
     configs = []
     for name, knob in KNOBS.items():
         if name != "micro_batch":
             value = bool(end) if knob.kind is bool else (knob.values or (knob.low, knob.high))[end]
-            configs.append(free.with_knobs({name: knob.kind(value)}))
+            needed = needs.get(name, {}) if value != getattr(free, name) else {}
+            configs.append(free.with_knobs({name: knob.kind(value), **needed}))
     at_the_end = record(0, Completed(), rounds=8)
     records = [
         replace(at_the_end, spec=replace(at_the_end.spec, number=number, config=config))

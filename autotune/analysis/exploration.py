@@ -13,18 +13,24 @@ from dataclasses import dataclass
 from autotune.analysis.efficiency import log_efficiency
 from autotune.analysis.evidence import BASELINE, LEVEL, Calibration, Effect, against_reference, evaluation_at
 from autotune.analysis.rates import KnownSpread, interval_over_restarts
+from autotune.moves import turned_back
 from autotune.recommendation import Interval, Unknown
 from autotune.trial.types import Completed, Pruned, Stage, TrialRecord
-from model.config import InvalidConfiguration, TrainingConfig
+from model.config import TrainingConfig
+from model.knobs import KnobValue
 
 _EXPLORING = (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExploredEffect:
-    """What a knob's value in `config` does to speed and token efficiency against the baseline's, in log units."""
+    """What a knob's value in `config` does to speed and token efficiency against the baseline's, in log units.
+
+    `along` is that value and those of knobs that had to be turned with it.
+    """
 
     config: TrainingConfig
+    along: Mapping[str, KnobValue]
     speed: Interval | Unknown
     quality: Interval | Unknown
     total: float
@@ -52,13 +58,12 @@ def _twins(
     for stage in _EXPLORING:
         seen = _effects(records, calibration, stage)
         for config, effect in seen.items():
-            try:
-                twin = config.with_knobs({name: getattr(baseline, name)})
-            except InvalidConfiguration:
+            if getattr(config, name) == getattr(baseline, name):
                 continue
-            if twin != config and (twin == baseline or twin in seen):
-                theirs = None if twin == baseline else seen[twin]
-                pairs.append((_Seen(config=config, effect=effect), _Seen(config=twin, effect=theirs)))
+            for twin in turned_back(config, name, baseline):
+                if twin == baseline or twin in seen:
+                    theirs = None if twin == baseline else seen[twin]
+                    pairs.append((_Seen(config=config, effect=effect), _Seen(config=twin, effect=theirs)))
     return pairs
 
 
@@ -86,6 +91,7 @@ def _between(ours: _Seen, theirs: _Seen, calibration: Calibration) -> ExploredEf
     )
     return ExploredEffect(
         config=ours.config,
+        along=ours.config.difference(theirs.config),
         speed=interval_over_restarts([speed], LEVEL, calibration.spread(rounds)),
         quality=quality,
         total=speed + (0.0 if isinstance(efficiency, Unknown) else efficiency),

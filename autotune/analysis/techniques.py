@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -21,23 +21,36 @@ from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, Calibrati
 from autotune.analysis.exploration import explored_effect
 from autotune.analysis.rates import KnownSpread, as_ratio, interval_over_restarts
 from autotune.analysis.roi import break_even_seconds
+from autotune.moves import turned_back
 from autotune.pruning import Pruned
 from autotune.recommendation import Interval, Quantity, TechniqueEffect, TechniqueVerdict, Unknown
 from autotune.space import Dimension, SearchSpace
 from autotune.trial.types import Infeasible, Stage, TrialRecord, outcome_reason
-from model.config import InvalidConfiguration, TrainingConfig
+from model.config import TrainingConfig
 from model.knobs import KNOBS, Knob, KnobClass
 
 
 def without(config: TrainingConfig, baseline: TrainingConfig) -> dict[str, TrainingConfig]:
-    """`config` with one changed knob at a time back at the baseline, by knob, where such a combination can exist."""
-    variants = {}
+    """`config` with one changed knob at a time back at the baseline, by label, where such a combination can exist.
+
+    A knob that others depend on takes them along. What is left out together is listed once, under the first.
+    """
+    return {label: variant for variant, label in _labels(config, baseline).items()}
+
+
+def label_without(config: TrainingConfig, baseline: TrainingConfig, name: str) -> str:
+    """The label under which `without` lists `config` without the knob; empty where it does not."""
+    variant = next(turned_back(config, name, baseline), None)
+    return "" if variant is None else _labels(config, baseline)[variant]
+
+
+def _labels(config: TrainingConfig, baseline: TrainingConfig) -> dict[TrainingConfig, str]:
+    labels: dict[TrainingConfig, str] = {}
     for name in changed(config, baseline):
-        try:
-            variants[name] = config.with_knobs({name: getattr(baseline, name)})
-        except InvalidConfiguration:
-            continue
-    return variants
+        variant = next(turned_back(config, name, baseline), None)
+        if variant is not None:
+            labels.setdefault(variant, f"without {name}")
+    return labels
 
 
 def technique_effects(
@@ -133,6 +146,7 @@ def _effect(
     speed, quality = _measured(records, calibration, claim, space, knob.name)
     if isinstance(speed, Unknown):
         return _explored(row, records, calibration, claim, space, knob, search_seconds)
+    variant = next(turned_back(claim.config, knob.name, space.baseline))
     plan_tokens = plan_tokens_of(space, calibration)
     row = replace(row, speed_effect=_ratio(speed), quality_effect=_ratio(quality))
     for missing in (speed, quality, plan_tokens, claim.total):
@@ -146,8 +160,11 @@ def _effect(
         speed=speed,
         quality=cast(Interval, quality),
         plan_tokens=cast(float, plan_tokens),
-        own_seconds=_own_seconds(records, space, knob, search_seconds),
+        own_seconds=_own_seconds(
+            records, space, knob, search_seconds, label_without(claim.config, space.baseline, knob.name)
+        ),
         is_adopted=getattr(adopted, knob.name) != before,
+        along=changed(claim.config, variant),
     )
 
 
@@ -162,6 +179,7 @@ def _priced(
     plan_tokens: float,
     own_seconds: float,
     is_adopted: bool,
+    along: Mapping[str, object],
 ) -> TechniqueEffect:
     """The row with what the technique saves on the plan, against what finding and adopting it alone cost."""
     saving, roi, break_even = _worth(
@@ -190,7 +208,7 @@ def _priced(
         roi=roi,
         break_even_tokens=break_even,
         verdict=verdict,
-        reason=_reason(verdict, is_adopted=is_adopted),
+        reason=_reason(verdict, is_adopted=is_adopted) + _together(along),
     )
 
 
@@ -249,9 +267,12 @@ def _explored(
         speed_effect=_ratio(seen.speed),
         quality_effect=_ratio(quality),
         verdict=TechniqueVerdict.EXPLORED,
-        reason="one process and one seed, not confirmed"
-        if row.value == row.baseline_value
-        else "confirmed with the rest; what is its own was seen on one process and one seed",
+        reason=(
+            "one process and one seed, not confirmed"
+            if row.value == row.baseline_value
+            else "confirmed with the rest; what is its own was seen on one process and one seed"
+        )
+        + _together(seen.along),
     )
     plan_tokens = plan_tokens_of(space, calibration)
     missing = seen.speed if isinstance(seen.speed, Unknown) else plan_tokens
@@ -272,18 +293,20 @@ def _explored(
         space=space,
         calibration=calibration,
         plan_tokens=cast(float, plan_tokens),
-        own_seconds=_own_seconds(records, space, knob, search_seconds),
+        own_seconds=_own_seconds(records, space, knob, search_seconds, f"without {knob.name}"),
     )
     return replace(row, saving=saving, roi=roi, break_even_tokens=break_even)
 
 
-def _own_seconds(records: Sequence[TrialRecord], space: SearchSpace, knob: Knob, search_seconds: float) -> float:
+def _own_seconds(
+    records: Sequence[TrialRecord], space: SearchSpace, knob: Knob, search_seconds: float, label: str
+) -> float:
     """What finding out about one knob cost: its share of the exploration, and the runs without it."""
     learning = knob.knob_class is KnobClass.LEARNING
     stage = Stage.EXPLORE_LEARNING if learning else Stage.EXPLORE_SYSTEM
     peers = [d for d in space.dimensions if (d.knob.knob_class is KnobClass.LEARNING) == learning]
     explored = sum(r.costs.total_seconds for r in records if r.spec.stage is stage)
-    left_out = sum(r.costs.total_seconds for r in records if r.spec.label == f"without {knob.name}")
+    left_out = sum(r.costs.total_seconds for r in records if r.spec.label == label)
     return min(search_seconds, explored / len(peers) + left_out)
 
 
@@ -317,6 +340,11 @@ def _why_infeasible(records: Sequence[TrialRecord], name: str, before: object) -
     return "; ".join(dict.fromkeys(f"{getattr(r.spec.config, name)}: {outcome_reason(r.outcome)}" for r in tried))
 
 
+def _together(along: Mapping[str, object]) -> str:
+    """The values that depend on each other and were turned together, where there are several."""
+    return f"; {', '.join(f'{name}={value}' for name, value in along.items())} together" if len(along) > 1 else ""
+
+
 def _reason(verdict: TechniqueVerdict, *, is_adopted: bool) -> str:
     if not is_adopted:
         return "left out: the configuration was confirmed jointly without it"
@@ -338,7 +366,9 @@ def _measured(
     if len(changed(claim.config, space.baseline)) == 1:
         return claim.speed, claim.efficiency  # the only technique: its effect is the whole
     attribution = [r for r in records if r.spec.stage is Stage.ATTRIBUTE]
-    effects = effects_of(attribution, CLAIM, against=f"without {name}", curve=calibration.curve)
+    effects = effects_of(
+        attribution, CLAIM, against=label_without(claim.config, space.baseline, name), curve=calibration.curve
+    )
     if not effects:
         none = Unknown(reason="the budget ended before it could be left out")
         return none, none

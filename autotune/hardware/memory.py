@@ -36,7 +36,14 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
     """Peak bytes of a training session, the runtime included.
 
     Everything but the state of the optimizer is proportional to `micro_batch`; `global_batch` has
-    no part in it, for gradients are accumulated in place.
+    no part in it, for gradients are accumulated in place (but for what a pipeline keeps in flight).
+
+    Of several processes that share a machine it is the sum. Each has a runtime of its own. Under `ddp`
+    each has all of the states as well, under the others they are shared out; under `ddp` and `fsdp` each
+    has the activations of a micro-batch, under `tensor` all have those of the same one. In a full
+    pipeline the stages keep W, W - 1, ... 1 micro-batches of a W-th of the layers each, (W + 1) / 2 of a
+    whole model's, but the last one alone has logits. Buffers of communication, and what `tensor` does
+    not share out (the residual stream and gathered logits), are counted where they are of that order.
     """
     rows = math.ceil(vocab_size / training.vocab_multiple) * training.vocab_multiple
     parameters = parameter_count(gpt, rows, tied_head=training.tied_head)
@@ -45,10 +52,29 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
     kept = gpt.layers * layer
     if training.checkpointing:  # the input of every layer, and all of the one that is computed again
         kept = gpt.layers * gpt.width * _element_bytes(training) + layer
-    activations = tokens * (kept + _transient_bytes(gpt, training))
+    transient = _transient_bytes(gpt, training)
     moments = _moments(gpt, rows, training)
-    in_backward = _state_bytes(training, parameters, moments) + activations + _loss_bytes(gpt, rows, training, tokens)
-    return RUNTIME_BYTES + max(in_backward, _update_bytes(training, parameters, moments))
+    state = _state_bytes(training, parameters, moments)
+    updating = _update_bytes(training, parameters, moments)
+    loss = _loss_bytes(gpt, rows, training, tokens)
+    processes, apart = training.world_size, 0
+    match training.parallelism:
+        case "ddp":
+            state, updating, kept, transient, loss = (processes * n for n in (state, updating, kept, transient, loss))
+        case "fsdp":
+            apart = processes * 8 * parameters // gpt.layers  # weights and gradients of what is gathered just now
+            kept, transient, loss = (processes * n for n in (kept, transient, loss))
+        case "tensor":
+            stream = 4 * gpt.width * 4  # inputs and outputs of the two halves of a layer, which every rank has
+            kept += (processes - 1) * gpt.layers * stream
+            loss *= processes
+        case "pipeline":
+            in_flight = min(processes, training.accumulation_steps)
+            kept = kept * sum(min(in_flight, processes - rank) for rank in range(processes)) // processes
+            transient *= processes
+            apart = 4 * parameters * (processes - 1)  # each draws the whole model before it keeps its stage
+    in_backward = state + tokens * (kept + transient) + loss
+    return processes * RUNTIME_BYTES + apart + max(in_backward, updating)
 
 
 def _state_bytes(training: TrainingConfig, parameters: int, moments: int) -> int:

@@ -7,6 +7,7 @@ from autotune.analysis.conclude import forecast_for
 from autotune.analysis.evidence import BASELINE, CLAIM, EXPERT, REDUCED, Calibration
 from autotune.analysis.techniques import is_droppable, technique_effects, without
 from autotune.measure import Lab
+from autotune.moves import turned_back
 from autotune.recommendation import Unknown
 from autotune.stages.common import (
     ATTRIBUTE_SEED,
@@ -51,7 +52,7 @@ def attribute(lab: Lab, calibration: Calibration, claim: Claim | Unknown) -> Non
 
 
 def _leave_one_out(lab: Lab, claim: Claim) -> StageEnd:
-    variants: list[Member] = [(f"without {n}", c) for n, c in without(claim.config, lab.space.baseline).items()]
+    variants: list[Member] = list(without(claim.config, lab.space.baseline).items())
     if len(variants) < 2:
         return StageEnd.DONE  # the one technique's effect is the whole, and confirmed already
     size = LARGEST_BLOCK - 1
@@ -88,9 +89,11 @@ def _confirm_reduced(lab: Lab, calibration: Calibration, claim: Claim) -> StageE
     )
     baseline = lab.space.baseline
     floor = floor_of(calibration, restarts=_REPLICATES)
-    idle = {t.name: getattr(baseline, t.name) for t in techniques if is_droppable(t, floor)}
-    reduced = claim.config.with_knobs(idle)
-    if not idle or reduced == baseline:
+    reduced = claim.config
+    for technique in techniques:
+        if is_droppable(technique, floor):
+            reduced = next(turned_back(reduced, technique.name, baseline), reduced)
+    if reduced in (claim.config, baseline):
         return StageEnd.DONE
     members: list[Member] = [(BASELINE, baseline), (REDUCED, reduced)]
     if (expert := expert_of(lab)) not in (baseline, reduced):

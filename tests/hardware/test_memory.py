@@ -152,3 +152,17 @@ def test_a_machine_without_has_what_is_free(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(psutil, "virtual_memory", _Free)
     assert available_bytes({"device": "cpu"}) == 5_000
+
+
+@given(gpt=_shapes, vocab_size=st.integers(257, 100_000))
+def test_processes_cost_a_runtime_each_and_what_they_do_not_share(gpt: GPTConfig, vocab_size: int) -> None:
+    def beyond_runtimes(**knobs: object) -> int:
+        training = _training(micro_batch=8, **knobs)
+        return predict_peak_bytes(gpt, vocab_size, training) - training.world_size * RUNTIME_BYTES
+
+    alone = beyond_runtimes()
+    ddp = beyond_runtimes(parallelism="ddp", world_size=4)
+    assert ddp == 4 * alone
+    for parallelism in ("tensor", "pipeline"):
+        assert alone < beyond_runtimes(parallelism=parallelism, world_size=4) < ddp
+    assert alone < beyond_runtimes(parallelism="fsdp", world_size=4)

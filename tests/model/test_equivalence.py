@@ -16,7 +16,9 @@ from autotune.trial.types import Fingerprint
 from model.config import GPTConfig, TrainingConfig
 from model.failures import Diverged
 from model.gpt import Attention
+from model.inspections import fingerprint, gradient_noise
 from model.optim import build_optimizer
+from model.precision import Precision
 from model.sketch import sketch
 from model.trainer import Trainer
 
@@ -29,7 +31,7 @@ GPT = GPTConfig(layers=2, heads=2, width=64, sequence_length=64)
 @pytest.fixture
 def take(make_trainer: MakeTrainer) -> Callable[..., Fingerprint]:
     def take(*, gpt: GPTConfig = GPT, **knobs: Any) -> Fingerprint:
-        report = make_trainer(gpt=gpt, **knobs).fingerprint()
+        report = fingerprint(make_trainer(gpt=gpt, **knobs))
         assert set(report) == {field.name for field in dataclasses.fields(Fingerprint)}
         return Fingerprint(**{name: tuple(numbers) for name, numbers in report.items()})  # type: ignore[arg-type]
 
@@ -94,7 +96,8 @@ def with_a_mask_off_by_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_division_of_the_loss(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(TrainingConfig, "accumulation_steps", 1)
+    exact = Precision.backward
+    patch.setattr(Precision, "backward", lambda self, loss: exact(self, loss * 2))  # of two passes
 
 
 def without_bias_correction(patch: pytest.MonkeyPatch) -> None:
@@ -158,7 +161,7 @@ def test_the_update_is_one_step_at_the_peak_rate_after_clipping(
         return optimizer
 
     monkeypatch.setattr("model.trainer.build_optimizer", watched)
-    report = make_trainer(clip_norm=0.01, learning_rate=3e-3, warmup_fraction=0.5).fingerprint()
+    report = fingerprint(make_trainer(clip_norm=0.01, learning_rate=3e-3, warmup_fraction=0.5))
     assert rates == [3e-3]
     assert norms == [pytest.approx(0.01, rel=1e-3)]
     assert math.hypot(*report["gradient"]) > 0.1  # before clipping
@@ -168,29 +171,29 @@ def test_the_update_is_one_step_at_the_peak_rate_after_clipping(
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
 def test_the_update_is_that_of_the_optimizer(make_trainer: MakeTrainer, optimizer: str) -> None:
     knobs = {"optimizer": optimizer, "weight_decay": 1.0, "weight_decay_schedule": "linear"}
-    fingerprint = make_trainer(**knobs).fingerprint()
+    taken = fingerprint(make_trainer(**knobs))
     trainer = make_trainer(**knobs)
     weights = list(trainer.model.parameters())
     before = [weight.detach().clone() for weight in weights]
-    trainer._accumulate()
+    trainer.accumulate()
     torch.nn.utils.clip_grad_norm_(weights, 1.0)
     build_optimizer(trainer.model, trainer.session.training).step()
     change = sketch([weight.detach() - old for weight, old in zip(weights, before, strict=True)])
-    assert fingerprint["update"] == pytest.approx(change, rel=1e-3, abs=1e-6)
+    assert taken["update"] == pytest.approx(change, rel=1e-3, abs=1e-6)
 
 
 def test_a_fingerprint_is_of_the_initial_weights(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     trainer.advance(1, round=-1)
     with pytest.raises(ValueError, match="before the first step; got it after 1"):
-        trainer.fingerprint()
+        fingerprint(trainer)
 
 
 def test_fp16_that_overflows_is_tried_again_at_a_lower_scale(make_trainer: MakeTrainer) -> None:
-    plain = make_trainer(dtype="fp16_autocast").fingerprint()
+    plain = fingerprint(make_trainer(dtype="fp16_autocast"))
     trainer = make_trainer(dtype="fp16_autocast")
     trainer.model.head.weight.register_hook(overflowing_above(100.0))
-    report = trainer.fingerprint()
+    report = fingerprint(trainer)
     assert report["gradient"] == pytest.approx(plain["gradient"], rel=0.05, abs=1e-3)
     assert report["logits"] == plain["logits"]
     assert trainer.precision.scale == 65_536.0
@@ -201,17 +204,17 @@ def test_a_gradient_that_is_no_number_has_diverged(make_trainer: MakeTrainer, dt
     trainer = make_trainer(dtype=dtype)
     trainer.model.head.weight.register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(Diverged, match="first gradient"):
-        trainer.fingerprint()
+        fingerprint(trainer)
     with pytest.raises(Diverged, match="gradient must be a number"):
-        trainer.gradient_noise(1)
+        gradient_noise(trainer, 1)
 
 
 def test_logits_that_are_no_numbers_have_diverged(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer()
     monkeypatch.setattr(trainer.model, "logits", lambda tokens: torch.full((*tokens.shape, 3), math.nan))
-    monkeypatch.setattr(trainer, "loss", lambda *_: sum(p.sum() for p in trainer.model.parameters()))
+    monkeypatch.setattr(trainer.parallel, "loss", lambda *_: sum(p.sum() for p in trainer.model.parameters()))
     with pytest.raises(Diverged, match="logits"):
-        trainer.fingerprint()
+        fingerprint(trainer)
 
 
 def overflowing_above(largest: float) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -240,7 +243,7 @@ def test_a_fingerprint_leaves_no_trace(
         trainer = make_trainer(gpt=GPT, dtype=dtype, micro_batch=4, **dropout, **knobs)
         trainer.first_pass()
         if disturbed:
-            trainer.fingerprint()
+            fingerprint(trainer)
         assert trainer.model.training
         assert trainer.skipped_steps == 0
         found = trainer.advance(3, round=-1)["losses"]
@@ -260,8 +263,8 @@ def test_the_gradient_is_that_of_the_compiled_model(make_trainer: MakeTrainer, m
         return compiled
 
     monkeypatch.setattr(torch, "compile", fake_compile)
-    make_trainer(compile="default", micro_batch=4).fingerprint()
+    fingerprint(make_trainer(compile="default", micro_batch=4))
     assert compiled_passes == [True, True]  # in training's mode: another would be compiled once more
     compiled_passes.clear()
-    make_trainer(compile="default", dropout=0.2).fingerprint()
+    fingerprint(make_trainer(compile="default", dropout=0.2))
     assert compiled_passes == [False]

@@ -11,6 +11,7 @@ import torch
 from autotune.trial.types import Evaluation, Slice
 from model.config import InvalidConfiguration, SessionConfig
 from model.failures import Diverged
+from model.inspections import fingerprint, gradient_noise
 from model.schedule import dropout_factor, lr_factor, weight_decay_factor
 from model.tokens import Corpus
 from model.trainer import Trainer
@@ -25,11 +26,9 @@ def losses(trainer: Trainer, steps: int = 5) -> list[float]:
     return trainer.advance(steps, round=-1)["losses"]
 
 
-def gradients(trainer: Trainer, first: int = 0) -> list[torch.Tensor]:
+def gradients(trainer: Trainer) -> list[torch.Tensor]:
     """The gradients of the first global batch, left in place."""
-    training = trainer.session.training
-    for sequence in range(first, training.global_batch, training.micro_batch):
-        trainer._micro_step(sequence, training.micro_batch)
+    trainer.add_gradient(0, trainer.session.training.global_batch)
     return [p.grad.clone() for p in trainer.model.parameters() if p.grad is not None]
 
 
@@ -41,9 +40,9 @@ def test_golden_losses(make_trainer: MakeTrainer) -> None:
 def test_golden_losses_after_what_leaves_no_trace(make_trainer: MakeTrainer, knobs: dict[str, Any]) -> None:
     trainer = make_trainer(**knobs)
     trainer.first_pass()
-    trainer.gradient_noise(2)
-    trainer.fingerprint()
-    trainer.gradient_noise(1)
+    gradient_noise(trainer, 2)
+    fingerprint(trainer)
+    gradient_noise(trainer, 1)
     assert losses(trainer) == pytest.approx(GOLDEN_LOSSES, rel=1e-4)
 
 

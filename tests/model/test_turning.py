@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model import gpt as gpt_module
 from model.config import InvalidConfiguration, TrainingConfig
 from model.gpt import GPT, GPTConfig
+from model.inspections import fingerprint
 from model.optim import InBackward
 from model.trainer import Trainer
 
@@ -89,8 +90,8 @@ def test_tokens_have_the_index_dtype_on_the_device(
 ) -> None:
     trainer = make_trainer(index_dtype=index_dtype, prefetch=prefetch)
     seen: list[torch.Tensor] = []
-    loss = trainer.loss
-    monkeypatch.setattr(trainer, "loss", lambda tokens, targets: seen.append(tokens) or loss(tokens, targets))
+    loss = trainer.parallel.loss
+    monkeypatch.setattr(trainer.parallel, "loss", lambda tokens, targets: seen.append(tokens) or loss(tokens, targets))
     trainer.step()
     assert [str(tokens.dtype) for tokens in seen] == [f"torch.{index_dtype}"]
 
@@ -212,14 +213,14 @@ def test_gradients_are_freed_or_zeroed(make_trainer: MakeTrainer, set_to_none: b
 def test_an_update_in_the_backward_pass_leaves_no_gradient(make_trainer: MakeTrainer) -> None:
     fused, plain = (make_trainer(optimizer_in_backward=on, clip_norm=0.0) for on in (True, False))
     assert isinstance(fused.optimizer, InBackward)
-    fused._set_rates(1e-2, 0.0)
+    fused.set_rates(1e-2, 0.0)
     fused.optimizer.is_armed = True
-    fused._accumulate()
+    fused.accumulate()
     assert all(weight.grad is None for weight in fused.model.parameters())
     assert fused.skipped_steps == -1, "every weight was updated before the step was counted"
     again = make_trainer(optimizer_in_backward=True, clip_norm=0.0)
     again.first_pass()
-    again.fingerprint()
+    fingerprint(again)
     assert again.advance(5, round=-1)["losses"] == pytest.approx(plain.advance(5, round=-1)["losses"], rel=1e-5)
     assert again.skipped_steps == 0
 

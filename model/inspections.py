@@ -1,0 +1,166 @@
+"""What a session can be asked about its mathematics: of none of it does anything remain in the training."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from model.device import to_device
+from model.failures import Diverged
+from model.protocol import FingerprintReport, GradientNoiseReport
+from model.sketch import sketch
+from model.trainer import Trainer
+
+_LOGIT_WINDOWS = 2
+_EXACT_NORM = 1 << 16  # elements whose squares fp32 can still add up to six digits
+
+
+def fingerprint(trainer: Trainer) -> FingerprintReport:
+    """What a session computes before its first step, as sketches; then it starts over as if nothing had been.
+
+    The logits of two held-out windows; the gradient of the first global batch at its true size, before
+    normalisation and clipping; the change of the weights by one step with it at the peak learning rate
+    and weight decay. All without dropout, whose masks differ with kernel and micro-batch where the
+    mathematics does not.
+
+    Raises:
+        Diverged: one of them is no number.
+        ValueError: the session has been advanced.
+    """
+    if trainer.steps_done:
+        raise ValueError(
+            f"a fingerprint must be taken before the first step; got it after {trainer.steps_done}: ask earlier"
+        )
+    training = trainer.session.training
+    weights = list(trainer.updated.parameters())
+    logits = _sketch_logits(trainer)
+    # A model without dropout stays as it is: a compiled one would be compiled once more.
+    trainer.model.train(training.dropout == 0.0)
+    gradient = _sketch_gradient(trainer, weights)
+    before = _sketch(trainer, weights)
+    trainer.set_rates(training.learning_rate, training.weight_decay)
+    trainer.update()
+    after = _sketch(trainer, weights)
+    update = [new - old for new, old in zip(after, before, strict=True)]  # sketches are linear
+    trainer.model.train()
+    trainer.start_over()
+    if not all(map(math.isfinite, (*logits, *update))):
+        raise Diverged("logits and first update must be numbers; got nan or inf: use another dtype or kernel")
+    return FingerprintReport(logits=logits, gradient=gradient, update=update)
+
+
+def gradient_noise(trainer: Trainer, batches: int) -> GradientNoiseReport:
+    """Squared norms of the gradients of the next `batches` global batches, which are not trained on.
+
+    The smaller batch is one pass: a micro-batch, or one for each process with sequences of its own. Two
+    norms at different batch sizes give the noise scale (McCandlish et al. 2018, arXiv 1812.06162, appendix
+    A.1). Besides one pass's gradient it holds the mean of all, in memory as well.
+
+    Raises:
+        Diverged: a gradient is no number.
+    """
+    training = trainer.session.training
+    weights = list(trainer.updated.parameters())
+    mean = [torch.zeros_like(weight) for weight in weights]
+    first, batch = trainer.steps_done * training.global_batch, batches * training.global_batch
+    square_norms = []
+    with _randomness_kept(trainer.device):
+        for sequence in range(first, first + batch, training.pass_sequences):
+            gradient = _true_gradient(trainer, sequence, weights)
+            square_norms.append(_norm(trainer, gradient) ** 2)
+            torch._foreach_add_(mean, gradient, alpha=training.pass_sequences / batch)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return GradientNoiseReport(
+        tokens_seen=trainer.steps_done * trainer.session.tokens_per_step,
+        micro_batch=training.pass_sequences,
+        batch=batch,
+        micro_square_norm=math.fsum(square_norms) / len(square_norms),
+        square_norm=_norm(trainer, mean) ** 2,
+    )
+
+
+@torch.no_grad()
+def _sketch_logits(trainer: Trainer) -> list[float]:
+    windows = torch.split(trainer.holdout[0][:_LOGIT_WINDOWS], trainer.session.training.micro_batch)
+    trainer.model.eval()
+    logits = [trainer.parallel.logits(to_device(tokens, trainer.device)) for tokens in windows]
+    trainer.model.train()
+    return sketch([torch.cat(logits)])
+
+
+def _sketch_gradient(trainer: Trainer, weights: Sequence[Tensor]) -> list[float]:
+    """Of the gradient of the first global batch, left in place; fp16 that overflows is tried at lower scales."""
+    trainer.set_rates(0.0, 0.0)
+    trainer.accumulate()
+    while not math.isfinite(_norm(trainer, _gradients(weights))):
+        scale = trainer.precision.scale
+        trainer.update()  # is skipped and lowers the scale, if there is one
+        if not 1.0 <= trainer.precision.scale < scale:
+            raise Diverged("the first gradient must be a number; got nan or inf: use another dtype or kernel")
+        trainer.accumulate()
+    return _sketch(trainer, _gradients(weights))
+
+
+def _true_gradient(trainer: Trainer, first_sequence: int, weights: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of the mean loss of one pass, in place of any other.
+
+    An overflow of fp16 is tried again at a lower scale, and the scale of training is left alone.
+    """
+    scale = trainer.precision.scale
+    while True:
+        trainer.optimizer.zero_grad(set_to_none=True)
+        backward = functools.partial(_backward, trainer, scale)
+        trainer.add_gradient(first_sequence, trainer.session.training.pass_sequences, backward)
+        gradient = _gradients(weights)
+        if math.isfinite(_norm(trainer, gradient)):
+            torch._foreach_div_(gradient, scale)
+            return gradient
+        if scale <= 1.0:
+            raise Diverged("the gradient must be a number; got nan or inf: lower learning_rate")
+        scale /= 2.0
+
+
+def _backward(trainer: Trainer, scale: float, loss: Tensor) -> None:
+    (loss * scale).backward()  # type: ignore[no-untyped-call]
+    if trainer.masters:
+        trainer.masters.take_gradients()
+
+
+def _gradients(weights: Sequence[Tensor]) -> list[Tensor]:
+    return [weight.grad for weight in weights if weight.grad is not None]
+
+
+def _sketch(trainer: Trainer, tensors: Sequence[Tensor]) -> list[float]:
+    """Of the whole tensors of which these, one for each weight here, are this process's part."""
+    return sketch(trainer.parallel.whole(tensors))
+
+
+def _norm(trainer: Trainer, tensors: Sequence[Tensor]) -> float:
+    """Of all elements of those whole tensors; an fp32 sum over tens of millions would lose a thousandth."""
+    return _exact_norm(trainer.parallel.whole(tensors))
+
+
+def _exact_norm(tensors: Iterable[Tensor]) -> float:
+    norms = [torch.stack(torch._foreach_norm(torch.split(t.flatten(), _EXACT_NORM))).cpu() for t in tensors]
+    return float(torch.cat(norms).double().norm())
+
+
+@contextmanager
+def _randomness_kept(device: torch.device) -> Iterator[None]:
+    """Put the state of torch's random numbers back, as if nothing had been drawn; dropout draws its masks."""
+    state = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    mps = torch.mps.get_rng_state() if device.type == "mps" else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)

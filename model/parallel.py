@@ -1,0 +1,503 @@
+"""How the processes of a session share the work of one model: a class for each value of the knob `parallelism`.
+
+| strategy   | of the batch | of weights, gradients, moments | what goes between processes           |
+|------------|--------------|--------------------------------|---------------------------------------|
+| `none`     | all          | all                            |                                       |
+| `ddp`      | a share      | all                            | gradients, once a step                |
+| `fsdp`     | a share      | a share                        | weights twice a pass, gradients       |
+| `tensor`   | all          | a share of each layer          | activations, twice a layer            |
+| `pipeline` | all          | some of the layers             | activations, between neighbours       |
+
+`none` is the base class: a strategy says only in what it differs. All ranks call the same methods in the
+same order, for most of them communicate; every rank gets the same answer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import Store, TCPStore  # where torch.distributed has them from, with types
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+from torch.distributed.tensor import DTensor, Replicate, distribute_module, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
+
+from model.config import InvalidConfiguration, TrainingConfig
+from model.gpt import GPT, initial_weights, losses_of, padded
+
+_LOCALHOST = "127.0.0.1"
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+"""The context of a forward pass."""
+Take = Callable[[int, int], tuple[Tensor, Tensor]]
+"""First sequence and count to tokens and targets `(count, T)` each, on the device."""
+Backward = Callable[[Tensor], None]
+"""Adds the gradient of a scalar loss."""
+
+
+# -- processes ---------------------------------------------------------------------------------------
+
+
+def host_store(world_size: int) -> TCPStore:
+    """Where the processes of a session find each other; its `port` is free, and open to this machine only."""
+    return TCPStore(_LOCALHOST, 0, world_size, is_master=True, wait_for_workers=False)
+
+
+def visit_store(port: int, world_size: int) -> TCPStore:
+    """The store that rank 0 hosts at `port`."""
+    return TCPStore(_LOCALHOST, port, world_size, is_master=False)
+
+
+def join(store: Store, rank: int, world_size: int, device: torch.device) -> None:
+    """Meet the other processes; returns when all have come."""
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+
+
+def device_of_rank(device: torch.device, rank: int, world_size: int) -> torch.device:
+    """The device that a rank computes on: one of its own on CUDA, a share of the CPU otherwise.
+
+    Raises:
+        InvalidConfiguration: there are not as many devices, or they cannot talk to each other.
+    """
+    if device.type == "mps":
+        raise InvalidConfiguration(f'world_size must be 1 on mps; got {world_size}: use device "cpu" or "cuda"')
+    if device.type != "cuda":
+        return device
+    if torch.cuda.device_count() < world_size:
+        raise InvalidConfiguration(
+            f"world_size must be at most the number of CUDA devices, {torch.cuda.device_count()}; "
+            f"got {world_size}: use fewer processes"
+        )
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)
+
+
+def share_threads(training: TrainingConfig) -> None:
+    """Set this process's intra-op threads to the knob; 0 shares out the threads that torch would use alone."""
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    elif training.world_size > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // training.world_size))
+
+
+# -- strategies --------------------------------------------------------------------------------------
+
+
+class Parallelism:
+    """One process that does everything; the base of the strategies that share the work out."""
+
+    def __init__(self, gpt: GPT, training: TrainingConfig, device: torch.device, autocast: Autocast) -> None:
+        self.gpt = gpt
+        self.training = training
+        self.device = device
+        self.autocast = autocast
+        self.world_size = training.world_size
+        self.rank = dist.get_rank() if self.world_size > 1 else 0
+        self.shapes = gpt.shapes
+        self.loss = self.distribute()
+        if training.compile == "regional":
+            gpt.compile_blocks()
+        elif training.compile != "off":
+            self.loss = torch.compile(self.loss, mode=training.compile)
+        # Held until the next, as the variable of a plain loop is: where the nodes of its graph die with the pass,
+        # glibc gives the pages around them back to the kernel, and a small model's next step has to ask anew.
+        self._last_loss: Tensor | None = None
+
+    def distribute(self) -> Callable[..., Tensor]:
+        """Keep this rank's part of the model; returns what is to be compiled.
+
+        That computes a mean loss from tokens and targets, or a stage of a pipeline.
+        """
+        return self.gpt
+
+    def add_gradient(self, take: Take, backward: Backward, first: int, count: int) -> Tensor:
+        """Add the gradient of the mean loss of `count` sequences from `first` on, shared by all ranks.
+
+        Returns this rank's part in that loss, a scalar without a graph (`whole_losses` puts them together).
+        """
+        training = self.training
+        passes = count // training.pass_sequences
+        total = torch.zeros((), device=self.device)
+        for number in range(passes):
+            share = first + number * training.pass_sequences + self._first_of_rank
+            with self.synchronised(number == passes - 1), self.autocast():
+                loss = self.loss(*take(share, training.micro_batch))
+            if passes > 1:  # a division is one more node of the graph to walk
+                loss = loss / passes
+            with self.synchronised(number == passes - 1):
+                backward(loss)
+            self._last_loss = loss
+            total += loss.detach()
+        return total
+
+    def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Tokens and targets `(B, T)`, the same for all ranks, to the loss of every token `(B, T)`."""
+        with self.autocast():
+            return self.gpt.token_losses(tokens, targets)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Tokens `(B, T)`, the same for all ranks, to logits `(B, T, V)`."""
+        with self.autocast():
+            return self.gpt.logits(tokens)
+
+    def whole_norm(self, norm: Tensor) -> Tensor:
+        """From the norm of this rank's part of the gradient to that of the whole."""
+        return norm
+
+    def whole(self, tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+        """From one tensor for each parameter of this rank, to one for each of the model, in its order.
+
+        They are as a single process has them, without padded rows; one at a time, for together they may not fit.
+        """
+        for shape, tensor in zip(self.shapes.values(), tensors, strict=True):
+            yield tensor[: shape[0]]
+
+    def initialise(self, seed: int) -> None:
+        """Set this rank's weights to the initial values of the whole model."""
+        self.gpt.initialise(seed)
+
+    def whole_losses(self, losses: Tensor) -> Tensor:
+        """Mean losses over all sequences, from each rank's parts in them."""
+        return losses
+
+    def peak_memory(self, own_bytes: int) -> int:
+        """Peak bytes of all processes on a CPU; of the fullest device elsewhere."""
+        if self.world_size == 1:
+            return own_bytes
+        counted = torch.tensor(own_bytes, dtype=torch.int64, device=self.device)
+        dist.all_reduce(counted, dist.ReduceOp.SUM if self.device.type == "cpu" else dist.ReduceOp.MAX)
+        return int(counted)
+
+    def seed_of_dropout(self, seed: int) -> int:
+        """Masks differ between ranks, whose activations do."""
+        return seed + self.rank
+
+    @contextmanager
+    def synchronised(self, last: bool) -> Iterator[None]:  # noqa: ARG002 - for those that share the batch
+        """Part of a pass, after which gradients are averaged if it is the `last` one of its step."""
+        yield
+
+    @property
+    def _first_of_rank(self) -> int:
+        """Where this rank's share of the sequences of one pass begins."""
+        return self.rank * self.training.micro_batch if self.training.data_ranks > 1 else 0
+
+
+class DataParallelism(Parallelism):
+    """Every rank has the whole model and trains on its share of the batch (`DistributedDataParallel`)."""
+
+    def distribute(self) -> Callable[..., Tensor]:
+        with warnings.catch_warnings():
+            # Of torch 2.13; what it recommends instead of `broadcast_buffers` is unknown to 2.10.
+            warnings.simplefilter("ignore", FutureWarning)
+            self._replica = DistributedDataParallel(self.gpt, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return self._replica
+
+    @contextmanager
+    def synchronised(self, last: bool) -> Iterator[None]:
+        if last:
+            yield
+        else:
+            with self._replica.no_sync():
+                yield
+
+    def whole_losses(self, losses: Tensor) -> Tensor:
+        dist.all_reduce(losses)
+        return losses / self.world_size
+
+
+class MeshParallelism(Parallelism):
+    """What strategies have in common whose weights and gradients are `DTensor`s, sharded over a mesh of all ranks."""
+
+    mesh: DeviceMesh
+
+    def distribute(self) -> Callable[..., Tensor]:
+        self.mesh = init_device_mesh(self.device.type, (self.world_size,))
+        return self.gpt
+
+    def whole_norm(self, norm: Tensor) -> Tensor:
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def whole(self, tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+        for name, tensor in zip(self.shapes, tensors, strict=True):
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            yield self.in_order(name, whole)[: self.shapes[name][0]]
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        values = initial_weights(self.shapes, seed)
+        for name, weight, value in zip(self.shapes, self.gpt.parameters(), values, strict=True):
+            if not isinstance(weight, DTensor):
+                raise TypeError(f"{name} must be distributed; got {type(weight).__name__}: see `distribute`")
+            ordered = self.by_rank(name, padded(value, weight.shape)).to(self.device, weight.dtype)
+            # Every rank has drawn the whole, so none has to be sent its shard.
+            weight.copy_(distribute_tensor(ordered, self.mesh, weight.placements, src_data_rank=None))
+
+    def in_order(self, name: str, whole: Tensor) -> Tensor:  # noqa: ARG002 - of one strategy's interest
+        """A gathered tensor with its rows in the order of the single process."""
+        return whole
+
+    def by_rank(self, name: str, whole: Tensor) -> Tensor:  # noqa: ARG002 - of one strategy's interest
+        """The inverse of `in_order`: rows in the order in which ranks hold them."""
+        return whole
+
+
+class ShardedDataParallelism(MeshParallelism):
+    """Every rank keeps a share of every weight, and trains on its share of the batch (FSDP2, `fully_shard`).
+
+    A block's weights are gathered for the time that it is computed.
+    """
+
+    def distribute(self) -> Callable[..., Tensor]:
+        super().distribute()
+        self._entrance = _Entrance(self.gpt)
+        for block in self.gpt.blocks:
+            fully_shard(block, mesh=self.mesh)
+        self._sharded: FSDPModule = fully_shard(self._entrance, mesh=self.mesh)  # the same object
+        return self._entrance
+
+    def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        with self.autocast():
+            return self._entrance(tokens, targets, wanted="token_losses")  # type: ignore[no-any-return]
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        with self.autocast():
+            return self._entrance(tokens, wanted="logits")  # type: ignore[no-any-return]
+
+    @contextmanager
+    def synchronised(self, last: bool) -> Iterator[None]:
+        self._sharded.set_requires_gradient_sync(last)
+        yield
+
+    def whole_losses(self, losses: Tensor) -> Tensor:
+        dist.all_reduce(losses)
+        return losses / self.world_size
+
+
+class _Entrance(nn.Module):
+    """The one call through which `fully_shard` sees that the weights outside of blocks are needed."""
+
+    def __init__(self, gpt: GPT) -> None:
+        super().__init__()
+        self.gpt = gpt
+
+    def forward(self, *batch: Tensor, wanted: str = "forward") -> Tensor:
+        return getattr(self.gpt, wanted)(*batch)  # type: ignore[no-any-return]
+
+
+class TensorParallelism(MeshParallelism):
+    """Every rank computes a share of every layer, for the whole batch (Shoeybi et al. 2019, arXiv 1909.08053).
+
+    A rank has some of the heads, of the inner width of the MLPs, and of the vocabulary. Norms and
+    positions, which are small, are on every rank.
+    """
+
+    def distribute(self) -> Callable[..., Tensor]:
+        super().distribute()
+        gpt, is_tied = self.gpt, self.gpt.head.weight is self.gpt.token_embedding.weight
+        with torch.no_grad():
+            for name, weight in gpt.named_parameters():
+                weight.copy_(self.by_rank(name, weight))
+        for block in gpt.blocks:
+            plan = {
+                "attention.qkv": ColwiseParallel(),
+                "attention.projection": RowwiseParallel(),
+                "mlp_in": ColwiseParallel(),
+                "mlp_out": RowwiseParallel(),
+            }
+            parallelize_module(block, self.mesh, plan)
+        ends = {
+            "token_embedding": RowwiseParallel(input_layouts=Replicate()),
+            "head": ColwiseParallel(output_layouts=Replicate()),
+        }
+        parallelize_module(gpt, self.mesh, ends)
+        if is_tied:
+            gpt.head.weight = gpt.token_embedding.weight
+        for module in gpt.modules():
+            if module is gpt.position_embedding or isinstance(module, nn.LayerNorm):
+                distribute_module(module, self.mesh, None, _as_replicated, _as_local)  # type: ignore[arg-type]
+        return gpt
+
+    def seed_of_dropout(self, seed: int) -> int:
+        """Masks must be the same: all ranks go on with the same activations."""
+        return seed
+
+    def in_order(self, name: str, whole: Tensor) -> Tensor:
+        return self._exchanged(whole, self.world_size, 3) if name.endswith("qkv.weight") else whole
+
+    def by_rank(self, name: str, whole: Tensor) -> Tensor:
+        """Rows of queries, keys and values `(3, heads, Q)` to `(ranks, 3, heads / ranks, Q)`."""
+        return self._exchanged(whole, 3, self.world_size) if name.endswith("qkv.weight") else whole
+
+    @staticmethod
+    def _exchanged(rows: Tensor, outer: int, inner: int) -> Tensor:
+        """Rows `(outer, inner, n)` as `(inner, outer, n)`, the matrix keeping its shape."""
+        return rows.view(outer, inner, -1, rows.shape[1]).transpose(0, 1).reshape(rows.shape)
+
+
+def _as_replicated(_: nn.Module, inputs: tuple[Tensor, ...], mesh: DeviceMesh) -> tuple[Tensor, ...]:
+    return tuple(DTensor.from_local(x, mesh, [Replicate()], run_check=False) for x in inputs)
+
+
+def _as_local(_: nn.Module, output: DTensor, __: DeviceMesh) -> Tensor:
+    return output.to_local()
+
+
+class PipelineParallelism(Parallelism):
+    """Every rank has some of the layers; micro-batches follow each other through them, 1F1B.
+
+    One forward, one backward in turn once the pipeline is full (Narayanan et al. 2019, PipeDream). Every rank
+    draws the whole model first and then keeps its stage.
+    """
+
+    def distribute(self) -> Callable[..., Tensor]:
+        gpt = self.gpt
+        layers, ranks = len(gpt.blocks), self.world_size
+        self._bounds = [layers * rank // ranks for rank in range(ranks + 1)]
+        self._is_first, self._is_last = self.rank == 0, self.rank == ranks - 1
+        gpt.blocks = gpt.blocks[self._bounds[self.rank] : self._bounds[self.rank + 1]]
+        if not self._is_first:
+            del gpt.token_embedding, gpt.position_embedding
+        if not self._is_last:
+            del gpt.norm, gpt.head
+        self._stage = _Stage(gpt, self.autocast, is_first=self._is_first, is_last=self._is_last)
+        self._schedules: dict[int, Schedule1F1B | ScheduleGPipe] = {}
+        return self._stage
+
+    def add_gradient(self, take: Take, backward: Backward, first: int, count: int) -> Tensor:  # noqa: ARG002
+        """See the base class; the schedule calls backward by itself, for losses that no scale is put on."""
+        tokens, targets = take(first, count)
+        schedule = self._schedule(count // self.training.micro_batch, tokens)
+        losses: list[Tensor] = []
+        if self._is_first:
+            schedule.step(tokens)
+        elif self._is_last:
+            schedule.step(target=targets, losses=losses, return_outputs=False)
+        else:
+            schedule.step()
+        return torch.stack(losses).detach().mean() if losses else torch.zeros((), device=self.device)
+
+    def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        output = self._through(tokens)
+        losses = losses_of(output, targets) if self._is_last else torch.empty(targets.shape, device=self.device)
+        return self._from(self.world_size - 1, losses)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        output = self._through(tokens)
+        if not self._is_last:
+            output = torch.empty(*tokens.shape, self.gpt.vocab_size, device=self.device)
+        return self._from(self.world_size - 1, output)
+
+    def whole_norm(self, norm: Tensor) -> Tensor:
+        square = norm.square()
+        dist.all_reduce(square)
+        return square.sqrt()
+
+    def whole(self, tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+        own = iter(tensors)
+        for name, shape in self.shapes.items():
+            rank = self._rank_of(name)
+            mine = next(own).detach()[: shape[0]] if rank == self.rank else torch.empty(shape, device=self.device)
+            yield self._from(rank, mine.float())
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        own = iter(self.gpt.parameters())
+        for name, value in zip(self.shapes, initial_weights(self.shapes, seed), strict=True):
+            if self._rank_of(name) == self.rank:
+                weight = next(own)
+                weight.copy_(padded(value, weight.shape))
+
+    def whole_losses(self, losses: Tensor) -> Tensor:
+        dist.all_reduce(losses)  # zero but on the last rank
+        return losses
+
+    def _schedule(self, passes: int, tokens: Tensor) -> Schedule1F1B | ScheduleGPipe:
+        """The schedule of so many micro-batches of sequences like `tokens`; torch's are for one number each."""
+        if passes not in self._schedules:
+            micro_batch = torch.empty(self.training.micro_batch, tokens.shape[1], dtype=tokens.dtype, device="meta")
+            stream = self._stream(micro_batch)
+            logits = torch.empty(*micro_batch.shape, self.gpt.vocab_size, device="meta")
+            stage = PipelineStage(
+                cast(nn.Module, self.loss),  # the stage, compiled or not
+                self.rank,
+                self.world_size,
+                self.device,
+                input_args=micro_batch if self._is_first else stream.requires_grad_(),
+                output_args=(logits if self._is_last else stream.clone()).requires_grad_(),
+            )
+            kind = Schedule1F1B if passes >= self.world_size else ScheduleGPipe  # too few to fill the pipeline
+            self._schedules[passes] = kind(stage, passes, loss_fn=_mean_loss)
+        return self._schedules[passes]
+
+    def _through(self, tokens: Tensor) -> Tensor:
+        """Tokens `(B, T)` through this stage, after those before it and ahead of those after it."""
+        x = tokens
+        if not self._is_first:
+            x = self._stream(tokens)
+            dist.recv(x, self.rank - 1)
+        y: Tensor = self._stage(x)
+        if not self._is_last:
+            dist.send(y, self.rank + 1)
+        return y
+
+    def _stream(self, tokens: Tensor) -> Tensor:
+        """Room for the residual stream of tokens `(B, T)` on their device, `(B, T, C)`, in the dtype of weights."""
+        weight = next(self.gpt.parameters())
+        return torch.empty(*tokens.shape, self.gpt.config.width, dtype=weight.dtype, device=tokens.device)
+
+    def _from(self, rank: int, tensor: Tensor) -> Tensor:
+        """The tensor that `rank` has; others bring one to be written to."""
+        tensor = tensor.contiguous()
+        dist.broadcast(tensor, rank)
+        return tensor
+
+    def _rank_of(self, name: str) -> int:
+        """The rank that has the parameter of that name."""
+        if name.startswith("blocks."):
+            layer = int(name.split(".")[1])
+            return next(rank for rank in range(self.world_size) if layer < self._bounds[rank + 1])
+        return 0 if "embedding" in name else self.world_size - 1
+
+
+class _Stage(nn.Module):
+    """Some of the layers of a model, in the arithmetic of training.
+
+    From tokens `(B, T)`, or the residual stream `(B, T, C)` of the stage before, to the stream again, or
+    from the last stage to logits `(B, T, V)`; all but tokens in fp32.
+    """
+
+    def __init__(self, gpt: GPT, autocast: Autocast, *, is_first: bool, is_last: bool) -> None:
+        super().__init__()
+        self.gpt = gpt
+        self.autocast = autocast  # here, not around the schedule, which runs backward passes as well
+        self.is_first = is_first
+        self.is_last = is_last
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.autocast():
+            x = self.gpt.transform(self.gpt.embed(x) if self.is_first else x)
+            return self.gpt.project(x).float() if self.is_last else x
+
+
+def _mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return losses_of(logits, targets).mean()
+
+
+STRATEGIES: dict[str, type[Parallelism]] = {
+    "none": Parallelism,
+    "ddp": DataParallelism,
+    "fsdp": ShardedDataParallelism,
+    "tensor": TensorParallelism,
+    "pipeline": PipelineParallelism,
+}
+"""By the value of the knob `parallelism`."""

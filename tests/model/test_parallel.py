@@ -1,0 +1,174 @@
+"""Several processes train as one does, and end as one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from worker_client import Client, DirectWorkers, ForkedWorkers
+
+from autotune.analysis.gates import equivalence
+from autotune.trial.types import Fingerprint
+from model.config import GPTConfig, SessionConfig
+from model.trainer import Trainer
+
+MakeSession = Callable[..., SessionConfig]
+GPT = GPTConfig(layers=3, heads=2, width=16, sequence_length=16)
+KNOBS = {"gpt": GPT, "clip_norm": 0.5, "weight_decay": 0.1, "threads": 1, "global_batch": 8}
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[DirectWorkers]:
+    workers = DirectWorkers()
+    yield workers
+    workers.close()
+
+
+@pytest.fixture(scope="module")
+def single(workers: DirectWorkers, make_session: MakeSession, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    session = make_session(micro_batch=4, **KNOBS)
+    return everything(Client(tmp_path_factory.mktemp("single"), session, workers.start))
+
+
+def everything(client: Client) -> dict[str, Any]:
+    """What a session answers when it is asked for everything, and closed."""
+    answers = {"ready": client.receive("ready")}
+    client.send("fingerprint")
+    answers["fingerprint"] = client.receive("fingerprint")
+    client.send("gradient_noise", batches=2)
+    answers["gradient_noise"] = client.receive("gradient_noise")
+    client.send("advance", steps=5, round=0)
+    answers["slice"] = client.receive("slice")
+    client.send("evaluate")
+    answers["evaluation"] = client.receive("evaluation")
+    client.send("close")
+    client.wait_until_gone()
+    client.hang_up()
+    return answers
+
+
+def fingerprint(answers: dict[str, Any]) -> Fingerprint:
+    return Fingerprint(**{name: tuple(numbers) for name, numbers in answers["fingerprint"].items()})
+
+
+@pytest.mark.parametrize(("parallelism", "micro_batch"), [("ddp", 2), ("fsdp", 2), ("tensor", 4), ("pipeline", 4)])
+def test_two_processes_compute_what_one_does(
+    workers: DirectWorkers,
+    make_session: MakeSession,
+    tmp_path: Path,
+    single: dict[str, Any],
+    parallelism: str,
+    micro_batch: int,
+) -> None:
+    session = make_session(parallelism=parallelism, world_size=2, micro_batch=micro_batch, **KNOBS)
+    client = Client(tmp_path, session, workers.start)
+    answers = everything(client)
+    assert workers.exit_status(client.pid) == 0
+    assert equivalence(fingerprint(answers), fingerprint(single), dtype="fp32") is None
+    assert answers["slice"]["losses"] == pytest.approx(single["slice"]["losses"], rel=1e-5)
+    assert answers["evaluation"] == pytest.approx(single["evaluation"], rel=1e-5)
+    assert answers["gradient_noise"] == pytest.approx(single["gradient_noise"], rel=1e-5)
+    for unchanged in ("parameters", "flops_per_token", "tokens_per_step"):
+        assert answers["ready"][unchanged] == single["ready"][unchanged]
+    assert answers["slice"]["peak_memory_bytes"] > 1.5 * single["slice"]["peak_memory_bytes"]
+    assert client.log.read_text() == ""
+
+
+def test_gradients_are_averaged_once_a_step(make_trainer: Callable[..., Trainer]) -> None:
+    """Two ranks, of which the other is made up: whatever is communicated is taken as it was."""
+    averaged = []
+
+    def watch(_: object, bucket: Any) -> Any:
+        averaged.append(bucket.buffer().numel())
+        done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    # Looked at by torch, which does not expect them as strings.
+    watch.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[torch.Tensor]}
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        trainer = make_trainer(parallelism="ddp", world_size=2, micro_batch=1, global_batch=8)
+        trainer.parallel._replica.register_comm_hook(None, watch)
+        for _ in range(3):
+            trainer.step()
+        assert trainer.session.training.accumulation_steps == 4
+        assert averaged == [trainer.parameter_count] * 3
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind", "words"),
+    [(signal.SIGKILL, "oom", "rank 1 was killed"), (signal.SIGTERM, "crash", "rank 1 died of signal 15")],
+)
+def test_a_rank_that_dies_ends_the_session(
+    workers: DirectWorkers, make_session: MakeSession, tmp_path: Path, ending: int, kind: str, words: str
+) -> None:
+    session = make_session(parallelism="ddp", world_size=2, micro_batch=1, **KNOBS)
+    client = Client(tmp_path, session, workers.start)
+    client.receive("ready")
+    (rank,) = psutil.Process(client.pid).children()
+    client.send("advance", steps=1_000_000, round=0)
+    rank.send_signal(ending)
+    failure = client.receive("failure")
+    client.wait_until_gone()
+    client.hang_up()
+    assert failure["kind"] == kind
+    assert words in failure["message"]
+    assert workers.exit_status(client.pid) == -signal.SIGKILL
+    assert group_ends(client.pid)
+
+
+def test_ranks_die_with_rank_0(workers: DirectWorkers, make_session: MakeSession, tmp_path: Path) -> None:
+    session = make_session(parallelism="tensor", world_size=2, micro_batch=1, **KNOBS)
+    client = Client(tmp_path, session, workers.start)
+    client.receive("ready")
+    os.kill(client.pid, signal.SIGKILL)
+    client.wait_until_gone()
+    client.hang_up()
+    assert workers.exit_status(client.pid) == -signal.SIGKILL
+    assert group_ends(client.pid)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the launcher forks, which is for Linux only")
+def test_a_failure_of_all_ranks_is_told_once(make_session: MakeSession, tmp_path: Path) -> None:
+    forked = ForkedWorkers()
+    knobs = {"learning_rate": 10.0, "clip_norm": 0.0, "warmup_fraction": 0.0, "schedule": "constant", "threads": 1}
+    client = Client(tmp_path, make_session(parallelism="ddp", world_size=2, micro_batch=4, **knobs), forked.start)
+    client.receive("ready")
+    client.send("advance", steps=20, round=0)
+    failure = client.receive("failure")
+    assert client.events.read() == ""
+    client.events.close()
+    client.hang_up()
+    forked.exit_status(client.pid)
+    forked.close()
+    assert failure["kind"] == "diverged"
+    assert group_ends(client.pid)
+
+
+def group_ends(leader: int) -> bool:
+    """Whether no process of the group is left, within some seconds; the dead may wait to be reaped by others."""
+    deadline = time.monotonic() + 10.0
+    while time.monotonic() < deadline:
+        if not any(is_member(process, leader) for process in psutil.process_iter()):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def is_member(process: psutil.Process, leader: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
