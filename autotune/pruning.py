@@ -45,17 +45,12 @@ def limits_of(
 
 
 def _too_many_processes(space: SearchSpace, environment: Mapping[str, str]) -> dict[str, str]:
-    """Why sizes of the world do not serve: on a CPU its cores are shared out; elsewhere each process is a device more.
-
-    More devices cost more an hour, so that only configurations on as many as the baseline's are compared.
-    """
+    """Why sizes of the world do not serve: on a CPU its cores are shared out, elsewhere each has a device."""
+    on_cpu = environment.get("device", "cpu") == "cpu"
+    most = int(environment.get("logical_cores" if on_cpu else "devices", "0"))
+    reason = f"there are {most} {'logical cores' if on_cpu else 'devices'}"
     sizes = [v for d in space.dimensions if d.knob.name == "world_size" for v in _listed(d)]
-    if environment.get("device", "cpu") == "cpu":
-        cores = int(environment.get("logical_cores", "0"))
-        return {str(v): f"there are {cores} logical cores" for v in sizes if cores and int(v) > cores}
-    fixed = space.baseline.world_size
-    reason = f"the plan's device-hours are those of the baseline's {fixed}: each process has a device of its own"
-    return {str(v): reason for v in sizes if v != fixed}
+    return {str(v): reason for v in sizes if most and int(v) > most}
 
 
 def _without_processes(space: SearchSpace, sizes: Mapping[str, str]) -> dict[str, str]:

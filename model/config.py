@@ -95,6 +95,7 @@ _APART: tuple[tuple[str, KnobValue, tuple[str, ...], str], ...] = (
     ("dtype", "bf16_master", _SHARED, "which would add gradients up in bf16, before the fp32 copy sees them"),
     ("optimizer_in_backward", True, _SHARED, "where a gradient is complete only after the pass"),
     ("loss_kernel", "chunked", ("tensor", "pipeline"), "where no process has head and hidden states in one piece"),
+    ("optimizer", "adafactor", ("fsdp", "tensor"), "for torch's cannot factor a matrix that is shared out"),
     ("tied_head", True, ("pipeline",), "whose first and last stage would share a weight"),
     ("dtype", "fp16_autocast", ("pipeline",), "whose stages would each skip other steps"),
 )

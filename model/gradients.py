@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from model.config import TrainingConfig
 
 Norm = Callable[[Tensor], Tensor]
-"""From the norm of what a process has of the gradient to that of the whole."""
+"""From the norm of the tensors that a process has a gradient of to that of all."""
 
 
 def condition_gradients(
@@ -25,7 +26,7 @@ def condition_gradients(
     gradients = [p.grad for p in parameters if p.grad is not None]
     normalise_(gradients, training.gradient_normalization, whole_norm)
     if training.clip_norm:
-        norm = whole_norm(nn.utils.get_total_norm(gradients))
+        norm = whole_norm(gathered(nn.utils.get_total_norm(gradients)))
         nn.utils.clip_grads_with_norm_(parameters, training.clip_norm, norm)
     if training.clip_value:
         nn.utils.clip_grad_value_(parameters, training.clip_value)
@@ -42,8 +43,13 @@ def normalise_(gradients: list[Tensor], how: str, whole_norm: Norm = lambda norm
         return
     smallest = torch.finfo(torch.float32).tiny  # nothing is divided by zero
     if how == "global":
-        torch._foreach_div_(gradients, whole_norm(nn.utils.get_total_norm(gradients)).clamp(min=smallest))
+        torch._foreach_div_(gradients, whole_norm(gathered(nn.utils.get_total_norm(gradients))).clamp(min=smallest))
     else:
-        norms = torch._foreach_norm(gradients)
+        norms = [gathered(norm) for norm in torch._foreach_norm(gradients)]
         torch._foreach_clamp_min_(norms, smallest)
         torch._foreach_div_(gradients, norms)
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """A tensor of which each process has a part, or a part of the sum, as the whole; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -32,6 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.config import InvalidConfiguration, TrainingConfig
 from model.gpt import GPT, initial_weights, losses_of, padded
+from model.gradients import gathered
 
 _LOCALHOST = "127.0.0.1"
 
@@ -149,6 +150,11 @@ class Parallelism:
         with self.autocast():
             return self.gpt.logits(tokens)
 
+    @property
+    def devices(self) -> int:
+        """Devices that the processes compute on: they share a CPU."""
+        return 1 if self.device.type == "cpu" else self.world_size
+
     def whole_norm(self, norm: Tensor) -> Tensor:
         """From the norm of this rank's part of the gradient to that of the whole."""
         return norm
@@ -224,13 +230,9 @@ class MeshParallelism(Parallelism):
         self.mesh = init_device_mesh(self.device.type, (self.world_size,))
         return self.gpt
 
-    def whole_norm(self, norm: Tensor) -> Tensor:
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
     def whole(self, tensors: Sequence[Tensor]) -> Iterator[Tensor]:
         for name, tensor in zip(self.shapes, tensors, strict=True):
-            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-            yield self.in_order(name, whole)[: self.shapes[name][0]]
+            yield self.in_order(name, gathered(tensor))[: self.shapes[name][0]]
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

@@ -46,6 +46,7 @@ def environment(device: torch.device) -> dict[str, str]:
         found["device_name"] = properties.name
         found["device_memory_bytes"] = properties.total_memory
         found["capability"] = f"sm_{properties.major}{properties.minor}"
+        found["devices"] = torch.cuda.device_count()
         found["cuda"] = str(torch.version.cuda)
     elif device.type == "mps":
         found["device_memory_bytes"] = torch.mps.recommended_max_memory()

@@ -30,7 +30,10 @@ class ReadyReport(TypedDict):
 
 
 class SliceReport(TypedDict):
-    """A few whole optimizer steps between two device synchronisations; losses in nats per token."""
+    """A few whole optimizer steps between two device synchronisations; losses in nats per token.
+
+    `tokens` are those of one device, so that all rates are: where several train together, its share.
+    """
 
     round: int
     tokens: int

@@ -119,7 +119,7 @@ class Trainer:
         self._check(loss_values)
         return SliceReport(
             round=round,
-            tokens=steps * self.session.tokens_per_step,
+            tokens=steps * self.session.tokens_per_step // self.parallel.devices,
             seconds=seconds,
             step_seconds=timer.step_seconds(),
             losses=loss_values,

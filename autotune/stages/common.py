@@ -82,12 +82,12 @@ def ordered_blocks(lab: Lab, stage: Stage) -> list[tuple[TrialSpec, ...]]:
 
 def complete_seconds(lab: Lab, horizon_tokens: int) -> float:
     """About how long one session takes to open, train to that horizon and be evaluated, seen from the baseline's."""
-    seen = [r for r in lab.study.records if r.spec.label == BASELINE and r.is_complete and r.evaluations]
+    seen = [r for r in lab.study.records if r.spec.label == BASELINE and r.is_complete and r.ready and r.evaluations]
     if not seen:
         return 0.0
     opening = statistics.median(r.costs.open_seconds for r in lab.study.records if r.ready)
     last = seen[-1]
-    tokens = sum(s.tokens for s in last.slices)
+    tokens = last.ready[0].tokens_per_step * sum(len(s.losses) for s in last.slices)
     return opening + last.costs.evaluate_seconds + last.costs.step_seconds * horizon_tokens / tokens
 
 

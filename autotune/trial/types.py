@@ -39,7 +39,8 @@ class StageEnd(StrEnum):
 class Slice:
     """A few whole optimizer steps, timed inside the worker between two device synchronisations.
 
-    `round` is the pairing round it was taken in, or -1 where it ran alone. `losses` are training
+    `round` is the pairing round it was taken in, or -1 where it ran alone. `tokens` are those of one device,
+    the share of each where several train together: device-hours are what is paid for. `losses` are training
     losses in nats per token, one per step.
     """
 
