@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from scripted_study import ScriptedStudy
+from scripted_study import SPACE, ScriptedStudy
 
 from autotune.analysis.evidence import Calibration, calibration_of
 from autotune.analysis.exploration import explored_effect
@@ -69,3 +70,25 @@ def test_the_table_shows_what_was_explored_and_prices_it(tmp_path: Path) -> None
         assert technique.value != technique.baseline_value
         carried = technique.knob_class != "learning"
         assert isinstance(technique.saving, Interval if carried else Unknown)
+
+
+@dataclass(frozen=True)
+class SharingWorld(ExampleWorld):
+    """Two processes are half as fast again as one."""
+
+    def tokens_per_second(self, config: TrainingConfig) -> float:
+        return super().tokens_per_second(config) * (1.5 if config.parallelism == "ddp" else 1.0)
+
+
+def test_what_depends_on_each_other_is_explored_and_left_out_together(tmp_path: Path) -> None:
+    text = SPACE.replace("[knobs]", '[knobs]\nparallelism = ["none", "ddp", "pipeline"]\nworld_size = [1, 2]')
+    world = SharingWorld(noise=LognormalNoise(moment=0.02, own=0.005, process=0.005))
+    result = ScriptedStudy(tmp_path / "study", text=text, world=world).sit()
+    rows = {t.name: t for t in result.techniques}
+    for name in ("parallelism", "world_size"):
+        assert rows[name].verdict is TechniqueVerdict.ADOPT
+        assert isinstance(rows[name].speed_effect, Interval)
+        assert rows[name].speed_effect.low < 1.5 < rows[name].speed_effect.high
+        assert "parallelism=ddp, world_size=2 together" in rows[name].reason
+    tried = {r.spec.config.parallelism for r in read_records(tmp_path / "study")}
+    assert tried == {"none", "ddp", "pipeline"}

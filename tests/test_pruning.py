@@ -21,6 +21,7 @@ from autotune.space import Choice
 from autotune.terminal import print_examination
 
 SPACE = load_space(Path(search_spaces.__file__).parent / "techniques.toml")
+STRATEGIES = ("ddp", "fsdp", "tensor", "pipeline")
 LIMITS = {
     "attention": {"cudnn": "no viable backend", "math": "never pruned: it is the baseline's"},
     "pinned_memory": {"True": "there is no GPU"},
@@ -49,6 +50,21 @@ def test_padding_that_changes_nothing_and_threads_without_cores_are_of_no_use(
     found = limits_of(SPACE, {}, vocab_size=vocab_size, environment={"logical_cores": "1"})
     assert found["threads"] == {"2": "there are 1 logical cores"}
     assert {v: reason.split()[3] for v, reason in found["vocab_multiple"].items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "sizes"),
+    [
+        ({"device": "cpu", "logical_cores": "1"}, "there are 1 logical cores"),
+        ({"device": "cuda", "logical_cores": "64", "devices": "1"}, "there are 1 devices"),
+        ({"device": "cpu", "logical_cores": "2"}, ""),
+        ({}, ""),
+    ],
+)
+def test_without_processes_there_is_nothing_to_share_out(environment: dict[str, str], sizes: str) -> None:
+    found = limits_of(SPACE, {}, vocab_size=2_000, environment=environment)
+    assert found.get("world_size", {}) == ({"2": sizes} if sizes else {})
+    assert found.get("parallelism", {}) == (dict.fromkeys(STRATEGIES, sizes) if sizes else {})
 
 
 def test_a_study_tells_what_it_did_not_try_and_keeps_it(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""A knob that cannot be turned by itself takes along what it depends on, and no more than that."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotune.analysis.techniques import label_without, without
+from autotune.moves import turn, turned_back
+from autotune.propose import one_at_a_time
+from autotune.space import Choice, Dimension
+from model.config import TrainingConfig
+from model.knobs import KNOBS, KnobValue
+
+ALONE = TrainingConfig(micro_batch=16, global_batch=16, clip_norm=0.0)
+STRATEGIES = ("none", "ddp", "fsdp", "tensor", "pipeline")
+COMPANIONS = {"micro_batch": [8, 4], "threads": [1, 2], "parallelism": [*STRATEGIES[1:]], "world_size": [2]}
+
+
+def test_what_is_possible_by_itself_takes_nothing_along() -> None:
+    assert [c.difference(ALONE) for c in turn(ALONE, "micro_batch", 4, COMPANIONS)] == [{"micro_batch": 4}]
+
+
+def test_a_strategy_takes_processes_and_a_micro_batch_that_they_can_share() -> None:
+    first = next(turn(ALONE, "parallelism", "ddp", COMPANIONS))
+    assert first.difference(ALONE) == {"micro_batch": 8, "parallelism": "ddp", "world_size": 2}
+    changes = [c.difference(ALONE) for c in turn(ALONE, "parallelism", "tensor", COMPANIONS)]
+    assert changes == [{"parallelism": "tensor", "world_size": 2}], "the fewest: the micro-batch need not move"
+
+
+def test_there_may_be_no_way() -> None:
+    assert list(turn(ALONE, "parallelism", "ddp", {"threads": [1], "world_size": [32]})) == []
+
+
+def test_a_design_tries_every_strategy() -> None:
+    listed = {"micro_batch": (4, 8, 16), "parallelism": STRATEGIES, "world_size": (1, 2)}
+    dimensions = [Dimension(knob=KNOBS[name], domain=Choice(values=values)) for name, values in listed.items()]
+    tried = list(one_at_a_time(ALONE, dimensions))
+    assert {(c.parallelism, c.world_size) for c in tried if c.parallelism != "none"} == {(s, 2) for s in STRATEGIES[1:]}
+
+
+def test_what_depends_on_each_other_is_left_out_together_and_once() -> None:
+    shared = ALONE.with_knobs({"parallelism": "ddp", "world_size": 2, "micro_batch": 8, "attention": "sdpa"})
+    variants = without(shared, ALONE)
+    assert {label: v.difference(ALONE) for label, v in variants.items()} == {
+        "without attention": {"micro_batch": 8, "parallelism": "ddp", "world_size": 2},
+        "without micro_batch": {"attention": "sdpa"},
+        "without parallelism": {"micro_batch": 8, "attention": "sdpa"},
+    }, "two processes cannot be without their halves of the batch, and one can have them"
+    assert label_without(shared, ALONE, "world_size") == "without parallelism"
+
+
+_VALUES: dict[str, list[KnobValue]] = {
+    "micro_batch": [4, 8, 16],
+    "parallelism": list(STRATEGIES),
+    "world_size": [1, 2, 4],
+    "tied_head": [False, True],
+    "weight_decay": [0.0, 0.1],
+    "weight_decay_schedule": ["constant", "linear"],
+    "clip_norm": [0.0, 1.0],
+    "optimizer_in_backward": [False, True],
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(_VALUES)), st.integers(0, 4)), max_size=6))
+def test_turning_back_leads_to_the_baseline(changes: list[tuple[str, int]]) -> None:
+    config = ALONE
+    for name, index in changes:
+        config = next(turn(config, name, _VALUES[name][index % len(_VALUES[name])], _VALUES), config)
+    for name in config.difference(ALONE):
+        for back in turned_back(config, name, ALONE):
+            assert getattr(back, name) == getattr(ALONE, name)
+            assert set(back.difference(ALONE)) < set(config.difference(ALONE)), "nothing else has changed"
