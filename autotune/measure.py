@@ -379,7 +379,9 @@ class Lab:
         return Patience(setup_seconds=_FIRST_PATIENCE.setup_seconds, pass_seconds=first, step_seconds=step)
 
     def _predict(self, config: TrainingConfig) -> int:
-        return predict_peak_bytes(self.space.workload.gpt, self.machine.corpus.vocab_size, config)
+        """Peak bytes of what processes share: the machine's memory, or that of each one's own device."""
+        together = predict_peak_bytes(self.space.workload.gpt, self.machine.corpus.vocab_size, config)
+        return together if self.machine.environment.get("device") == "cpu" else together // config.world_size
 
     def _fit_together(self, *configs: TrainingConfig) -> bool:
         """Whether sessions of all of these can be resident at once."""

@@ -39,6 +39,10 @@ SETTINGS: tuple[dict[str, object], ...] = (
     {"checkpointing": True, "attention": "sdpa", "optimizer_kernel": "fused"},
     {"loss_kernel": "chunked", "attention": "sdpa", "optimizer_kernel": "fused"},
     {"optimizer_in_backward": True, "clip_norm": 0.0, "attention": "sdpa", "optimizer_kernel": "fused"},
+    {"parallelism": "ddp", "world_size": 2, "micro_batch": 4, "attention": "sdpa", "optimizer_kernel": "fused"},
+    {"parallelism": "fsdp", "world_size": 2, "micro_batch": 4, "attention": "sdpa", "optimizer_kernel": "fused"},
+    {"parallelism": "tensor", "world_size": 2, "attention": "sdpa", "optimizer_kernel": "fused"},
+    {"parallelism": "pipeline", "world_size": 2, "micro_batch": 2, "attention": "sdpa", "optimizer_kernel": "fused"},
 )
 
 

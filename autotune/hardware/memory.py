@@ -15,7 +15,9 @@ import psutil
 from model.config import GPTConfig, TrainingConfig
 
 RUNTIME_BYTES = 290 * 2**20
-"""A worker with torch 2.13, forked from its launcher, before it builds anything; if spawned, 70 MiB more."""
+"""A worker with torch 2.13, forked from its launcher, before it builds anything."""
+_SPAWNED_BYTES = 70 * 2**20
+"""What a process takes beyond that if it was not forked, as ranks but the first are not."""
 
 _MARGIN = 1.25  # for allocator slack and workspaces; `benchmarks/memory.py` prints how far predictions are off
 
@@ -38,12 +40,11 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
     Everything but the state of the optimizer is proportional to `micro_batch`; `global_batch` has
     no part in it, for gradients are accumulated in place (but for what a pipeline keeps in flight).
 
-    Of several processes that share a machine it is the sum. Each has a runtime of its own. Under `ddp`
-    each has all of the states as well, under the others they are shared out; under `ddp` and `fsdp` each
-    has the activations of a micro-batch, under `tensor` all have those of the same one. In a full
-    pipeline the stages keep W, W - 1, ... 1 micro-batches of a W-th of the layers each, (W + 1) / 2 of a
-    whole model's, but the last one alone has logits. Buffers of communication, and what `tensor` does
-    not share out (the residual stream and gathered logits), are counted where they are of that order.
+    Of several processes it is the sum. Each has a runtime of its own. Under `ddp` each has all of the states
+    as well, under the others they are shared out; under `ddp` and `fsdp` each has the activations of a
+    micro-batch, under `tensor` all have those of the same one. In a full pipeline the stages keep W, W - 1,
+    ... 1 micro-batches of a W-th of the layers each, (W + 1) / 2 of a whole model's, but the last one alone
+    has logits. What `fsdp` and `tensor` hold beyond that was fitted to two processes on a CPU.
     """
     rows = math.ceil(vocab_size / training.vocab_multiple) * training.vocab_multiple
     parameters = parameter_count(gpt, rows, tied_head=training.tied_head)
@@ -57,24 +58,27 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
     state = _state_bytes(training, parameters, moments)
     updating = _update_bytes(training, parameters, moments)
     loss = _loss_bytes(gpt, rows, training, tokens)
-    processes, apart = training.world_size, 0
+    ends = parameters - gpt.layers * 12 * gpt.width**2  # embeddings and head
+    processes = training.world_size
     match training.parallelism:
         case "ddp":
-            state, updating, kept, transient, loss = (processes * n for n in (state, updating, kept, transient, loss))
+            state, kept, transient, loss = (processes * n for n in (state, kept, transient, loss))
+            updating = processes * (updating + 4 * parameters)  # buckets are laid out anew, the old ones still there
         case "fsdp":
-            apart = processes * 8 * parameters // gpt.layers  # weights and gradients of what is gathered just now
+            # Gathered weights, their gradients and what is sent of them are given back late, if at all.
+            gathered = processes * 4 * (2 * ends + 4 * (parameters - ends))
+            state, updating = state + gathered, updating + gathered
             kept, transient, loss = (processes * n for n in (kept, transient, loss))
         case "tensor":
-            stream = 4 * gpt.width * 4  # inputs and outputs of the two halves of a layer, which every rank has
-            kept += (processes - 1) * gpt.layers * stream
-            loss *= processes
+            kept += processes * gpt.layers * 12 * gpt.width * 4  # of every rank: the stream, norms, partial sums
+            loss = processes * loss * 2 // 3
         case "pipeline":
             in_flight = min(processes, training.accumulation_steps)
             kept = kept * sum(min(in_flight, processes - rank) for rank in range(processes)) // processes
             transient *= processes
-            apart = 4 * parameters * (processes - 1)  # each draws the whole model before it keeps its stage
-    in_backward = state + tokens * (kept + transient) + loss
-    return processes * RUNTIME_BYTES + apart + max(in_backward, updating)
+            state += 4 * parameters * (processes - 1)  # each draws the whole model before it keeps its stage
+    runtimes = processes * RUNTIME_BYTES + (processes - 1) * _SPAWNED_BYTES
+    return runtimes + max(state + tokens * (kept + transient) + loss, updating)
 
 
 def _state_bytes(training: TrainingConfig, parameters: int, moments: int) -> int:
