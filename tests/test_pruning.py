@@ -17,8 +17,9 @@ from autotune.load import load_space
 from autotune.pruning import Pruned, limits_of, prune
 from autotune.recommendation import CaveatKind, TechniqueVerdict
 from autotune.simulation.study import MACHINE
-from autotune.space import Choice
+from autotune.space import Choice, Dimension, IntRange, SearchSpace
 from autotune.terminal import print_examination
+from model.knobs import KNOBS, KnobValue
 
 SPACE = load_space(Path(search_spaces.__file__).parent / "techniques.toml")
 LIMITS = {
@@ -47,8 +48,51 @@ def test_padding_that_changes_nothing_and_threads_without_cores_are_of_no_use(
     vocab_size: int, expected: dict[str, str]
 ) -> None:
     found = limits_of(SPACE, {}, vocab_size=vocab_size, environment={"logical_cores": "1"})
-    assert found["threads"] == {"2": "there are 1 logical cores"}
+    assert found["threads"] == {"2": "there are 1 logical cores to run on"}
     assert {v: reason.split()[3] for v, reason in found["vocab_multiple"].items()} == expected
+
+
+def ranged(name: str, low: int, high: int, **baseline: KnobValue) -> SearchSpace:
+    """A space with one dimension, a range of whole numbers."""
+    dimension = Dimension(knob=KNOBS[name], domain=IntRange(low=low, high=high))
+    return replace(SPACE, baseline=SPACE.baseline.with_knobs(baseline), dimensions=(dimension,))
+
+
+@pytest.mark.parametrize(
+    ("space", "kept", "gone"),
+    [
+        (ranged("threads", 0, 8), IntRange(low=0, high=4), ["5-8"]),
+        (ranged("threads", 0, 5), IntRange(low=0, high=4), ["5"]),
+        (ranged("threads", 0, 4), IntRange(low=0, high=4), []),
+        (ranged("threads", 1, 8, threads=6), IntRange(low=1, high=6), ["7-8"]),
+        (ranged("threads", 5, 8, threads=6), None, ["5", "7-8"]),
+        (ranged("world_size", 1, 8), IntRange(low=1, high=4), ["5-8"]),
+    ],
+)
+def test_a_range_ends_at_the_cores_or_at_the_baseline_beyond_them(
+    space: SearchSpace, kept: IntRange | None, gone: list[str]
+) -> None:
+    limits = limits_of(space, {}, vocab_size=2_048, environment={"logical_cores": "4", "device": "cpu"})
+    left, pruned = prune(space, limits)
+    assert [d.domain for d in left.dimensions] == [kept] * (kept is not None)
+    assert [p.value for p in pruned] == gone
+    assert {p.reason for p in pruned} <= {"there are 4 logical cores to run on"}
+
+
+def test_a_range_of_devices_is_left_out_whole_where_the_plan_counts_them() -> None:
+    space = ranged("world_size", 1, 8, world_size=2, parallelism="ddp", micro_batch=8)
+    left, pruned = prune(space, limits_of(space, {}, vocab_size=2_048, environment={"device": "cuda"}))
+    assert left.dimensions == ()
+    assert [p.value for p in pruned] == ["1", "3-8"]
+
+
+@pytest.mark.parametrize(("cores", "gone"), [("4", []), ("1", ["ddp", "fsdp"])])
+def test_strategies_stay_where_a_range_has_processes_for_them(cores: str, gone: list[str]) -> None:
+    strategies = Dimension(knob=KNOBS["parallelism"], domain=Choice(values=("none", "ddp", "fsdp")))
+    space = ranged("world_size", 1, 3)
+    space = replace(space, dimensions=(strategies, *space.dimensions))
+    limits = limits_of(space, {}, vocab_size=2_048, environment={"logical_cores": cores, "device": "cpu"})
+    assert [p.value for p in prune(space, limits)[1] if p.knob == "parallelism"] == gone
 
 
 def test_a_study_tells_what_it_did_not_try_and_keeps_it(tmp_path: Path) -> None:
