@@ -22,6 +22,17 @@ class Pruned:
     reason: str
 
 
+def attempts_for(space: SearchSpace) -> tuple[str, ...]:
+    """What only a compiler can tell about `space`, of `model.attempts.NAMES`: seconds that most spaces can do without.
+
+    A search that compiles nothing is not made to wait. One that does gains more than it waits for, as what torch
+    keeps of the trial shortens the first sessions.
+    """
+    compiles = any(v not in ("off", space.baseline.compile) for v in _values(space, "compile"))
+    attends = "flex" in _values(space, "attention") and space.baseline.attention != "flex"
+    return ("compile",) * compiles + ("flex",) * attends
+
+
 def limits_of(
     space: SearchSpace, limits: Limits, *, vocab_size: int, environment: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:

@@ -14,7 +14,7 @@ import search_spaces
 from autotune import api, cli
 from autotune.hardware.prepare import Machine
 from autotune.load import load_space
-from autotune.pruning import Pruned, limits_of, prune
+from autotune.pruning import Pruned, attempts_for, limits_of, prune
 from autotune.recommendation import CaveatKind, TechniqueVerdict
 from autotune.simulation.study import MACHINE
 from autotune.space import Choice, Dimension, IntRange, SearchSpace
@@ -93,6 +93,38 @@ def test_strategies_stay_where_a_range_has_processes_for_them(cores: str, gone: 
     space = replace(space, dimensions=(strategies, *space.dimensions))
     limits = limits_of(space, {}, vocab_size=2_048, environment={"logical_cores": cores, "device": "cpu"})
     assert [p.value for p in prune(space, limits)[1] if p.knob == "parallelism"] == gone
+
+
+@pytest.mark.parametrize(
+    ("knobs", "baseline", "attempts"),
+    [
+        ({"attention": ("math", "flex"), "compile": ("off", "regional")}, {}, ("compile", "flex")),
+        ({"attention": ("math", "sdpa"), "compile": ("off", "default")}, {}, ("compile",)),
+        ({"attention": ("math", "flex")}, {"compile": "default"}, ("flex",)),
+        (
+            {"attention": ("math", "flex"), "compile": ("off", "default")},
+            {"attention": "flex", "compile": "default"},
+            (),
+        ),
+        ({"attention": ("math", "flash"), "compile": ("off",)}, {}, ()),
+        ({}, {}, ()),
+    ],
+)
+def test_compiling_is_tried_where_the_space_has_it(
+    knobs: dict[str, tuple[KnobValue, ...]], baseline: dict[str, KnobValue], attempts: tuple[str, ...]
+) -> None:
+    dimensions = tuple(Dimension(knob=KNOBS[n], domain=Choice(values=v)) for n, v in knobs.items())
+    space = replace(SPACE, baseline=SPACE.baseline.with_knobs(baseline), dimensions=dimensions)
+    assert attempts_for(space) == attempts
+
+
+def test_what_a_study_keeps_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(api, "prepare", lambda *_, attempts, **__: asked.append(attempts) or MACHINE)
+    api._machine_for(SPACE, tmp_path)
+    (tmp_path / "limits.json").touch()
+    api._machine_for(SPACE, tmp_path)
+    assert asked == [("compile", "flex"), ()]
 
 
 def test_a_study_tells_what_it_did_not_try_and_keeps_it(tmp_path: Path) -> None:
