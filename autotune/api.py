@@ -26,7 +26,7 @@ from autotune.load import load_space
 from autotune.measure import Lab
 from autotune.progress import EventKind, Listener
 from autotune.propose import database
-from autotune.pruning import Pruned, limits_of, prune
+from autotune.pruning import Pruned, attempts_for, limits_of, prune
 from autotune.recommendation import Recommendation
 from autotune.report.build import build_view
 from autotune.report.view import View
@@ -79,9 +79,9 @@ def search(
     path = Path(space_path)
     space = with_overrides(load_space(path), data=data, budget_seconds=budget_seconds)
     name = check_name(study or space.name)
-    machine = prepare(space.workload.data, device=space.workload.device)
-    fingerprint = fingerprint_of(space, machine)
     folder = Path(root) / name
+    machine = _machine_for(space, folder)
+    fingerprint = fingerprint_of(space, machine)
     if (folder / "study.json").exists():
         with Study.open(folder) as opened:
             _require_same(opened, fingerprint)
@@ -125,7 +125,7 @@ def resume(
     started = time.monotonic()
     folder = Path(root) / check_name(study)
     with Study.open(folder) as opened:
-        machine = prepare(opened.space.workload.data, device=opened.space.workload.device)
+        machine = _machine_for(opened.space, Path(root) / check_name(fork or study))
         fingerprint = fingerprint_of(opened.space, machine)
         if not fork:
             _require_same(opened, fingerprint)
@@ -184,7 +184,7 @@ def doctor(space_path: Path | str, *, root: Path | str = DEFAULT_ROOT) -> Examin
         autotune.errors.AutotuneError: see there.
     """
     space = load_space(Path(space_path))
-    machine = prepare(space.workload.data, device=space.workload.device)
+    machine = prepare(space.workload.data, device=space.workload.device, attempts=attempts_for(space))
     limits = limits_of(space, machine.limits, vocab_size=machine.corpus.vocab_size, environment=machine.environment)
     folder = next(p for p in (Path(root).absolute(), *Path(root).absolute().parents) if p.exists())
     try:
@@ -285,6 +285,12 @@ def _executor() -> Iterator[Executor]:
         yield executor
     finally:
         executor.close()
+
+
+def _machine_for(space: SearchSpace, folder: Path) -> Machine:
+    """This machine, as a study in `folder` needs it: what it keeps is not tried again."""
+    attempts = () if (folder / "limits.json").exists() else attempts_for(space)
+    return prepare(space.workload.data, device=space.workload.device, attempts=attempts)
 
 
 def _require_same(study: Study, now: Fingerprint) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autotune.space import Choice, Dimension, SearchSpace
+from autotune.space import Choice, Dimension, Domain, IntRange, SearchSpace
 from model.knobs import KnobValue
 
 Limits = Mapping[str, Mapping[str, str]]
@@ -15,11 +15,22 @@ Limits = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """A value of a knob that is not tried, and why."""
+    """A value of a knob that is not tried, or a run of whole numbers such as `5-8`, and why."""
 
     knob: str
     value: str
     reason: str
+
+
+def attempts_for(space: SearchSpace) -> tuple[str, ...]:
+    """What only a compiler can tell about `space`, of `model.attempts.NAMES`: seconds that most spaces can do without.
+
+    A search that compiles nothing is not made to wait. One that does gains more than it waits for, as what torch
+    keeps of the trial shortens the first sessions.
+    """
+    compiles = any(v not in ("off", space.baseline.compile) for v in _values(space, "compile"))
+    attends = "flex" in _values(space, "attention") and space.baseline.attention != "flex"
+    return ("compile",) * compiles + ("flex",) * attends
 
 
 def limits_of(
@@ -29,42 +40,59 @@ def limits_of(
     found = {knob: dict(values) for knob, values in limits.items()}
     found["world_size"] = _too_many_processes(space, environment)
     found["parallelism"] = found.get("parallelism", {}) | _without_processes(space, found["world_size"])
-    cores = int(environment.get("logical_cores", "0"))
-    rows = {_padded(vocab_size, space.baseline.vocab_multiple)}
-    for dimension in space.dimensions:
-        for value in dimension.domain.values if isinstance(dimension.domain, Choice) else ():
-            name, reasons = dimension.knob.name, found.setdefault(dimension.knob.name, {})
-            if name == "threads" and cores and int(value) > cores:
-                reasons[str(value)] = f"there are {cores} logical cores"
-            if name == "vocab_multiple" and value != space.baseline.vocab_multiple:
-                padded = _padded(vocab_size, int(value))
-                if padded in rows:
-                    reasons[str(value)] = f"the vocabulary has {padded} rows with another value already"
-                rows.add(padded)
+    found["threads"] = found.get("threads", {}) | _beyond_the_cores(_values(space, "threads"), environment)
+    found["vocab_multiple"] = _same_padding(space, vocab_size)
     return {knob: reasons for knob, reasons in found.items() if reasons}
+
+
+def _beyond_the_cores(values: Sequence[KnobValue], environment: Mapping[str, str]) -> dict[str, str]:
+    cores = int(environment.get("logical_cores", "0"))
+    return {str(v): f"there are {cores} logical cores to run on" for v in values if cores and int(v) > cores}
+
+
+def _same_padding(space: SearchSpace, vocab_size: int) -> dict[str, str]:
+    """Of multiples that pad to the same number of rows, the first one is enough."""
+    reasons = {}
+    own = space.baseline.vocab_multiple
+    rows = {_padded(vocab_size, own)}
+    for value in _values(space, "vocab_multiple"):
+        padded = _padded(vocab_size, int(value))
+        if padded in rows and value != own:
+            reasons[str(value)] = f"the vocabulary has {padded} rows with another value already"
+        rows.add(padded)
+    return reasons
 
 
 def _too_many_processes(space: SearchSpace, environment: Mapping[str, str]) -> dict[str, str]:
     """Why sizes of the world do not serve: on a CPU its cores are shared out, elsewhere each has a device."""
-    on_cpu = environment.get("device", "cpu") == "cpu"
-    most = int(environment.get("logical_cores" if on_cpu else "devices", "0"))
-    reason = f"there are {most} {'logical cores' if on_cpu else 'devices'}"
-    sizes = [v for d in space.dimensions if d.knob.name == "world_size" for v in _listed(d)]
-    return {str(v): reason for v in sizes if most and int(v) > most}
+    sizes = _values(space, "world_size")
+    if environment.get("device", "cpu") == "cpu":
+        return _beyond_the_cores(sizes, environment)
+    devices = int(environment.get("devices", "0"))
+    return {str(v): f"there are {devices} devices" for v in sizes if devices and int(v) > devices}
 
 
 def _without_processes(space: SearchSpace, sizes: Mapping[str, str]) -> dict[str, str]:
     """Why strategies do not serve where no number of processes is left that they could be tried with."""
-    values = [v for d in space.dimensions if d.knob.name == "parallelism" for v in _listed(d)]
-    listed = [v for d in space.dimensions if d.knob.name == "world_size" for v in _listed(d)]
-    if space.baseline.world_size > 1 or any(int(v) > 1 and str(v) not in sizes for v in listed):
+    if space.baseline.world_size > 1 or any(int(v) > 1 and str(v) not in sizes for v in _values(space, "world_size")):
         return {}
     reason = next(iter(sizes.values()), "") or "world_size has no value above 1 to try"
-    return {str(v): reason for v in values if v != space.baseline.parallelism}
+    return {str(v): reason for v in _values(space, "parallelism") if v != space.baseline.parallelism}
 
 
-def _listed(dimension: Dimension) -> tuple[KnobValue, ...]:
-    return dimension.domain.values if isinstance(dimension.domain, Choice) else ()
+def _values(space: SearchSpace, name: str) -> Sequence[KnobValue]:
+    """What the knob may be turned to in `space`; nothing where that cannot be counted."""
+    return next((_all_of(d.domain) for d in space.dimensions if d.knob.name == name), ())
+
+
+def _all_of(domain: Domain) -> Sequence[KnobValue]:
+    match domain:
+        case Choice(values=values):
+            return values
+        case IntRange(low=low, high=high):
+            return range(low, high + 1)
+        case _:
+            return ()
 
 
 def _padded(vocab_size: int, multiple: int) -> int:
@@ -74,7 +102,8 @@ def _padded(vocab_size: int, multiple: int) -> int:
 def prune(space: SearchSpace, limits: Limits) -> tuple[SearchSpace, tuple[Pruned, ...]]:
     """`space` without the values that `limits` names, and these; a knob with nothing left to try is no dimension.
 
-    The baseline's own value always stays: where it does not run, the search says so by itself.
+    The baseline's own value always stays: where it does not run, the search says so by itself. A range of whole
+    numbers loses its ends alone, for what is left must be a range.
     """
     dimensions, pruned = [], []
     for dimension in space.dimensions:
@@ -89,13 +118,24 @@ def prune(space: SearchSpace, limits: Limits) -> tuple[SearchSpace, tuple[Pruned
 def _split(
     dimension: Dimension, reasons: Mapping[str, str], baseline: KnobValue
 ) -> tuple[Dimension | None, list[Pruned]]:
-    domain = dimension.domain
-    if not isinstance(domain, Choice) or not reasons:
+    if not reasons:
         return dimension, []
-    kept = tuple(v for v in domain.values if v == baseline or str(v) not in reasons)
-    gone = [
-        Pruned(knob=dimension.knob.name, value=str(v), reason=reasons[str(v)]) for v in domain.values if v not in kept
-    ]
+    values = _all_of(dimension.domain)
+    kept = [v for v in values if v == baseline or str(v) not in reasons]
+    domain: Domain
+    if isinstance(dimension.domain, IntRange):
+        low, high = int(kept[0]), int(kept[-1])
+        domain = replace(dimension.domain, low=low, high=high)
+        gone = _run(dimension.domain.low, low - 1) | _run(high + 1, dimension.domain.high)
+    else:
+        domain = Choice(values=tuple(kept))
+        gone = {str(v): str(v) for v in values if v not in kept}
     if not gone:
         return dimension, []
-    return (replace(dimension, domain=Choice(values=kept)) if len(kept) > 1 else None), gone
+    pruned = [Pruned(knob=dimension.knob.name, value=text, reason=reasons[first]) for text, first in gone.items()]
+    return (replace(dimension, domain=domain) if len(kept) > 1 else None), pruned
+
+
+def _run(low: int, high: int) -> dict[str, str]:
+    """The text for the numbers from `low` to `high`, where there are any, and that of the first of them."""
+    return {str(low) if low == high else f"{low}-{high}": str(low)} if low <= high else {}

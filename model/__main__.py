@@ -14,8 +14,10 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
+from model.attempts import NAMES, end_with_starter, tell
 from model.config import DataConfig
 from model.failures import failure_report
 from model.protocol import send
@@ -40,7 +42,9 @@ def main() -> int:
         case "launcher":
             _launcher(arguments.control)
         case "prepare":
-            return _prepare(arguments.data, arguments.device)
+            return _prepare(arguments.data, arguments.device, arguments.attempt)
+        case "attempt":
+            _attempt(arguments.name, arguments.device)
     return 0
 
 
@@ -59,7 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     launcher.add_argument("--control", type=int, required=True, help="descriptor of a Unix stream socket")
     prepare = commands.add_parser("prepare", help="encode a corpus and measure the machine; prints one JSON line")
     prepare.add_argument("--data", type=Path, required=True, help="DataConfig as JSON")
-    prepare.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    prepare.add_argument(
+        "--attempt", action="append", default=[], choices=NAMES, help="try this too, which takes seconds"
+    )
+    attempt = commands.add_parser("attempt", help="try what may not end; ends with standard input; prints a JSON line")
+    attempt.add_argument("name", choices=NAMES)
+    for parser_of_device in (prepare, attempt):
+        parser_of_device.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     return parser
 
 
@@ -102,7 +112,7 @@ def _launcher(control_fd: int) -> None:
         launcher.serve(control)
 
 
-def _prepare(data_path: Path, device_name: str) -> int:
+def _prepare(data_path: Path, device_name: str, attempts: Sequence[str]) -> int:
     answer, status = {}, 0
     with contextlib.redirect_stdout(sys.stderr):
         from model import tokens
@@ -125,13 +135,23 @@ def _prepare(data_path: Path, device_name: str) -> int:
                 },
                 "environment": probe.environment(resolved) | capabilities.describe(resolved),
                 "peak_flops": peak_flops,
-                "limits": capabilities.limits(resolved, peak_flops),
+                "limits": capabilities.limits(resolved, peak_flops, attempts),
             }
         except Exception as error:
             traceback.print_exc()
             answer, status = {"failure": failure_report(error)}, 2
     print(json.dumps(answer))
     return status
+
+
+def _attempt(name: str, device_name: str) -> None:
+    _own_process_group()
+    end_with_starter()
+    with contextlib.redirect_stdout(sys.stderr):
+        from model import capabilities, device
+
+        reason = capabilities.why_not(name, device.resolve_device(device_name))
+    tell(reason)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,17 @@ tiny trial and has to show itself in a real one.
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
+import random
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.flex_attention import flex_attention
-from torch.nn.functional import scaled_dot_product_attention
 
-from model.gpt import SDPA_BACKENDS
+from model.attempts import NAMES, attempt
+from model.config import GPTConfig, TrainingConfig
+from model.gpt import SDPA_BACKENDS, Attention
 from model.knobs import KNOBS
 
 Limits = dict[str, dict[str, str]]
@@ -29,18 +26,28 @@ _NATIVE = 1 / 3  # of fp32's rate: half precision that is slower than that is co
 _HALF = {"fp16": ("fp16_autocast",), "bf16": ("bf16_autocast", "bf16_master", "bf16_pure")}
 
 
-def limits(device: torch.device, peak_flops: Mapping[str, float]) -> Limits:
-    """What knobs cannot be turned to on `device`; `peak_flops` are its rates by dtype, in FLOP/s."""
+def limits(device: torch.device, peak_flops: Mapping[str, float], attempts: Collection[str] = ()) -> Limits:
+    """What knobs cannot be turned to on `device`; `peak_flops` are its rates by dtype, in FLOP/s.
+
+    What needs a compiler is tried only where `attempts` names it (see `model.attempts.NAMES`), for it takes seconds:
+    4 with a warm cache of torch's and 15 with a cold one, of which the first sessions that compile have the benefit.
+    """
+    broken = _broken(device, attempts)
     found: Limits = {
-        "attention": _attention(device),
+        "attention": _attention(device) | {name: reason for name, reason in broken.items() if name == "flex"},
         "optimizer_kernel": _refused({"fused": lambda: _fused_update(device)}),
-        "compile": _compile(device),
+        "compile": _of_knob("compile", "off", broken.get("compile", "")),
         "dtype": _dtypes(peak_flops),
         "parallelism": _parallelism(device),
         "matmul_precision": _matmul_precision(device),
         "pinned_memory": {} if device.type == "cuda" else {"True": f"there is no GPU to copy to, only {device.type}"},
     }
     return {knob: values for knob, values in found.items() if values}
+
+
+def _of_knob(name: str, spared: str, reason: str) -> dict[str, str]:
+    """One reason, if there is any, against all values of a knob but the one that is spared."""
+    return {str(value): reason for value in KNOBS[name].values if value != spared} if reason else {}
 
 
 def _refused(trials: Mapping[str, Callable[[], object]]) -> dict[str, str]:
@@ -52,45 +59,66 @@ def _refused(trials: Mapping[str, Callable[[], object]]) -> dict[str, str]:
                 warnings.simplefilter("ignore")  # torch explains there which kernels it passed over
                 trial()
         except Exception as error:  # whatever it is, a search can do without what was tried
-            first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            reasons[name] = first_line.split(". ")[0].rstrip(".")
+            reasons[name] = _words(error)
     return reasons
 
 
+def _words(error: Exception) -> str:
+    """What an error says in its first sentence, and the first error that a C++ compiler found, where it quotes one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    words = first.split(". ")[0].rstrip(".")
+    if "Output:" not in lines:
+        return words
+    output = lines[lines.index("Output:") + 1 :]
+    return f"{words}: {next((line for line in output if 'error' in line), 'it says nothing')[:200]}"
+
+
+def _broken(device: torch.device, attempts: Collection[str]) -> dict[str, str]:
+    """Which of `attempts` fail, each in a process of its own, and why; nothing is compiled where compiling fails."""
+    reasons: dict[str, str] = {}
+    for name in NAMES:  # "compile" is the first
+        if name in attempts:
+            reasons[name] = reasons.get("compile") or attempt(name, device.type)
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def why_not(name: str, device: torch.device) -> str:
+    """Why one of `model.attempts.NAMES` does not work in this process, which it may end or hold up for ever."""
+    trials = {"compile": lambda: _compile(device), "flex": lambda: _attend("flex", device)}
+    return _refused({name: trials[name]}).get(name, "")
+
+
+def _compile(device: torch.device) -> None:
+    """Inductor writes C++ for a CPU and Triton for a GPU; only compiling tells whether it finds what that takes.
+
+    The factor becomes part of the code: what was compiled in better days is not found in a cache.
+    """
+    factor = random.random()
+    x = torch.linspace(0.0, 1.0, 64, device=device, requires_grad=True)
+    torch.compile(lambda x: (factor * x).sin())(x).sum().backward()
+
+
 def _attention(device: torch.device) -> dict[str, str]:
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # flash and cudnn want half precision on a GPU
+    return _refused({name: lambda name=name: _attend(name, device) for name in SDPA_BACKENDS})  # type: ignore[misc]
 
-    def attend(kernel: Callable[..., Tensor], **options: object) -> None:
-        q, k, v = (torch.ones(1, 2, 16, 32, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
-        kernel(q, k, v, **options).sum().backward()  # type: ignore[no-untyped-call]
 
-    def insist(backend: SDPBackend) -> None:
-        with sdpa_kernel(backend):
-            attend(scaled_dot_product_attention, is_causal=True)
+def _attend(kernel: str, device: torch.device) -> None:
+    """Attention as the model has it, on a GPU in bf16, for a kernel is of use where it takes any dtype.
 
-    trials: dict[str, Callable[[], object]] = {
-        name: lambda backend=backend: insist(backend)  # type: ignore[misc]
-        for name, backend in SDPA_BACKENDS.items()
-    }
-    return _refused({**trials, "flex": lambda: attend(flex_attention)})
+    Flash and cudnn take no fp32 there: a session that asks for that ends by itself and says so, as any other
+    combination does that cannot be (`model.failures`).
+    """
+    shape = GPTConfig(layers=1, heads=2, width=64, sequence_length=128)  # FlexAttention's blocks are of 128
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    attention = Attention(shape, TrainingConfig(attention=kernel)).to(device, dtype)
+    attention(torch.ones(1, shape.sequence_length, shape.width, device=device, dtype=dtype)).sum().backward()
 
 
 def _fused_update(device: torch.device) -> None:
     weight = torch.nn.Parameter(torch.ones(4, device=device))
     weight.grad = torch.ones_like(weight)
     torch.optim.AdamW([weight], fused=True).step()
-
-
-def _compile(device: torch.device) -> dict[str, str]:
-    """Inductor writes C++ for a CPU and Triton for a GPU; each needs its compiler."""
-    if device.type == "cuda":
-        missing = "" if importlib.util.find_spec("triton") else "torch.compile needs triton, which is not installed"
-    else:
-        names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
-        missing = (
-            "" if any(map(shutil.which, names)) else f"torch.compile needs a C++ compiler; no {' or '.join(names)}"
-        )
-    return {str(value): missing for value in KNOBS["compile"].values if value != "off"} if missing else {}
 
 
 def _dtypes(peak_flops: Mapping[str, float]) -> dict[str, str]:
@@ -110,7 +138,7 @@ def _parallelism(device: torch.device) -> dict[str, str]:
         missing = "mps has no distributed backend"
     elif not _backends():
         missing = "this torch was built without a distributed backend"
-    return {str(value): missing for value in KNOBS["parallelism"].values if value != "none"} if missing else {}
+    return _of_knob("parallelism", "none", missing)
 
 
 def _backends() -> list[str]:

@@ -109,7 +109,8 @@ class TrainingConfig(_FromMapping):
     `micro_batch` and `global_batch` count sequences, those of one pass of one process and those of one step
     of all; `clip_norm` 0 and `threads` 0 mean "off" and "what torch would choose", and `clip_value` 0 means
     "off". Where a knob needs another one, its values that could do nothing are refused: they would be the
-    same configuration under another name.
+    same configuration under another name. A `clip_norm` of 1 or more after `gradient_normalization` global
+    does nothing either, but is the default: were it refused, the other knob could not be turned by itself.
     """
 
     micro_batch: int = 8

@@ -231,7 +231,8 @@ _ROWS = (
         complexity=Complexity.FLAG,
         low=0.0,
         high=1e6,
-        help="largest norm of the whole gradient, after gradient_normalization; 0 switches clipping off",
+        help="largest norm of the whole gradient, after gradient_normalization (1 and more do nothing after global, "
+        "which makes it 1); 0 switches clipping off",
     ),
     Knob(
         name="weight_decay",

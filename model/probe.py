@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "cpu_model": cpu_model,
         "cpu_flags": cpu_flags,
         "physical_cores": psutil.cpu_count(logical=False) or 0,
-        "logical_cores": psutil.cpu_count() or 0,
+        "logical_cores": _usable_cores(),
         "threads": torch.get_num_threads(),
         "memory_bytes": _memory_bytes(),
     }
@@ -91,6 +92,14 @@ def _processor() -> tuple[str, str]:
     fields = {name.strip(): value.strip() for name, value in reversed(rows)}  # the first core speaks for all
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     return fields.get("model name", platform.machine()), " ".join(sorted(flags & _TELLING_CPU_FLAGS))
+
+
+def _usable_cores() -> int:
+    """Logical cores that may be kept busy: those of the affinity, or fewer by a container's quota (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else psutil.cpu_count() or 0
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    quota, period = limit.read_text().split() if limit.exists() else ("max", "")
+    return cores if quota == "max" else min(cores, math.ceil(int(quota) / int(period)))
 
 
 def _memory_bytes() -> int:

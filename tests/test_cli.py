@@ -332,7 +332,7 @@ def _on_the_imagined_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal ends the search")
 
-    monkeypatch.setattr(api, "prepare", lambda data, device: MACHINE)
+    monkeypatch.setattr(api, "prepare", lambda data, **_: MACHINE)
     monkeypatch.setattr(api, "run_search", run_search)
 
 
@@ -375,7 +375,7 @@ def test_another_machine_is_another_study_and_a_fork_starts_one(
 ) -> None:
     folder = make_study(root, space_file)
     now = replace(MACHINE, environment={"device": "cpu", "device_name": "another"})
-    monkeypatch.setattr(api, "prepare", lambda data, device: now)
+    monkeypatch.setattr(api, "prepare", lambda data, **_: now)
     err = refused(capsys, main(["--root", str(root), "resume", "mine"]), ExitCode.BAD_INPUT)
     assert "hardware was device_name imagined; " in err
     assert "is device_name another; " in err

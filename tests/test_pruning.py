@@ -14,11 +14,12 @@ import search_spaces
 from autotune import api, cli
 from autotune.hardware.prepare import Machine
 from autotune.load import load_space
-from autotune.pruning import Pruned, limits_of, prune
+from autotune.pruning import Pruned, attempts_for, limits_of, prune
 from autotune.recommendation import CaveatKind, TechniqueVerdict
 from autotune.simulation.study import MACHINE
-from autotune.space import Choice
+from autotune.space import Choice, Dimension, IntRange, SearchSpace
 from autotune.terminal import print_examination
+from model.knobs import KNOBS, KnobValue
 
 SPACE = load_space(Path(search_spaces.__file__).parent / "techniques.toml")
 STRATEGIES = ("ddp", "fsdp", "tensor", "pipeline")
@@ -48,14 +49,14 @@ def test_padding_that_changes_nothing_and_threads_without_cores_are_of_no_use(
     vocab_size: int, expected: dict[str, str]
 ) -> None:
     found = limits_of(SPACE, {}, vocab_size=vocab_size, environment={"logical_cores": "1"})
-    assert found["threads"] == {"2": "there are 1 logical cores"}
+    assert found["threads"] == {"2": "there are 1 logical cores to run on"}
     assert {v: reason.split()[3] for v, reason in found["vocab_multiple"].items()} == expected
 
 
 @pytest.mark.parametrize(
     ("environment", "sizes"),
     [
-        ({"device": "cpu", "logical_cores": "1"}, "there are 1 logical cores"),
+        ({"device": "cpu", "logical_cores": "1"}, "there are 1 logical cores to run on"),
         ({"device": "cuda", "logical_cores": "64", "devices": "1"}, "there are 1 devices"),
         ({"device": "cpu", "logical_cores": "2"}, ""),
         ({}, ""),
@@ -65,6 +66,74 @@ def test_without_processes_there_is_nothing_to_share_out(environment: dict[str, 
     found = limits_of(SPACE, {}, vocab_size=2_000, environment=environment)
     assert found.get("world_size", {}) == ({"2": sizes} if sizes else {})
     assert found.get("parallelism", {}) == (dict.fromkeys(STRATEGIES, sizes) if sizes else {})
+
+
+def ranged(name: str, low: int, high: int, **baseline: KnobValue) -> SearchSpace:
+    """A space with one dimension, a range of whole numbers."""
+    dimension = Dimension(knob=KNOBS[name], domain=IntRange(low=low, high=high))
+    return replace(SPACE, baseline=SPACE.baseline.with_knobs(baseline), dimensions=(dimension,))
+
+
+@pytest.mark.parametrize(
+    ("space", "kept", "gone"),
+    [
+        (ranged("threads", 0, 8), IntRange(low=0, high=4), ["5-8"]),
+        (ranged("threads", 0, 5), IntRange(low=0, high=4), ["5"]),
+        (ranged("threads", 0, 4), IntRange(low=0, high=4), []),
+        (ranged("threads", 1, 8, threads=6), IntRange(low=1, high=6), ["7-8"]),
+        (ranged("threads", 5, 8, threads=6), None, ["5", "7-8"]),
+        (ranged("world_size", 1, 8), IntRange(low=1, high=4), ["5-8"]),
+    ],
+)
+def test_a_range_ends_at_the_cores_or_at_the_baseline_beyond_them(
+    space: SearchSpace, kept: IntRange | None, gone: list[str]
+) -> None:
+    limits = limits_of(space, {}, vocab_size=2_048, environment={"logical_cores": "4", "device": "cpu"})
+    left, pruned = prune(space, limits)
+    assert [d.domain for d in left.dimensions] == [kept] * (kept is not None)
+    assert [p.value for p in pruned] == gone
+    assert {p.reason for p in pruned} <= {"there are 4 logical cores to run on"}
+
+
+@pytest.mark.parametrize(("cores", "gone"), [("4", []), ("1", ["ddp", "fsdp"])])
+def test_strategies_stay_where_a_range_has_processes_for_them(cores: str, gone: list[str]) -> None:
+    strategies = Dimension(knob=KNOBS["parallelism"], domain=Choice(values=("none", "ddp", "fsdp")))
+    space = ranged("world_size", 1, 3)
+    space = replace(space, dimensions=(strategies, *space.dimensions))
+    limits = limits_of(space, {}, vocab_size=2_048, environment={"logical_cores": cores, "device": "cpu"})
+    assert [p.value for p in prune(space, limits)[1] if p.knob == "parallelism"] == gone
+
+
+@pytest.mark.parametrize(
+    ("knobs", "baseline", "attempts"),
+    [
+        ({"attention": ("math", "flex"), "compile": ("off", "regional")}, {}, ("compile", "flex")),
+        ({"attention": ("math", "sdpa"), "compile": ("off", "default")}, {}, ("compile",)),
+        ({"attention": ("math", "flex")}, {"compile": "default"}, ("flex",)),
+        (
+            {"attention": ("math", "flex"), "compile": ("off", "default")},
+            {"attention": "flex", "compile": "default"},
+            (),
+        ),
+        ({"attention": ("math", "flash"), "compile": ("off",)}, {}, ()),
+        ({}, {}, ()),
+    ],
+)
+def test_compiling_is_tried_where_the_space_has_it(
+    knobs: dict[str, tuple[KnobValue, ...]], baseline: dict[str, KnobValue], attempts: tuple[str, ...]
+) -> None:
+    dimensions = tuple(Dimension(knob=KNOBS[n], domain=Choice(values=v)) for n, v in knobs.items())
+    space = replace(SPACE, baseline=SPACE.baseline.with_knobs(baseline), dimensions=dimensions)
+    assert attempts_for(space) == attempts
+
+
+def test_what_a_study_keeps_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(api, "prepare", lambda *_, attempts, **__: asked.append(attempts) or MACHINE)
+    api._machine_for(SPACE, tmp_path)
+    (tmp_path / "limits.json").touch()
+    api._machine_for(SPACE, tmp_path)
+    assert asked == [("compile", "flex"), ()]
 
 
 def test_a_study_tells_what_it_did_not_try_and_keeps_it(tmp_path: Path) -> None:

@@ -48,6 +48,16 @@ class BrokenWorld(ExampleWorld):
         return Infeasible(kind=InfeasibleKind.OUT_OF_MEMORY, message="no memory at all")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfPrecisionWorld(ExampleWorld):
+    """The attention kernel takes half precision only, as flash and cudnn on a GPU."""
+
+    def obstacle(self, config: TrainingConfig) -> Infeasible | None:
+        if config.attention == "sdpa" and config.dtype == "fp32":
+            return Infeasible(kind=InfeasibleKind.INVALID, message="RuntimeError: No available kernel")
+        return None
+
+
 @pytest.fixture
 def scripted(tmp_path: Path) -> Scripted:
     """Makes scripted studies, each in a folder of its own."""
@@ -123,6 +133,14 @@ def test_infeasible_trials_are_named_and_never_best(scripted: Scripted) -> None:
     assert result.candidate.dtype != "fp16_autocast"
     cost = max(t.cost_seconds for t in slow)
     assert cost < 0.2 * max(t.cost_seconds for t in result.trials), "the hopeless must be cheap"
+
+
+def test_a_kernel_that_one_dtype_is_refused_by_is_found_with_another(scripted: Scripted) -> None:
+    result = scripted(world=HalfPrecisionWorld(noise=QUIET)).sit()
+    refused = [t for t in result.trials if t.outcome == InfeasibleKind.INVALID]
+    assert refused, "it is tried beside the baseline's fp32 as well"
+    assert {t.reason for t in refused} == {"RuntimeError: No available kernel"}
+    assert (result.recommended.attention, result.recommended.dtype) == ("sdpa", "bf16_autocast")
 
 
 def test_trial_zero_is_the_baseline_and_trial_one_the_expert_default(scripted: Scripted) -> None:

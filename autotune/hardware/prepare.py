@@ -41,10 +41,13 @@ class Machine:
     limits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def prepare(data: DataConfig, *, device: str, command: Sequence[str] = MODEL_COMMAND) -> Machine:
+def prepare(
+    data: DataConfig, *, device: str, attempts: Sequence[str] = (), command: Sequence[str] = MODEL_COMMAND
+) -> Machine:
     """Tokenize the corpus (kept for all sessions of the study) and describe the machine.
 
-    No time limit: it takes as long as the corpus is large, and it can be interrupted.
+    No time limit: it takes as long as the corpus is large, and it can be interrupted. `attempts` (of
+    `model.attempts.NAMES`) are tried too; without them, limits say nothing of what needs a compiler.
 
     Raises:
         BadInput: the corpus cannot be trained on.
@@ -54,7 +57,7 @@ def prepare(data: DataConfig, *, device: str, command: Sequence[str] = MODEL_COM
         json.dump(data.to_mapping(), file)
         file.flush()
         done = subprocess.run(
-            [*command, "prepare", "--data", file.name, "--device", device],
+            [*command, "prepare", "--data", file.name, "--device", device, *(f"--attempt={name}" for name in attempts)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             start_new_session=True,  # Ctrl-C is ours to handle: run() then kills it

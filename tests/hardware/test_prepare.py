@@ -44,13 +44,15 @@ def test_the_answer_becomes_a_machine() -> None:
 
 def test_the_torch_side_is_asked_about_the_data_and_the_device() -> None:
     echo = _command(
-        "kind, _, path, _, device = sys.argv[1:]\n"
+        "kind, _, path, _, device, *attempts = sys.argv[1:]\n"
         f"answer = json.loads({json.dumps(json.dumps(ANSWER))})\n"
-        "answer['environment'] = {'kind': kind, 'device': device, 'corpus': json.load(open(path))['corpus']}\n"
+        "answer['environment'] = {'kind': kind, 'device': device, 'corpus': json.load(open(path))['corpus'], "
+        "'attempts': ' '.join(attempts)}\n"
         "print('chatter of a library')\nprint(json.dumps(answer))"
     )
-    machine = prepare(DataConfig(corpus="/somewhere"), device="cuda", command=echo)
-    assert machine.environment == {"kind": "prepare", "device": "cuda", "corpus": "/somewhere"}
+    machine = prepare(DataConfig(corpus="/somewhere"), device="cuda", attempts=("compile", "flex"), command=echo)
+    tried = "--attempt=compile --attempt=flex"
+    assert machine.environment == {"kind": "prepare", "device": "cuda", "corpus": "/somewhere", "attempts": tried}
 
 
 def test_a_corpus_that_cannot_be_used_is_bad_input() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from model import capabilities
+from model.attempts import attempt
 from model.knobs import KNOBS
 
 CPU = torch.device("cpu")
@@ -16,8 +19,8 @@ EVEN = {"fp32": 1e11, "bf16": 1e11, "fp16": 1e11}
 
 def test_a_cpu_lacks_what_torch_has_for_gpus_only() -> None:
     found = capabilities.limits(CPU, EVEN)
-    assert {"efficient", "cudnn", "flex"} <= set(found["attention"])
-    assert not {"math", "sdpa", "flash"} & set(found["attention"])
+    assert set(found["attention"]) == {"efficient", "cudnn"}
+    assert "compile" not in found, "not asked for"
     assert set(found["pinned_memory"]) == {"True"}
     assert "optimizer_kernel" not in found, "torch has fused AdamW for CPUs"
     for name, values in found.items():
@@ -35,14 +38,65 @@ def test_half_precision_that_is_emulated_is_of_no_use() -> None:
     assert set(slow["dtype"]) == {"bf16_autocast", "bf16_master", "bf16_pure"}
 
 
-def test_without_a_compiler_nothing_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    found = capabilities.limits(CPU, EVEN)["compile"]
-    assert set(found) == {str(v) for v in KNOBS["compile"].values} - {"off"}
-    assert found["default"] == "torch.compile needs a C++ compiler; no g++ or clang++"
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert "compile" not in capabilities.limits(CPU, EVEN)
+@pytest.mark.parametrize(
+    ("asked", "works", "tried", "found"),
+    [
+        (("compile", "flex"), (), ["compile"], {"compile", "flex"}),
+        (("compile", "flex"), ("compile",), ["compile", "flex"], {"flex"}),
+        (("flex",), (), ["flex"], {"flex"}),
+        (("compile", "flex"), ("compile", "flex"), ["compile", "flex"], set()),
+    ],
+)
+def test_what_needs_a_compiler_is_tried_only_if_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], works: tuple[str, ...], tried: list[str], found: set[str]
+) -> None:
+    seen: list[str] = []
+
+    def pretend(name: str, device: str) -> str:
+        seen.append(name)
+        return "" if name in works else f"no {name} on {device}"
+
+    monkeypatch.setattr(capabilities, "attempt", pretend)
+    limits = capabilities.limits(CPU, EVEN, asked)
+    assert seen == tried
+    if "compile" in found:
+        against = {str(v) for v in KNOBS["compile"].values} - {"off"}
+        assert limits["compile"] == dict.fromkeys(against, "no compile on cpu")
+    reason = f"no {tried[-1]} on cpu"  # FlexAttention is compiled: it cannot do better than a tiny function
+    assert limits["attention"].get("flex") == (reason if "flex" in found else None)
+    assert {"compile", "flex"} & (set(limits) | set(limits["attention"])) == found
+
+
+def test_flex_attention_is_tried_as_the_model_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert capabilities.why_not("flex", CPU) == "FlexAttention does not support backward on CPU"
+
+    def uncompilable() -> None:
+        raise RuntimeError("Cannot find a working triton installation. Either install it\nor do not")
+
+    monkeypatch.setattr("model.gpt._compiled_flex", uncompilable)
+    assert capabilities.why_not("flex", CPU) == "Cannot find a working triton installation"
+
+
+@pytest.mark.skipif(not shutil.which("clang++" if sys.platform == "darwin" else "g++"), reason="needs a compiler")
+def test_a_compiler_that_works_is_left_in_peace() -> None:
+    assert attempt("compile", "cpu") == ""
+
+
+def test_a_compiler_that_is_there_but_broken_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "c++"
+    compiler.write_text(
+        "#!/bin/sh\nfor word in $@; do [ $word = --version ] && echo 'c++ 1.0' && exit; done\n"
+        "echo 'In file included from nowhere:' >&2\necho 'fatal error: omp.h: No such file' >&2\nexit 1\n"
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert attempt("compile", "cpu").endswith("C++ compile error: fatal error: omp.h: No such file")
+
+
+def test_only_the_compiler_that_torch_looks_for_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one in the path is of no use."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "No working C++ compiler found" in attempt("compile", "cpu")
 
 
 def test_the_description_names_backends_and_devices() -> None:
@@ -57,3 +111,15 @@ def test_an_error_without_words_is_told_by_its_kind() -> None:
         raise AssertionError
 
     assert capabilities._refused({"flash": fail, "math": lambda: None}) == {"flash": "AssertionError"}
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("CppCompileError: C++ compile error\n\nOutput:\n", "CppCompileError: C++ compile error: it says nothing"),
+        ("backend='inductor' raised:\nImportError: no", "backend='inductor' raised: ImportError: no"),
+        ("Use another device. Or none.\nmore", "Use another device"),
+    ],
+)
+def test_the_first_useful_words_of_an_error_are_told(message: str, words: str) -> None:
+    assert capabilities._words(RuntimeError(message)) == words

@@ -69,5 +69,7 @@ def test_the_norm_is_clipped_after_normalisation_and_elements_after_that() -> No
     assert normalised.tolist() == [1.0, 0.0]
     (clipped,) = conditioned(VECTOR, gradient_normalization="global", clip_norm=0.5)
     assert clipped.tolist() == pytest.approx([0.5, 0.0], rel=1e-5)
+    (by_default,) = conditioned(VECTOR, gradient_normalization="global", clip_norm=TrainingConfig().clip_norm)
+    assert by_default.tolist() == pytest.approx([1.0, 0.0], rel=1e-5), "let pass, and without effect"
     (both,) = conditioned([3.0, 4.0], clip_norm=1.0, clip_value=0.7)
     assert both.tolist() == pytest.approx([0.6, 0.7], rel=1e-5)  # by value first, the norm would be brought to 1

@@ -18,7 +18,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
 
 def test_prepare_describes_corpus_and_machine_in_one_line(data: DataConfig, tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text(json.dumps(data.to_mapping()))
-    done = run("prepare", "--data", "data.json", "--device", "cpu", cwd=tmp_path)
+    done = run("prepare", "--data", "data.json", "--device", "cpu", "--attempt=flex", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     answer = json.loads(line)
@@ -31,6 +31,7 @@ def test_prepare_describes_corpus_and_machine_in_one_line(data: DataConfig, tmp_
     assert set(answer["peak_flops"]) == {"fp32", "bf16", "fp16"}
     assert min(answer["peak_flops"].values()) > 1e6
     assert answer["limits"]["pinned_memory"] == {"True": "there is no GPU to copy to, only cpu"}
+    assert answer["limits"]["attention"]["flex"] == "FlexAttention does not support backward on CPU"
 
 
 def test_prepare_says_what_is_wrong(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 import torch
 
@@ -29,6 +32,18 @@ def test_container_limit_counts_as_the_memory(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(probe.Path, "exists", lambda path: True)
     monkeypatch.setattr(probe.Path, "read_text", lambda path: "1048576\n" if "cgroup" in str(path) else "")
     assert probe._memory_bytes() == 1_048_576
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell no affinity")
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("", 6), ("max 100000\n", 6), ("250000 100000\n", 3), ("900000 100000\n", 6)]
+)
+def test_only_cores_that_may_be_used_count(monkeypatch: pytest.MonkeyPatch, quota: str, cores: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    monkeypatch.setattr(probe.psutil, "cpu_count", lambda logical=True: 64)
+    monkeypatch.setattr(probe.Path, "exists", lambda path: bool(quota))
+    monkeypatch.setattr(probe.Path, "read_text", lambda path: quota)
+    assert probe._usable_cores() == cores
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from worker_client import Client, DirectWorkers, ForkedWorkers
@@ -143,13 +144,22 @@ def test_a_fingerprint_asked_for_too_late_ends_the_session(
 
 
 @needs_launcher
-def test_session_that_cannot_be_is_invalid(forked: ForkedWorkers, make_session: MakeSession, tmp_path: Path) -> None:
-    client = Client(tmp_path, make_session(micro_batch=4096, global_batch=4096), forked.start)
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"micro_batch": 4096, "global_batch": 4096}, "one global batch"),
+        ({"attention": "cudnn"}, "No viable backend"),  # as flash and cudnn say of fp32 on a GPU
+    ],
+)
+def test_session_that_cannot_be_is_invalid(
+    forked: ForkedWorkers, make_session: MakeSession, tmp_path: Path, knobs: dict[str, Any], words: str
+) -> None:
+    client = Client(tmp_path, make_session(**knobs), forked.start)
     failure = client.receive("failure")
     client.wait_until_gone()
     client.hang_up()
     assert failure["kind"] == "invalid"
-    assert "one global batch" in failure["message"]
+    assert words in failure["message"]
     assert "\n" not in failure["message"]
     assert forked.exit_status(client.pid) == 1
 
@@ -209,6 +219,7 @@ def test_imports_of_the_launcher_leave_cuda_alone() -> None:
         (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), "oom"),
         (RuntimeError("shape mismatch\nand much more"), "crash"),
         (OSError("disk full"), "crash"),
+        (RuntimeError("No available kernel.  Aborting execution."), "invalid"),
     ],
 )
 def test_kinds_of_failure(error: Exception, kind: str) -> None:

@@ -1,0 +1,70 @@
+"""What may crash or never end is tried in a process of its own. No torch here: it is imported where it is tried.
+
+The process leads a group, so that compilers which it started end with it; it ends by itself when whoever
+started it is gone, which it learns from its standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+COMMAND = (sys.executable, "-P", "-m", "model")
+NAMES = ("compile", "flex")
+"""What can be tried: torch.compile of a tiny function, and attention with FlexAttention, which the model compiles."""
+
+_ANSWER = '{"reason"'
+_PATIENCE_SECONDS = 120.0  # with nothing cached, 15 s on two cores; from a cold network disk a minute more
+
+
+def attempt(
+    name: str, device: str, *, command: Sequence[str] = COMMAND, patience_seconds: float = _PATIENCE_SECONDS
+) -> str:
+    """Why what `name` stands for does not work on `device`, in a line; empty where it works."""
+    with tempfile.TemporaryFile() as said:  # no pipe: whoever outlives the process could hold that open
+        process = subprocess.Popen(
+            [*command, "attempt", name, "--device", device],
+            stdin=subprocess.PIPE,  # never written to
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(patience_seconds)
+        except subprocess.TimeoutExpired:
+            return f"a trial of it did not end within {patience_seconds:g} s"
+        finally:
+            with suppress(ProcessLookupError, PermissionError):  # all gone; macOS says the latter of zombies
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if process.stdin:
+                process.stdin.close()
+        said.seek(0)
+        lines = [line.strip() for line in said.read().decode(errors="replace").splitlines() if line.strip()]
+    answer = next((line for line in reversed(lines) if line.startswith(_ANSWER)), "")
+    if answer:
+        return str(json.loads(answer)["reason"])
+    how = f"died of signal {-status}" if status < 0 else f"left with exit code {status}"
+    return f"a trial of it {how} ({lines[-1][:200] if lines else 'without a word'})"
+
+
+def tell(reason: str) -> None:
+    """Answer `attempt` from the process that it started; libraries may have printed, and may do so yet."""
+    print(json.dumps({"reason": reason}), flush=True)
+
+
+def end_with_starter() -> None:
+    """End this process and its group, which it must lead, as soon as standard input is closed."""
+
+    def wait() -> None:
+        os.read(0, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
