@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
+from model.energy import open_meter
 from model.gpt import SDPA_BACKENDS
 from model.knobs import KNOBS
 
@@ -138,12 +139,13 @@ def _matmul_precision(device: torch.device) -> dict[str, str]:
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """What is there besides: distributed backends, devices, the sockets that memory hangs on."""
+    """What is there besides: distributed backends, devices, the sockets that memory hangs on, an energy meter."""
     nodes = [name for name in _listed("/sys/devices/system/node") if name.startswith("node") and name[4:].isdecimal()]
     return {
         "devices": str(torch.cuda.device_count() if device.type == "cuda" else 1),
         "distributed_backends": ", ".join(_backends()) or "none",
         "numa_nodes": str(len(nodes)) if nodes else f"not told by {sys.platform}",
+        "energy_meter": open_meter(device).name,
     }
 
 

@@ -142,9 +142,10 @@ class NvmlMeter:
     def read_joules(self) -> float | None:
         """See `Meter.read_joules`."""
         try:
-            return sum(map(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handles)) / 1e3
+            millijoules: int = sum(map(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handles))
         except self._nvml.NVMLError:
             return None
+        return millijoules / 1e3
 
 
 def nvml_meter(nvml: Any, uuids: Sequence[str]) -> Meter:

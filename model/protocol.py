@@ -30,7 +30,10 @@ class ReadyReport(TypedDict):
 
 
 class SliceReport(TypedDict):
-    """A few whole optimizer steps between two device synchronisations; losses in nats per token."""
+    """A few whole optimizer steps between two device synchronisations; losses in nats per token.
+
+    `energy_joules` of the devices is None where no meter can be read.
+    """
 
     round: int
     tokens: int
@@ -38,6 +41,7 @@ class SliceReport(TypedDict):
     step_seconds: list[float]
     losses: list[float]
     peak_memory_bytes: int
+    energy_joules: float | None
 
 
 class EvaluationReport(TypedDict):
