@@ -69,14 +69,17 @@ class NetSaving:
 
     `seconds_per_step` is per optimizer step of the baseline (the source's 4.1); `hours` (device-hours,
     the search taken off) and `money` (in the plan's currency, search and adoption taken off) are over
-    the whole plan, `kwh` where energy is known or estimated.
-    `energy_provenance` is "measured", "estimated" or why there is no figure.
+    the whole plan, as is `kwh` (the facility's overhead in it, the search taken off) where the draw is known.
+    `baseline_watts` and `candidate_watts` are the mean draw of training, without that overhead.
+    `energy_provenance` says where they come from, "measured (...)" or "estimated ...", or why there are none.
     """
 
     seconds_per_step: Quantity
     hours: Quantity
     money: Quantity
     kwh: Quantity
+    baseline_watts: Quantity
+    candidate_watts: Quantity
     energy_provenance: str
 
 

@@ -55,6 +55,11 @@ class Plan:
         """The unit of every saving of this plan: `USD`, or `device-hours` where nothing is priced."""
         return "USD" if self.device_hour_usd > 0 else "device-hours"
 
+    @property
+    def pays_for_energy(self) -> bool:
+        """Whether energy is in the money figures by itself: rent has it in already, device-hours have no money."""
+        return self.owned and self.kwh_usd > 0 and self.device_hour_usd > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:

@@ -16,6 +16,7 @@ import torch
 
 from model.attempts import NAMES, attempt
 from model.config import GPTConfig, TrainingConfig
+from model.energy import open_meter
 from model.gpt import SDPA_BACKENDS, Attention
 from model.knobs import KNOBS
 
@@ -166,12 +167,13 @@ def _matmul_precision(device: torch.device) -> dict[str, str]:
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """What is there besides: distributed backends, devices, the sockets that memory hangs on."""
+    """What is there besides: distributed backends, devices, the sockets that memory hangs on, an energy meter."""
     nodes = [name for name in _listed("/sys/devices/system/node") if name.startswith("node") and name[4:].isdecimal()]
     return {
         "devices": str(torch.cuda.device_count() if device.type == "cuda" else 1),
         "distributed_backends": ", ".join(_backends()) or "none",
         "numa_nodes": str(len(nodes)) if nodes else f"not told by {sys.platform}",
+        "energy_meter": open_meter(device).name,
     }
 
 

@@ -32,7 +32,8 @@ class ReadyReport(TypedDict):
 class SliceReport(TypedDict):
     """A few whole optimizer steps between two device synchronisations; losses in nats per token.
 
-    `tokens` are those of one device, so that all rates are: where several train together, its share.
+    `tokens` and `energy_joules` are those of one device, so that all rates are: where several train together,
+    its share. The latter is None where no meter can be read.
     """
 
     round: int
@@ -41,6 +42,7 @@ class SliceReport(TypedDict):
     step_seconds: list[float]
     losses: list[float]
     peak_memory_bytes: int
+    energy_joules: float | None
 
 
 class EvaluationReport(TypedDict):

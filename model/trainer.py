@@ -13,6 +13,7 @@ from torch import Tensor
 from model.config import InvalidConfiguration, SessionConfig
 from model.data import Batches, Prefetching, holdout_windows
 from model.device import StepTimer, peak_memory_bytes, synchronize, to_device
+from model.energy import NOT_ASKED, Meter, joules_between
 from model.failures import Diverged
 from model.gpt import GPT
 from model.gradients import condition_gradients
@@ -27,7 +28,8 @@ from model.tokens import Corpus
 class Trainer:
     """Trains one configuration, deterministically for a seed: same weights, same data order, same dropout."""
 
-    def __init__(self, session: SessionConfig, corpus: Corpus, device: torch.device) -> None:
+    def __init__(self, session: SessionConfig, corpus: Corpus, device: torch.device, meter: Meter = NOT_ASKED) -> None:
+        """Everything as it is before the first step; `meter` is read around each slice."""
         training = session.training
         share_threads(training)
         torch.set_float32_matmul_precision(training.matmul_precision)
@@ -37,6 +39,7 @@ class Trainer:
             )
         self.session = session
         self.device = device
+        self.meter = meter
         self.steps_done = 0
         batches = Batches(
             corpus,
@@ -106,6 +109,7 @@ class Trainer:
         """
         losses = []
         synchronize(self.device)
+        joules = self.meter.read_joules()  # outside of what is timed: NVML takes a while to answer
         timer = StepTimer(self.device)
         started = time.perf_counter()
         timer.mark()
@@ -115,6 +119,7 @@ class Trainer:
         mean_losses = self.parallel.whole_losses(torch.stack(losses))
         synchronize(self.device)
         seconds = time.perf_counter() - started
+        energy_joules = joules_between(joules, self.meter.read_joules(), devices=self.parallel.devices)
         loss_values: list[float] = mean_losses.tolist()
         self._check(loss_values)
         return SliceReport(
@@ -124,6 +129,7 @@ class Trainer:
             step_seconds=timer.step_seconds(),
             losses=loss_values,
             peak_memory_bytes=self.peak_memory(),
+            energy_joules=energy_joules,
         )
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ import torch
 
 from model.config import SessionConfig
 from model.device import resolve_device
+from model.energy import Meter, NoMeter, open_meter
 from model.failures import failure_report
 from model.inspections import fingerprint, gradient_noise
 from model.parallel import device_of_rank, host_store, join, visit_store
@@ -47,7 +48,7 @@ def serve(session_path: Path, commands_fd: int, events: IO[str], started: float)
             ranks.start(session_path, world_size, store.port)
             open_corpus(session.data)  # tokenised by one, found by the others
             join(store, 0, world_size, device)
-        trainer = _open(session, device, events, started)
+        trainer = _open(session, device, open_meter(device, world_size), events, started)
         while True:
             name, body = commands.get()
             if name == "close":
@@ -75,7 +76,7 @@ def serve_rank(
         world_size = session.training.world_size
         device = device_of_rank(resolve_device(session.device), rank, world_size)
         join(visit_store(port, world_size), rank, world_size, device)
-        trainer = _open(session, device, events, started)
+        trainer = _open(session, device, NoMeter("rank 0 reads it for all"), events, started)
         while True:
             _obey(trainer, *commands.get(), events)
     except Exception as error:
@@ -89,9 +90,9 @@ def _listen(commands_fd: int) -> Commands:
     return commands
 
 
-def _open(session: SessionConfig, device: torch.device, events: IO[str], started: float) -> Trainer:
+def _open(session: SessionConfig, device: torch.device, meter: Meter, events: IO[str], started: float) -> Trainer:
     """Build the session and rehearse one pass, reporting each stage."""
-    trainer = Trainer(session, open_corpus(session.data), device)
+    trainer = Trainer(session, open_corpus(session.data), device, meter)
     setup_seconds = time.perf_counter() - started
     send(events, "phase", {"name": "built"})
     first_pass_seconds = trainer.first_pass()
@@ -106,7 +107,7 @@ def _open(session: SessionConfig, device: torch.device, events: IO[str], started
         tokens_per_step=session.tokens_per_step,
         horizon_steps=session.horizon_steps,
         peak_memory_bytes=trainer.peak_memory(),
-        environment=environment(device),
+        environment=environment(device) | {"energy_meter": meter.name},
     )
     send(events, "ready", ready)
     return trainer

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from autotune.analysis.claims import Claim, is_inferior, plan_tokens_of
 from autotune.analysis.evidence import BASELINE, WINNER, Calibration, changed, effects_of, of_stage
+from autotune.analysis.power import Power
 from autotune.analysis.rates import paired_speed
 from autotune.pruning import Pruned
 from autotune.recommendation import Caveat, CaveatKind, Interval, Unknown
@@ -48,6 +49,7 @@ def caveats_of(
     claim: Claim | Unknown,
     claims: Sequence[Claim],
     facts: Circumstances,
+    power: Power | Unknown,
 ) -> tuple[Caveat, ...]:
     """Everything a reader must know, as data."""
     found: list[Caveat] = []
@@ -114,8 +116,9 @@ def caveats_of(
         note(CaveatKind.PRUNED, knobs=f"{value.knob} = {value.value}", reason=value.reason)
     if any(not r.interleaved for r in records):
         note(CaveatKind.ALTERNATED_SESSIONS)
-    if space.plan.device_watts <= 0:
-        note(CaveatKind.ENERGY_UNKNOWN, reason="no energy meter was read and the plan names no device_watts")
+    if isinstance(power, Unknown):
+        unpaid = "; what is paid for it is in none of the figures" if space.plan.pays_for_energy else ""
+        note(CaveatKind.ENERGY_UNKNOWN, reason=power.reason + unpaid)
     if space.plan.device_hour_usd <= 0:
         note(CaveatKind.UNPRICED)
     searched = {d.knob.name for d in space.dimensions}

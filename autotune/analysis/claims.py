@@ -13,6 +13,7 @@ from autotune.analysis.efficiency import HorizonPoint, curve_variance, extrapola
 from autotune.analysis.evidence import LEVEL, Calibration, Effect, changed
 from autotune.analysis.gates import NonInferiority, non_inferiority
 from autotune.analysis.montecarlo import Economics, Forecast, forecast
+from autotune.analysis.power import Power
 from autotune.analysis.rates import KnownSpread, interval_over_restarts
 from autotune.analysis.roi import plan_device_seconds
 from autotune.recommendation import Interval, Unknown
@@ -190,6 +191,7 @@ def economics_of(
     space: SearchSpace,
     calibration: Calibration,
     config: TrainingConfig,
+    power: Power | Unknown,
     *,
     plan_tokens: float,
     search_seconds: float,
@@ -197,19 +199,16 @@ def economics_of(
 ) -> Economics:
     """What the plan costs with the baseline and what search and adoption of `config` cost, in the plan's currency."""
     plan = space.plan
-    priced = plan.device_hour_usd > 0
-    per_hour = plan.device_hour_usd if priced else 1.0
-    kilowatts = plan.device_watts / 1000.0
-    if priced and plan.owned:
-        per_hour += kilowatts * plan.pue * plan.kwh_usd
     return Economics(
         baseline_device_seconds=plan_device_seconds(plan_tokens, plan.runs, calibration.rate.estimate),
         baseline_log_sd=_rate_log_sd(calibration, plan.runs),
-        price_per_device_second=per_hour / _HOUR_SECONDS,
+        device_price_per_second=(plan.device_hour_usd or 1.0) / _HOUR_SECONDS,
+        kwh_price=plan.kwh_usd if plan.pays_for_energy else 0.0,
+        pue=plan.pue,
+        power=power,
         one_off_device_seconds=compile_seconds * plan.runs * plan.devices,
-        search_cost=search_seconds * per_hour / _HOUR_SECONDS,
+        search_device_seconds=search_seconds,
         adoption_cost=adoption_cost(plan, changed(config, space.baseline)),
-        kilowatts=kilowatts * plan.pue,
     )
 
 

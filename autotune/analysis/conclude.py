@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from autotune.analysis.caveats import Circumstances, caveats_of, floor_for
 from autotune.analysis.claims import (
@@ -32,6 +33,7 @@ from autotune.analysis.evidence import (
 )
 from autotune.analysis.footprint import footprint_of
 from autotune.analysis.montecarlo import Economics, Forecast
+from autotune.analysis.power import Power, measured_power, power_of
 from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_speed
 from autotune.analysis.roi import break_even_seconds
 from autotune.analysis.techniques import not_measurable, technique_effects
@@ -96,6 +98,20 @@ def reduced_claim(space: SearchSpace, records: Sequence[TrialRecord], calibratio
     return claim_of(REDUCED, configs[0], effects, space, calibration, plan_tokens)
 
 
+def _power(
+    space: SearchSpace, records: Sequence[TrialRecord], calibration: Calibration, claim: Claim | Unknown
+) -> Power | Unknown:
+    """What the claimed configuration draws beside the baseline in the blocks that confirmed it.
+
+    Where nothing is claimed, what the baseline draws beside itself.
+    """
+    if isinstance(claim, Unknown):
+        return power_of(space.plan, calibration.power)
+    confirming = _joint_confirmation(records) if claim.label == REDUCED else of_stage(records, Stage.CONFIRM)
+    claimed = [r for r in confirming if r.spec.label == claim.label and r.is_complete]
+    return power_of(space.plan, measured_power(claimed, level=LEVEL))
+
+
 def _joint_confirmation(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
     """The blocks in which the reduced configuration ran beside the baseline and the expert default."""
     together = (BASELINE, REDUCED, EXPERT)
@@ -126,6 +142,7 @@ def conclude(
     claim = _simpler(whole, reduced, calibration)
     economics = _economics(space, records, calibration, claim, facts.search_seconds)
     forecast = forecast_for(space, records, calibration, claim, facts.search_seconds)
+    power = _power(space, records, calibration, claim)
     verdict = _verdict(claim, forecast, calibration, facts, claims, records)
     candidate = space.baseline if isinstance(claim, Unknown) else claim.config
     techniques = technique_effects(
@@ -148,7 +165,7 @@ def conclude(
         recommended_hours=_recommended_hours(verdict, economics, forecast),
         baseline_footprint=footprint_of(records, space.baseline, facts.peak_flops),
         candidate_footprint=footprint_of(records, candidate, facts.peak_flops),
-        net_saving=_net_saving(space, calibration, claim, forecast, facts.search_seconds),
+        net_saving=_net_saving(space, calibration, claim, forecast, power, facts.search_seconds),
         roi=_roi(forecast),
         break_even_tokens=_break_even(calibration, claim, facts.search_seconds),
         search_cost=_search_cost(economics, records, facts),
@@ -161,7 +178,7 @@ def conclude(
         runners_up=_runners_up(records, calibration, candidate),
         trials=tuple(_summary(r, calibration) for r in records),
         environment=facts.environment,
-        caveats=caveats_of(space, records, calibration, claim, claims, facts),
+        caveats=caveats_of(space, records, calibration, claim, claims, facts, power),
     )
 
 
@@ -216,6 +233,7 @@ def _economics(
         space,
         calibration,
         config,
+        _power(space, records, calibration, claim),
         plan_tokens=plan_tokens,
         search_seconds=search_seconds,
         compile_seconds=statistics.median(compiling) if compiling else 0.0,
@@ -280,25 +298,31 @@ def _net_saving(
     calibration: Calibration,
     claim: Claim | Unknown,
     forecast: Forecast | Unknown,
+    power: Power | Unknown,
     search_seconds: float,
 ) -> NetSaving:
-    if isinstance(claim, Unknown) or isinstance(forecast, Unknown):
-        reason = claim if isinstance(claim, Unknown) else Unknown(reason="the plan's saving could not be foreseen")
-        return NetSaving(
-            seconds_per_step=reason, hours=reason, money=reason, kwh=reason, energy_provenance=reason.reason
-        )
+    unknown = claim if isinstance(claim, Unknown) else Unknown(reason="the plan's saving could not be foreseen")
+    saving = NetSaving(
+        seconds_per_step=unknown,
+        hours=unknown,
+        money=unknown,
+        kwh=unknown,
+        baseline_watts=power if isinstance(power, Unknown) else as_ratio(power.baseline),
+        candidate_watts=power if isinstance(power, Unknown) else as_ratio(power.candidate),
+        energy_provenance=power.reason if isinstance(power, Unknown) else power.provenance,
+    )
+    if isinstance(claim, Unknown):
+        return replace(saving, candidate_watts=claim)
+    if isinstance(forecast, Unknown):
+        return saving
     step_tokens = space.baseline.global_batch * space.workload.gpt.sequence_length
     step_seconds = step_tokens / calibration.rate.estimate
-    if space.plan.device_watts > 0:
-        provenance = "estimated"
-    else:
-        provenance = "no energy meter was read and the plan names no device_watts"
-    return NetSaving(
+    return replace(
+        saving,
         seconds_per_step=_mapped(claim.total, lambda x: step_seconds * -math.expm1(-x)),
         hours=_mapped(forecast.saved_device_seconds, lambda x: (x - search_seconds) / _HOUR_SECONDS),
         money=forecast.net,
-        kwh=forecast.kwh if space.plan.device_watts > 0 else Unknown(reason=provenance),
-        energy_provenance=provenance,
+        kwh=forecast.kwh,
     )
 
 

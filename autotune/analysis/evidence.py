@@ -13,6 +13,7 @@ import numpy as np
 
 from autotune.analysis.efficiency import LogEfficiency, bootstrap_curves, fit_curve, log_efficiency
 from autotune.analysis.gates import noise_scale
+from autotune.analysis.power import Power, measured_power
 from autotune.analysis.rates import (
     KnownSpread,
     PairedSpeed,
@@ -49,10 +50,12 @@ class Calibration:
     `rate` is the baseline's tokens/s over the whole study, stalls and bursts included; `copies` are copies
     of the baseline against the warm reference (A/A) and `noise` what they show; `points` are the baseline's
     cooled losses (horizon tokens, nats per token), `curve` their fit and `curves` its bootstrap;
-    `noise_scales` are those of the baseline's gradient at the ends of its schedules.
+    `noise_scales` are those of the baseline's gradient at the ends of its schedules; `power` is what the
+    copies drew beside the reference.
     """
 
     rate: Interval
+    power: Power | Unknown
     noise_scales: tuple[NoiseScale, ...]
     copies: tuple[PairedSpeed, ...]
     noise: VarianceComponents | Unknown
@@ -110,6 +113,7 @@ def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
     points = tuple(sorted((r.evaluations[-1].tokens_seen, r.evaluations[-1].loss) for r in copies if r.evaluations))
     return Calibration(
         rate=rate,
+        power=measured_power(copies, level=LEVEL),
         noise_scales=tuple(
             NoiseScale(horizon_tokens=noise.tokens_seen, batch=r.spec.config.global_batch, sequences=noise_scale(noise))
             for r in sorted(copies, key=lambda r: r.spec.horizon_tokens)

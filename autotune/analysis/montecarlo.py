@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from autotune.analysis.power import Power
 from autotune.analysis.rates import FloatArray
 from autotune.recommendation import Interval, Unknown
 
-_LARGEST_LOG_SPEEDUP = 100.0  # keeps exp finite in the far tails of t; no quantile of use lies there
+_LARGEST_LOG = 100.0  # keeps exp finite in the far tails of t; no quantile of use lies there
+_JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,27 +21,42 @@ class Economics:
     """The money side of a plan.
 
     `baseline_device_seconds` is R * C_0, uncertain by the factor exp(`baseline_log_sd` * normal).
-    `price_per_device_second` (1/3600 where the currency is device-hours) includes energy where the user
-    pays for it. `search_cost` and `adoption_cost` are in the same currency; `kilowatts` is the draw per
-    device, facility included, 0 when unknown.
+    `device_price_per_second` (1/3600 where the currency is device-hours) is without energy; `kwh_price` comes
+    on top, 0 where the user does not pay for it by itself. `adoption_cost` is in the same currency. `pue` is
+    energy of the site over energy of the devices.
     """
 
     baseline_device_seconds: float
     baseline_log_sd: float
-    price_per_device_second: float
+    device_price_per_second: float
+    kwh_price: float
+    pue: float
+    power: Power | Unknown
     one_off_device_seconds: float
-    search_cost: float
+    search_device_seconds: float
     adoption_cost: float
-    kilowatts: float
+
+    @property
+    def price_per_device_second(self) -> float:
+        """Of the baseline, energy included as far as it is known and paid for."""
+        if isinstance(self.power, Unknown):
+            return self.device_price_per_second
+        kwh_per_second = self.pue * math.exp(self.power.baseline.estimate) / _JOULES_PER_KWH
+        return self.device_price_per_second + self.kwh_price * kwh_per_second
+
+    @property
+    def search_cost(self) -> float:
+        """The search, at the baseline's price."""
+        return self.search_device_seconds * self.price_per_device_second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """What the plan costs and saves.
 
-    `plan_device_seconds` is C_w, the plan with the new configuration, its one-off costs included; savings
-    are device-seconds and kWh before, `net` (currency) and `roi` after search and adoption.
-    `probability_positive` is P(net > 0).
+    `plan_device_seconds` is C_w, the plan with the new configuration, its one-off costs included;
+    `saved_device_seconds` are before the search, `kwh` after it, `net` (currency) and `roi` after search and
+    adoption. `probability_positive` is P(net > 0).
     """
 
     plan_device_seconds: Interval
@@ -62,30 +79,57 @@ def forecast(
 ) -> Forecast:
     """The plan's saving by Monte Carlo: ln S = mean + stderr * t, the baseline's cost lognormal about its median.
 
-    saved = C_0 - C_0 / S - one-off; net = price * saved - search - adoption; ROI = net / (search +
-    adoption). Estimates are the values at the point estimates, intervals the quantiles at `level`. An
-    input that is NaN makes every figure NaN, the probability included.
+    saved = C_0 - C_0 / S - one-off; energy = PUE * (P_0 * C_0 - P_w * (C_0 / S + one-off) - P_0 * search);
+    net = price * (saved - search) + tariff * energy - adoption; ROI = net / (search + adoption). P_0 and
+    P_w / P_0 are drawn by themselves, by Student's t. Estimates are the values at the point estimates, intervals
+    the quantiles at `level`. An input that is NaN makes every figure NaN, the probability included.
     """
     rng = np.random.default_rng(seed)
-    deviation = stats.t.ppf(rng.random(draws), degrees_of_freedom) * log_speedup_stderr
-    log_speedup = np.clip(log_speedup_mean + deviation, -_LARGEST_LOG_SPEEDUP, _LARGEST_LOG_SPEEDUP)
-    log_baseline = economics.baseline_log_sd * rng.standard_normal(draws)
-    # The point estimate rides along as the first row, so that it goes through the same arithmetic.
-    baseline = economics.baseline_device_seconds * np.exp(np.append(0.0, log_baseline))
-    plan = baseline * np.exp(-np.append(log_speedup_mean, log_speedup)) + economics.one_off_device_seconds
+    log_speedup = _drawn(rng, draws, log_speedup_mean, log_speedup_stderr, degrees_of_freedom)
+    baseline = economics.baseline_device_seconds * np.exp(
+        np.append(0.0, economics.baseline_log_sd * rng.standard_normal(draws))
+    )
+    plan = baseline * np.exp(-log_speedup) + economics.one_off_device_seconds
     # C_0 * (1 - 1 / S) rather than a difference: small savings keep their digits.
-    saved = baseline * -np.expm1(-np.append(log_speedup_mean, log_speedup)) - economics.one_off_device_seconds
+    saved = baseline * -np.expm1(-log_speedup) - economics.one_off_device_seconds
+    net = economics.device_price_per_second * (saved - economics.search_device_seconds) - economics.adoption_cost
+    kwh: Interval | Unknown
+    power = economics.power
+    if isinstance(power, Unknown):
+        kwh = power
+    else:
+        freedom = power.degrees_of_freedom
+        log_watts, log_ratio = (
+            _drawn(rng, draws, value.estimate, _stderr(value, freedom), freedom)
+            for value in (power.baseline, power.ratio)
+        )
+        seconds = baseline * -np.expm1(log_ratio - log_speedup)  # of the baseline's draw
+        seconds -= economics.one_off_device_seconds * np.exp(log_ratio) + economics.search_device_seconds
+        energy = economics.pue * np.exp(log_watts) * seconds / _JOULES_PER_KWH
+        kwh = _interval(energy, level)
+        net = net + economics.kwh_price * energy
     spent = economics.search_cost + economics.adoption_cost
-    net = economics.price_per_device_second * saved - spent
-    kilowatts = economics.kilowatts
     return Forecast(
         plan_device_seconds=_interval(plan, level),
         saved_device_seconds=_interval(saved, level),
-        kwh=_interval(saved * kilowatts / 3600, level) if kilowatts > 0 else Unknown(reason="the power is not known"),
+        kwh=kwh,
         net=_interval(net, level),
         roi=_interval(net / spent, level) if spent > 0 else Unknown(reason="nothing was spent"),
         probability_positive=math.nan if np.isnan(net).any() else float(np.mean(net[1:] > 0)),
     )
+
+
+def _drawn(rng: np.random.Generator, draws: int, mean: float, stderr: float, freedom: float) -> FloatArray:
+    """mean + stderr * t, and ahead of the draws the mean itself, so that it goes through the same arithmetic."""
+    deviation = stats.t.ppf(rng.random(draws), freedom) * stderr
+    return np.append(mean, np.clip(mean + deviation, -_LARGEST_LOG, _LARGEST_LOG))
+
+
+def _stderr(value: Interval, freedom: float) -> float:
+    """The standard error that made an interval by Student's t."""
+    if value.low == value.high:
+        return 0.0
+    return (value.high - value.low) / (2.0 * float(stats.t.ppf(0.5 + value.level / 2, freedom)))
 
 
 def _interval(values: FloatArray, level: float) -> Interval:

@@ -19,6 +19,7 @@ from autotune.analysis.claims import (
 )
 from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, Calibration, Effect, changed, effects_of
 from autotune.analysis.exploration import explored_effect
+from autotune.analysis.power import power_of
 from autotune.analysis.rates import KnownSpread, as_ratio, interval_over_restarts
 from autotune.analysis.roi import break_even_seconds
 from autotune.moves import turned_back
@@ -230,7 +231,13 @@ def _worth(
     technique out would add, or what taking it in would save.
     """
     economics = economics_of(
-        space, calibration, config, plan_tokens=plan_tokens, search_seconds=own_seconds, compile_seconds=0.0
+        space,
+        calibration,
+        config,
+        power_of(space.plan, calibration.power),
+        plan_tokens=plan_tokens,
+        search_seconds=own_seconds,
+        compile_seconds=0.0,
     )
     adoption = adoption_cost(space.plan, [name])
     plan_cost = economics.baseline_device_seconds * math.exp(-speedup) * economics.price_per_device_second

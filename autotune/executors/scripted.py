@@ -31,6 +31,9 @@ from autotune.trial.types import (
 from model.config import TrainingConfig
 from model.knobs import KNOBS
 
+METER = "scripted meter"
+NO_METER = "nothing is metered in this world"
+
 Slowdown = Callable[[float], float]
 """Of one process: by how much a step is slower than the truth, if it begins at that moment (in seconds)."""
 
@@ -90,6 +93,10 @@ class ScriptedWorld(Protocol):
         """Why a session of `config` ends in its first pass, if it does."""
         ...
 
+    def watts(self, config: TrainingConfig) -> float | None:
+        """True mean draw of the machine while it trains `config`; None where no meter can be read."""
+        ...
+
     def slowdown(self, seed: int, process: int) -> Slowdown:
         """The disturbance of the study's `process`-th session; what is common to all follows from `seed` alone."""
         ...
@@ -132,7 +139,8 @@ class ExampleWorld:
 
     Loss is irreducible + amplitude * (tokens * efficiency(config))**-exponent, plus the seed's luck,
     which all configurations of one seed share (common random numbers) but for a small part. `broken`
-    names the settings that do not compute what they should, like "attention=sdpa".
+    names the settings that do not compute what they should, like "attention=sdpa". It has an energy
+    meter where `fp32_watts` is given; low precision then draws a tenth less.
     """
 
     base_tokens_per_second: float = 14_000.0
@@ -148,6 +156,7 @@ class ExampleWorld:
     vocab_size: int = 2_048
     launch_seconds: float = 3.6
     broken: frozenset[str] = frozenset()
+    fp32_watts: float | None = None
     noise: LognormalNoise = LognormalNoise()
 
     def tokens_per_second(self, config: TrainingConfig) -> float:
@@ -204,6 +213,10 @@ class ExampleWorld:
             )
         return None
 
+    def watts(self, config: TrainingConfig) -> float | None:
+        """See the class."""
+        return None if self.fp32_watts is None else self.fp32_watts * (1.0 if config.dtype == "fp32" else 0.9)
+
     def slowdown(self, seed: int, process: int) -> Slowdown:
         """That of `noise`."""
         return self.noise.slowdown(seed, process)
@@ -231,6 +244,7 @@ class ScriptedSession:
         self._steps_done = 0
         self._is_open = True
         training = request.config.training
+        self._watts = world.watts(training)
         setup_seconds = world.open_seconds(training)
         self._spend(setup_seconds, request.patience.setup_seconds, FailedKind.HUNG, "build its model")
         compile_seconds = world.compile_seconds(training)
@@ -248,7 +262,7 @@ class ScriptedSession:
             tokens_per_step=request.config.tokens_per_step,
             horizon_steps=request.config.horizon_steps,
             peak_memory_bytes=predict_peak_bytes(gpt, world.vocab_size, training),
-            environment={"device": "scripted"},
+            environment={"device": "scripted", "energy_meter": NO_METER if self._watts is None else METER},
         )
 
     @property
@@ -268,13 +282,15 @@ class ScriptedSession:
             self._steps_done += 1
             step_seconds.append(seconds)
             losses.append(self._loss())
+        total_seconds = sum(step_seconds)
         return Slice(
             round=round,
             tokens=steps * self._config.tokens_per_step,
-            seconds=sum(step_seconds),
+            seconds=total_seconds,
             step_seconds=tuple(step_seconds),
             losses=tuple(losses),
             peak_memory_bytes=self._ready.peak_memory_bytes,
+            energy_joules=None if self._watts is None else self._watts * total_seconds,
         )
 
     def evaluate(self) -> Evaluation:

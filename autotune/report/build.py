@@ -252,11 +252,20 @@ def _carried(r: Recommendation, p: Printer) -> tuple[KeyFigure, ...]:
         KeyFigure(
             label="In money" if r.plan.device_hour_usd > 0 else f"In {r.plan.currency}",
             shown=p.money(saving.money, r.plan.currency),
-            note="net of search and adoption",
+            note=f"net of search and adoption{_electricity(r)}",
         ),
-        KeyFigure(label="In energy", shown=p.plain(saving.kwh, unit="kWh"), note=provenance),
+        KeyFigure(label="In energy", shown=p.plain(saving.kwh, unit="kWh"), note=f"{provenance}, net of the search"),
     )
     return tuple(_without_idle_note(f) for f in figures)
+
+
+def _electricity(r: Recommendation) -> str:
+    """Where the electricity in a sum of money comes from, where it is paid for by itself."""
+    if not r.plan.pays_for_energy:
+        return ""
+    if isinstance(r.net_saving.baseline_watts, Unknown):
+        return "; electricity is not in it"
+    return f"; electricity {plain(r.net_saving.energy_provenance)}"
 
 
 def _groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
@@ -310,22 +319,30 @@ def _groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
         FigureGroup(
             title="Footprint",
             figures=(
-                _footprint("Your baseline", r.baseline_footprint),
-                _footprint("The candidate", r.candidate_footprint),
+                _footprint("Your baseline", r.baseline_footprint, _draw(r.net_saving.baseline_watts, r, p)),
+                _footprint("The candidate", r.candidate_footprint, _draw(r.net_saving.candidate_watts, r, p)),
             ),
         ),
     )
     return tuple(dataclasses.replace(g, figures=tuple(map(_without_idle_note, g.figures))) for g in groups)
 
 
-def _footprint(label: str, footprint: Footprint | Unknown) -> KeyFigure:
+def _draw(watts: Quantity, r: Recommendation, p: Printer) -> str:
+    """The mean draw and where it is from; nothing where it is not known, which is told beside the saved energy."""
+    shown = p.plain(watts, unit="W")
+    return f", {shown.text} {plain(r.net_saving.energy_provenance)}" if shown.is_known else ""
+
+
+def _footprint(label: str, footprint: Footprint | Unknown, draw: str) -> KeyFigure:
     if isinstance(footprint, Unknown):
         reason = plain(footprint.reason)
         shown = Shown(text=f"{NOT_KNOWN}: {reason}", value=NOT_KNOWN, interval="", reason=reason, bounds=())
         return KeyFigure(label=label, shown=shown, note="")
     mfu = NOT_KNOWN if isinstance(footprint.mfu, Unknown) else percent(footprint.mfu)
     memory = f"{significant(footprint.peak_memory_bytes / 2**30)} GiB at its peak"
-    return KeyFigure(label=label, shown=_stated(f"{footprint.parameters:,} parameters"), note=f"{memory}, MFU {mfu}")
+    return KeyFigure(
+        label=label, shown=_stated(f"{footprint.parameters:,} parameters"), note=f"{memory}, MFU {mfu}{draw}"
+    )
 
 
 def _without_idle_note(figure: KeyFigure) -> KeyFigure:

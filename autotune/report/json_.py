@@ -70,6 +70,8 @@ def _report(r: Recommendation, view: View) -> dict[str, Any]:
             "money": _quantity(r.net_saving.money),
             "currency": r.plan.currency,
             "kwh": _quantity(r.net_saving.kwh),
+            "baseline_watts": _quantity(r.net_saving.baseline_watts),
+            "candidate_watts": _quantity(r.net_saving.candidate_watts),
             "energy_provenance": r.net_saving.energy_provenance,
         },
         "roi": {**_quantity(r.roi.ratio), "probability_positive": _probability(r.roi.probability_positive)},

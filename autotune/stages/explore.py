@@ -15,6 +15,7 @@ from autotune.analysis.evidence import (
     evaluation_at,
     system_part,
 )
+from autotune.analysis.power import power_of
 from autotune.analysis.roi import worth_another_trial
 from autotune.measure import Lab
 from autotune.progress import EventKind
@@ -177,6 +178,7 @@ def _reason_to_stop(lab: Lab, calibration: Calibration, stage: Stage, scores: Se
         lab.space,
         calibration,
         lab.space.baseline,
+        power_of(lab.space.plan, calibration.power),
         plan_tokens=plan_tokens,
         search_seconds=lab.budget.elapsed_seconds,
         compile_seconds=0.0,

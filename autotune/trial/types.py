@@ -39,9 +39,11 @@ class StageEnd(StrEnum):
 class Slice:
     """A few whole optimizer steps, timed inside the worker between two device synchronisations.
 
-    `round` is the pairing round it was taken in, or -1 where it ran alone. `tokens` are those of one device,
-    the share of each where several train together: device-hours are what is paid for. `losses` are training
-    losses in nats per token, one per step.
+    `round` is the pairing round it was taken in, or -1 where it ran alone. `tokens` and `energy_joules` are
+    those of one device, the share of each where several train together: device-hours are what is paid for.
+    `losses` are training losses in nats per token, one per step. `energy_joules` is the difference of a
+    meter's readings at both ends, None where none could be read; meters are slow, so only sums over many
+    slices mean anything.
     """
 
     round: int
@@ -50,6 +52,7 @@ class Slice:
     step_seconds: tuple[float, ...]
     losses: tuple[float, ...]
     peak_memory_bytes: int
+    energy_joules: float | None = None
 
     @property
     def tokens_per_second(self) -> float:

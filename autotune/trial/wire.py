@@ -1,18 +1,21 @@
 """The written form of a trial: strict JSON for records on disk and for the messages of a worker.
 
-One rule each way, driven by the type hints: a dataclass is an object with exactly its fields, a
-member of a closed union is `{"its name": {its fields}}` (its `tag`, or else its class in snake_case),
-an enum is its value, a tuple a list, `object` any plain value. Nothing is guessed or repaired: an
-unknown or missing field, a wrong type or a number that is not finite raises `Malformed` and names the
-place. NaN and infinity are refused because JSON has neither and because a measurement that is not
-finite has an outcome of its own (`diverged`).
+One rule each way, driven by the type hints: a dataclass is an object with its fields, a member of a
+closed union is `{"its name": {its fields}}` (its `tag`, or else its class in snake_case), an enum is its
+value, a tuple a list, None null, `object` any plain value. All fields are written. A field that has a
+default may be missing where it is read: it is younger than what was written, and its default says what
+was so before it. Nothing else is guessed or repaired: an unknown or missing field, a wrong type or a
+number that is not finite raises `Malformed` and names the place. NaN and infinity are refused because
+JSON has neither and because a measurement that is not finite has an outcome of its own (`diverged`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
+import operator
 import re
 import reprlib
 import sys
@@ -24,7 +27,6 @@ from functools import cache
 from typing import Any, ClassVar, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
-from model.config import TrainingConfig
 
 MODEL_COMMAND = (sys.executable, "-P", "-m", "model")
 """How the torch side is started. `-P` keeps a `model.py` in the user's folder from taking its place."""
@@ -213,9 +215,21 @@ def _hints(kind: Any) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
 
 
+@cache
+def _required(kind: Any) -> frozenset[str]:
+    """The fields of the dataclass `kind` that have no default."""
+    missing = dataclasses.MISSING
+    return frozenset(f.name for f in dataclasses.fields(kind) if f.default is missing and f.default_factory is missing)
+
+
 def _members(kind: Any) -> tuple[Any, ...]:
     """The members of a union, or nothing."""
     return get_args(kind) if get_origin(kind) in (types.UnionType, Union) else ()
+
+
+def _present(members: tuple[Any, ...]) -> Any:
+    """What the union of `members` is where it is not None."""
+    return functools.reduce(operator.or_, (m for m in members if m is not types.NoneType))
 
 
 def _is_enum(kind: Any) -> bool:
@@ -227,7 +241,10 @@ def _is_dataclass(kind: Any) -> bool:
 
 
 def _dump(kind: Any, value: Any, place: str) -> Any:
-    if members := _members(kind):
+    members = _members(kind)
+    if types.NoneType in members:
+        return None if value is None else _dump(_present(members), value, place)
+    if members:
         if type(value) not in members:
             _fail(place, " or ".join(m.__name__ for m in members), value)
         plain = _dump(type(value), value, place)
@@ -249,7 +266,10 @@ def _dump(kind: Any, value: Any, place: str) -> Any:
 
 
 def _load(kind: Any, plain: Any, place: str) -> Any:
-    if members := _members(kind):
+    members = _members(kind)
+    if types.NoneType in members:
+        return None if plain is None else _load(_present(members), plain, place)
+    if members:
         return _load_member(members, plain, place)
     if _is_dataclass(kind):
         return _load_fields(kind, plain, place)
@@ -288,11 +308,9 @@ def _load_fields(kind: Any, plain: Any, place: str) -> Any:
     hints = _hints(kind)
     if unknown := sorted(set(plain) - set(hints)):
         _fail(place, f"without unknown fields, one of {', '.join(hints)}", ", ".join(unknown))
-    # A knob that a study does not name is younger than the study, and its default is what was done before it.
-    known = set(plain) if kind is TrainingConfig else set(hints)
-    if missing := sorted(known - set(plain)):
+    if missing := sorted(_required(kind) - set(plain)):
         _fail(place, "complete", f"no {', '.join(missing)}")
-    values = {name: _load(hints[name], plain[name], f"{place}.{name}") for name in hints if name in known}
+    values = {name: _load(hints[name], plain[name], f"{place}.{name}") for name in hints if name in plain}
     try:
         return kind(**values)
     except ValueError as error:  # the dataclass checks itself

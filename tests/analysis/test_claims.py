@@ -50,6 +50,7 @@ CURVE = Curve(
 )
 CALIBRATION = Calibration(
     rate=Interval(estimate=1e4, low=1e4, high=1e4, level=0.9),
+    power=Unknown(reason="not metered"),
     noise_scales=(),
     copies=(),
     noise=Unknown(reason="not looked at"),
@@ -298,6 +299,7 @@ def test_the_plan_is_priced_with_the_rate_of_the_whole_study_and_the_luck_of_its
         SPACE,
         calibration,
         SPACE.baseline.with_knobs(SYSTEM),
+        Unknown(reason="not metered"),
         plan_tokens=PLAN_TOKENS,
         search_seconds=1_800.0,
         compile_seconds=20.0,
@@ -323,7 +325,13 @@ def test_adopting_is_priced_by_what_there_is_to_adopt() -> None:
     def adoption(knobs: dict[str, Any]) -> float:
         config = TrainingConfig(micro_batch=8, global_batch=16, **knobs)
         economics = economics_of(
-            space, CALIBRATION, config, plan_tokens=PLAN_TOKENS, search_seconds=3_600.0, compile_seconds=0.0
+            space,
+            CALIBRATION,
+            config,
+            CALIBRATION.power,
+            plan_tokens=PLAN_TOKENS,
+            search_seconds=3_600.0,
+            compile_seconds=0.0,
         )
         assert economics.search_cost == pytest.approx(2.0)
         return economics.adoption_cost

@@ -11,16 +11,36 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autotune.analysis.montecarlo import Economics, Forecast, forecast
+from autotune.analysis.power import Power
 from autotune.recommendation import Interval, Unknown
+
+
+def log_interval(value: float, half: float = 0.0) -> Interval:
+    """An interval in log units about ln of a value."""
+    return Interval(estimate=math.log(value), low=math.log(value) - half, high=math.log(value) + half, level=0.9)
+
+
+def drawing(baseline: float, candidate: float, *, half: float = 0.0, ratio_half: float = 0.0) -> Power:
+    """Mean watts, the half-widths of their intervals in log units."""
+    return Power(
+        baseline=log_interval(baseline, half),
+        candidate=log_interval(candidate, half),
+        ratio=log_interval(candidate / baseline, ratio_half),
+        degrees_of_freedom=2.0,
+        provenance="measured (imagined)",
+    )
+
 
 PLAN = Economics(
     baseline_device_seconds=36_000.0,
     baseline_log_sd=0.0,
-    price_per_device_second=2.0 / 3600,
+    device_price_per_second=2.0 / 3600,
+    kwh_price=0.0,
+    pue=1.0,
+    power=drawing(400.0, 400.0),
     one_off_device_seconds=360.0,
-    search_cost=1.0,
+    search_device_seconds=1800.0,
     adoption_cost=0.5,
-    kilowatts=0.4,
 )
 
 
@@ -50,7 +70,7 @@ def test_without_uncertainty_every_figure_is_the_exact_one(mean: float, one_off:
     for quantity, value in (
         (answer.plan_device_seconds, 36_000.0 / math.exp(mean) + one_off),
         (answer.saved_device_seconds, saved),
-        (answer.kwh, saved / 3600 * 0.4),
+        (answer.kwh, (saved - 1800.0) / 3600 * 0.4),
         (answer.net, net),
         (answer.roi, net / 1.5),
     ):
@@ -100,9 +120,44 @@ def test_every_uncertainty_widens_and_the_seed_fixes_the_answer() -> None:
 
 
 def test_what_is_not_known_or_not_spent_is_unknown() -> None:
-    free = of(replace(PLAN, search_cost=0.0, adoption_cost=0.0, kilowatts=0.0), 0.1, 0.01)
+    unmetered = Unknown(reason="not metered")
+    free = of(replace(PLAN, search_device_seconds=0.0, adoption_cost=0.0, power=unmetered), 0.1, 0.01)
     assert isinstance(free.roi, Unknown)
-    assert isinstance(free.kwh, Unknown)
+    assert free.kwh == unmetered
+
+
+def test_energy_is_each_configurations_own_draw_and_the_search_draws_as_the_baseline() -> None:
+    power = drawing(300.0, 240.0)
+    answer = of(replace(PLAN, power=power, pue=1.5, kwh_price=0.25), math.log(1.25), 0.0)
+    plan_seconds = 36_000.0 / 1.25 + 360.0
+    kwh = 1.5 * (300.0 * 36_000.0 - 240.0 * plan_seconds - 300.0 * 1800.0) / 3.6e6
+    assert isinstance(answer.kwh, Interval)
+    assert answer.kwh.low == answer.kwh.estimate == answer.kwh.high == pytest.approx(kwh)
+    net = 2.0 / 3600 * (36_000.0 - plan_seconds - 1800.0) + 0.25 * kwh - 0.5
+    assert answer.net.estimate == pytest.approx(net)
+    search = 1800.0 * (2.0 / 3600 + 0.25 * 1.5 * 300.0 / 3.6e6)
+    assert isinstance(answer.roi, Interval)
+    assert answer.roi.estimate == pytest.approx(net / (search + 0.5))
+
+
+def test_a_faster_configuration_may_cost_energy() -> None:
+    answer = of(replace(PLAN, power=drawing(300.0, 600.0)), math.log(1.25), 0.0)
+    assert answer.saved_device_seconds.low > 0
+    assert isinstance(answer.kwh, Interval)
+    assert answer.kwh.high < 0
+
+
+def test_an_uncertain_draw_makes_energy_uncertain_and_money_only_where_energy_is_paid_for() -> None:
+    sure = replace(PLAN, power=drawing(300.0, 240.0))
+    rough = replace(PLAN, power=drawing(300.0, 240.0, half=0.1, ratio_half=0.05))
+    assert width(of(rough, 0.2, 0.02).kwh) > 1.5 * width(of(sure, 0.2, 0.02).kwh)
+    assert of(rough, 0.2, 0.02).net == of(sure, 0.2, 0.02).net
+    paid = [of(replace(e, kwh_price=5.0), 0.2, 0.02).net for e in (rough, sure)]
+    assert width(paid[0]) > 1.2 * width(paid[1])
+    alone = of(replace(PLAN, one_off_device_seconds=0.0, search_device_seconds=0.0, power=rough.power), 0.0, 0.0)
+    reach = 0.05  # of the ratio; the draw of both alike changes no saving of nothing
+    assert isinstance(alone.kwh, Interval)
+    assert alone.kwh.low == pytest.approx(3.0 * (1 - 0.8 * math.exp(reach)), rel=0.1)
 
 
 @pytest.mark.parametrize(("mean", "stderr", "freedom"), [(math.nan, 0.1, 2.0), (0.1, math.nan, 2.0), (0.1, 0.1, 0.0)])

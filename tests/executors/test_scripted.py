@@ -10,7 +10,14 @@ import pytest
 
 from autotune.analysis.gates import equivalence, noise_scale
 from autotune.executors.base import Patience, SessionEnded
-from autotune.executors.scripted import ExampleWorld, LognormalNoise, ScriptedExecutor, SimulatedClock
+from autotune.executors.scripted import (
+    METER,
+    NO_METER,
+    ExampleWorld,
+    LognormalNoise,
+    ScriptedExecutor,
+    SimulatedClock,
+)
 from autotune.trial.types import FailedKind, Fingerprint, InfeasibleKind
 from model.config import TrainingConfig
 
@@ -44,6 +51,16 @@ def test_work_takes_simulated_time(tmp_path: Path) -> None:
     assert bench.clock() == pytest.approx(opened + 5 * step + 2 * step / 3)
     session.gradient_noise(4)
     assert bench.clock() == pytest.approx(opened + 9 * step + 2 * step / 3)
+
+
+def test_a_world_with_a_meter_charges_every_slice(tmp_path: Path) -> None:
+    metered = _bench(noise=LognormalNoise(), fp32_watts=50.0).executor.open(request(tmp_path, dtype="bf16_autocast"))
+    taken = metered.advance(3)
+    assert taken.energy_joules == pytest.approx(45.0 * taken.seconds)
+    assert metered.ready.environment["energy_meter"] == METER
+    dark = _bench().executor.open(request(tmp_path))
+    assert dark.advance(3).energy_joules is None
+    assert dark.ready.environment["energy_meter"] == NO_METER
 
 
 def test_a_fingerprint_takes_two_steps(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_the_description_names_backends_and_devices() -> None:
     assert found["devices"] == "1"
     assert "gloo" in found["distributed_backends"]
     assert found["numa_nodes"]
+    assert found["energy_meter"], "what it is, or why there is none"
 
 
 def test_an_error_without_words_is_told_by_its_kind() -> None:

@@ -148,6 +148,28 @@ def test_slice_reports_what_was_trained(make_trainer: MakeTrainer) -> None:
     assert len(report["step_seconds"]) == len(report["losses"]) == 3
     assert sum(report["step_seconds"]) <= report["seconds"]
     assert report["peak_memory_bytes"] > 50e6
+    assert report["energy_joules"] is None, "there is no meter"
+
+
+class Watched:
+    """A meter that counts 2.5 joules more at each reading."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.readings = 0
+
+    def read_joules(self) -> float:
+        self.readings += 1
+        return 2.5 * self.readings
+
+
+def test_the_energy_of_a_slice_is_the_difference_of_two_readings(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    trainer.meter = Watched()
+    assert [trainer.advance(2, round=r)["energy_joules"] for r in range(3)] == [2.5, 2.5, 2.5]
+    trainer.evaluate()
+    assert trainer.meter.readings == 6, "nothing but slices is charged"
 
 
 def test_evaluation_reports_loss_over_the_held_out_windows(make_trainer: MakeTrainer, corpus: Corpus) -> None:

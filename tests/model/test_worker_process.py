@@ -60,6 +60,7 @@ def test_session_from_start_to_close(workers: Workers, make_session: MakeSession
     assert ready["tokens_per_step"] == session.tokens_per_step
     assert ready["horizon_steps"] == session.horizon_steps
     assert ready["environment"]["device"] == "cpu"
+    assert ready["environment"]["energy_meter"], "what it is, or why there is none"
     assert os.getpgid(client.pid) == client.pid
     client.send("fingerprint")
     fingerprint = client.receive("fingerprint")

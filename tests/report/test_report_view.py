@@ -32,7 +32,8 @@ def test_seconds_per_step_are_carried_over_the_plan() -> None:
     assert hours.shown.text == "27 h 59 min (24 h 6 min to 31 h 12 min)"
     assert money.shown.text == "38.4 USD (18.9-55.7)"
     assert energy.shown.text == "1.62 kWh (1.31-1.94)"
-    assert "estimated" in energy.note
+    assert energy.note == "measured (RAPL package zones), net of the search"
+    assert money.note == "net of search and adoption; electricity measured (RAPL package zones)"
 
 
 def test_keeping_within_the_noise_names_the_floor() -> None:

@@ -79,6 +79,7 @@ _slices = st.builds(
     step_seconds=_tuples(_reals),
     losses=_tuples(_reals),
     peak_memory_bytes=_counts,
+    energy_joules=st.none() | _reals,
 )
 _evaluations = st.builds(
     Evaluation, tokens_seen=_counts, loss=_reals, stderr=_reals, tokens=_counts, bits_per_byte=_reals
@@ -235,8 +236,8 @@ def test_the_outcome_of_a_record_is_tagged() -> None:
     assert to_json(record)["outcome"] == {"failed": {"kind": "hung", "message": "silent"}}
 
 
-def test_a_record_from_before_a_field_is_refused() -> None:
-    """What has a default in the code has none on disk: a gap is never filled with a guess."""
+def test_a_record_from_before_a_field_has_its_default_there() -> None:
+    """The default of a field that came later says what was so before it; without one, a gap is never filled."""
     record = TrialRecord(
         spec=TrialSpec(
             number=0,
@@ -259,9 +260,24 @@ def test_a_record_from_before_a_field_is_refused() -> None:
     )
     plain = to_json(record)
     assert from_json(TrialRecord, plain) == record
-    del plain["fingerprints"]
-    with pytest.raises(Malformed, match="no fingerprints"):
+    for field in ("fingerprints", "gradient_noise"):
+        del plain[field]
+    assert from_json(TrialRecord, plain) == record
+    for field in ("slices", "costs"):
+        del plain[field]
+    with pytest.raises(Malformed, match="TrialRecord must be complete; got 'no costs, slices'"):
         from_json(TrialRecord, plain)
+
+
+def test_what_may_be_none_is_null_and_what_may_not_is_refused() -> None:
+    energies = {"": None, "null": None, "12": 12.0, "0.5": 0.5}
+    for written, energy in energies.items():
+        event = parse_event(_slice_text(energy_joules=written))
+        assert isinstance(event, Slice)
+        assert event.energy_joules == energy
+    assert b'"energy_joules":null' in encode_event(parse_event(_slice_text()))
+    with pytest.raises(Malformed, match=r"event\.slice\.energy_joules must be of type float; got 'much'"):
+        parse_event(_slice_text(energy_joules='"much"'))
 
 
 def test_an_int_may_stand_for_a_float_and_nothing_else_is_converted() -> None:

@@ -1,0 +1,169 @@
+"""Energy meters: counters of the hardware that only rise, read before and after what is to be charged.
+
+| meter              | sees                              | does not see                | renewed      |
+|--------------------|-----------------------------------|-----------------------------|--------------|
+| RAPL package zones | the machine's processor packages, | memory, disks, power supply | every ms     |
+|                    | whoever uses them                 |                             |              |
+| NVML total energy  | the boards of the session's GPUs  | the machine around them     | every 100 ms |
+
+(RAPL: Linux, `Documentation/power/powercap`, and Khan et al. 2018, TOMPECS 3(2); NVML: at worst every 100 ms,
+Yang et al. 2023, arXiv 2312.02741.) A slice lasts tenths of seconds: one by itself says little, sums do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+POWERCAP = Path("/sys/class/powercap")
+
+# Parts of a package have zones of their own below it (`intel-rapl:0:0`), and `intel-rapl-mmio:0` is a package again.
+_TOP_LEVEL = re.compile(r"intel-rapl:\d+")
+
+
+class Meter(Protocol):
+    """A counter of energy. `name` says what is read, or why nothing is."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read_joules(self) -> float | None:
+        """Joules since some moment in the past; None where they cannot be told. Only differences mean anything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoMeter:
+    """No counter can be read here, for a `reason` of one line."""
+
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return self.reason
+
+    def read_joules(self) -> None:
+        return None
+
+
+NOT_ASKED = NoMeter("no energy meter was asked for")
+
+
+def open_meter(device: torch.device, devices: int = 1) -> Meter:
+    """What counts the energy of a session on `device`: of the whole CPU, or of the first `devices` GPUs."""
+    if device.type == "cuda":
+        try:
+            nvml = importlib.import_module("pynvml")
+        except ImportError:
+            return NoMeter("the energy counter of a GPU is read by nvidia-ml-py: pip install 'autotune[energy]'")
+        # By their UUIDs: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER number devices as NVML does not.
+        return nvml_meter(nvml, [f"GPU-{torch.cuda.get_device_properties(n).uuid}" for n in range(devices)])
+    if device.type == "cpu":
+        return rapl_meter(POWERCAP)
+    return NoMeter(f"no energy meter is known for {device.type}")
+
+
+def joules_between(before: float | None, after: float | None, *, devices: int = 1) -> float | None:
+    """Each of the devices' share of the difference of two readings, where there are two."""
+    return None if before is None or after is None else (after - before) / devices
+
+
+# -- processors --------------------------------------------------------------------------------------
+
+
+class RaplMeter:
+    """The packages of a machine's processors together, Intel's and AMD's.
+
+    A counter starts again at zero after some minutes of full load. One that did so once between two readings
+    is followed, more often cannot be noticed: read at both ends of what is to be charged.
+    """
+
+    name = "RAPL package zones"
+
+    def __init__(self, zones: Sequence[Path]) -> None:
+        """Raises OSError or ValueError: a counter cannot be read."""
+        self._counters = [zone / "energy_uj" for zone in zones]
+        self._ranges = [_number(zone / "max_energy_range_uj") for zone in zones]
+        self._last = [_number(counter) for counter in self._counters]
+        self._microjoules = 0
+
+    def read_joules(self) -> float | None:
+        """See `Meter.read_joules`: since the meter was opened."""
+        try:
+            readings = [_number(counter) for counter in self._counters]
+        except (OSError, ValueError):
+            return None
+        for last, reading, span in zip(self._last, readings, self._ranges, strict=True):
+            self._microjoules += reading - last + (span if reading < last else 0)
+        self._last = readings
+        return self._microjoules / 1e6
+
+
+def rapl_meter(root: Path) -> Meter:
+    """The RAPL zones under `root` that are packages; `psys`, the whole platform where there is one, has them in it."""
+    zones = sorted(path for path in root.glob("intel-rapl:*") if _TOP_LEVEL.fullmatch(path.name))
+    try:
+        packages = [zone for zone in zones if (zone / "name").read_text().startswith("package-")]
+        if not packages:
+            return NoMeter(f"there is no RAPL package zone in {root}, as in most virtual machines and containers")
+        return RaplMeter(packages)
+    except PermissionError as error:
+        # Since CVE-2020-8694: what a processor draws tells something of what it computes.
+        return NoMeter(f"{error.filename} is for root alone: let this user read it, if nobody else shares the machine")
+    except OSError as error:
+        return NoMeter(f"{error.filename} cannot be read: {error.strerror}")
+    except ValueError as error:
+        return NoMeter(f"a RAPL counter in {root} is no number: {error}")
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text())
+
+
+# -- GPUs --------------------------------------------------------------------------------------------
+
+
+class NvmlMeter:
+    """Some NVIDIA GPUs together. Their counters run from the driver's start, in 64 bits of millijoules."""
+
+    name = "NVML total energy"
+
+    def __init__(self, nvml: Any, handles: Sequence[Any]) -> None:
+        """`nvml` is the module `pynvml`, initialised."""
+        self._nvml = nvml
+        self._handles = handles
+
+    def read_joules(self) -> float | None:
+        """See `Meter.read_joules`."""
+        try:
+            millijoules: int = sum(map(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handles))
+        except self._nvml.NVMLError:
+            return None
+        return millijoules / 1e3
+
+
+def nvml_meter(nvml: Any, uuids: Sequence[str]) -> Meter:
+    """The GPUs of those UUIDs, by the module `pynvml` of the package nvidia-ml-py; all of them, or none."""
+    try:
+        nvml.nvmlInit()
+        handles = [nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids]
+        for handle in handles:
+            if _is_divided(nvml, handle):
+                return NoMeter("a GPU in MIG mode counts the energy of all its instances together")
+            nvml.nvmlDeviceGetTotalEnergyConsumption(handle)  # Volta and later have it
+    except nvml.NVMLError as error:
+        return NoMeter(f"NVML does not tell the energy of this GPU: {error}")
+    return NvmlMeter(nvml, handles)
+
+
+def _is_divided(nvml: Any, handle: Any) -> bool:
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
+    except nvml.NVMLError:  # a GPU that knows no such mode
+        return False
