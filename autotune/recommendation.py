@@ -169,6 +169,7 @@ class CaveatKind(StrEnum):
     SEARCH_STOPPED_EARLY = "search_stopped_early"  # stage
     EXPERT_PARTIAL = "expert_partial"  # knobs left at the baseline
     NOT_EQUIVALENT = "not_equivalent"  # knobs: what a configuration that failed the gate changed; reason
+    OVERFLOW = "overflow"  # skipped, steps: of all trials in which fp16 overflowed
     PRUNED = "pruned"  # knobs: the value that is not tried here; reason
     NUMERICS_UNDECIDED = "numerics_undecided"  # knobs, lost: at most that share of the tokens, margin
     NUMERICS_INFERIOR = "numerics_inferior"  # knobs, lost: the mean, margin

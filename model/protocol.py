@@ -33,7 +33,7 @@ class SliceReport(TypedDict):
     """A few whole optimizer steps between two device synchronisations; losses in nats per token.
 
     `tokens` and `energy_joules` are those of one device, so that all rates are: where several train together,
-    its share. The latter is None where no meter can be read.
+    its share. The latter is None where no meter can be read. `skipped_steps` made no update: a gradient overflowed.
     """
 
     round: int
@@ -43,6 +43,7 @@ class SliceReport(TypedDict):
     losses: list[float]
     peak_memory_bytes: int
     energy_joules: float | None
+    skipped_steps: int
 
 
 class EvaluationReport(TypedDict):

@@ -108,6 +108,7 @@ class Trainer:
             Diverged: a loss is no number, or above ln(vocabulary) + 2 after warm-up.
         """
         losses = []
+        skipped_before = self.skipped_steps
         synchronize(self.device)
         joules = self.meter.read_joules()  # outside of what is timed: NVML takes a while to answer
         timer = StepTimer(self.device)
@@ -130,6 +131,7 @@ class Trainer:
             losses=loss_values,
             peak_memory_bytes=self.peak_memory(),
             energy_joules=energy_joules,
+            skipped_steps=self.skipped_steps - skipped_before,
         )
 
     @torch.no_grad()

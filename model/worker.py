@@ -116,10 +116,7 @@ def _open(session: SessionConfig, device: torch.device, meter: Meter, events: IO
 def _obey(trainer: Trainer, name: str, body: dict[str, Any], events: IO[str]) -> None:
     match name:
         case "advance":
-            slice_report = trainer.advance(body["steps"], body["round"])
-            if trainer.skipped_steps:
-                print(f"{trainer.skipped_steps} of {trainer.steps_done} updates skipped: overflow", file=sys.stderr)
-            send(events, "slice", slice_report)
+            send(events, "slice", trainer.advance(body["steps"], body["round"]))
         case "evaluate":
             send(events, "evaluation", trainer.evaluate())
         case "fingerprint":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,10 @@ from scripted_study import SPACE, ScriptedStudy
 
 from autotune.analysis.evidence import Calibration, calibration_of
 from autotune.analysis.exploration import explored_effect
-from autotune.executors.scripted import ExampleWorld, LognormalNoise
-from autotune.recommendation import Interval, TechniqueVerdict, Unknown
+from autotune.executors.scripted import ExampleWorld, LognormalNoise, ScriptedSession
+from autotune.recommendation import CaveatKind, Interval, TechniqueVerdict, Unknown
 from autotune.study import read_records
-from autotune.trial.types import TrialRecord
+from autotune.trial.types import Slice, TrialRecord
 from model.config import TrainingConfig
 
 WORLD = ExampleWorld(noise=LognormalNoise(moment=0.02, own=0.005, process=0.005))
@@ -92,3 +92,25 @@ def test_what_depends_on_each_other_is_explored_and_left_out_together(tmp_path: 
         assert "parallelism=ddp, world_size=2 together" in rows[name].reason
     tried = {r.spec.config.parallelism for r in read_records(tmp_path / "study")}
     assert tried == {"none", "ddp", "pipeline"}
+
+
+@dataclass(frozen=True)
+class FastInFp16(ExampleWorld):
+    """Half precision is not emulated here."""
+
+    def tokens_per_second(self, config: TrainingConfig) -> float:
+        return super().tokens_per_second(config) * (45.0 if config.dtype == "fp16_autocast" else 1.0)
+
+
+def test_a_study_counts_the_updates_that_overflow_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    advance = ScriptedSession.advance
+
+    def overflowing(session: ScriptedSession, steps: int, round: int = -1) -> Slice:
+        lost = 1 if session._config.training.dtype == "fp16_autocast" else 0
+        return replace(advance(session, steps, round), skipped_steps=lost)
+
+    monkeypatch.setattr(ScriptedSession, "advance", overflowing)
+    result = ScriptedStudy(tmp_path / "study", world=FastInFp16(), budget_seconds=900.0).sit()
+    (caveat,) = (c for c in result.caveats if c.kind is CaveatKind.OVERFLOW)
+    slices = [s for r in read_records(tmp_path / "study") if r.spec.config.dtype == "fp16_autocast" for s in r.slices]
+    assert caveat.details == {"skipped": len(slices), "steps": sum(len(s.losses) for s in slices)}

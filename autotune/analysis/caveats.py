@@ -114,6 +114,10 @@ def caveats_of(
             )
     for value in facts.pruned:
         note(CaveatKind.PRUNED, knobs=f"{value.knob} = {value.value}", reason=value.reason)
+    overflowed = [s for r in records if any(s.skipped_steps for s in r.slices) for s in r.slices]
+    if overflowed:
+        skipped = sum(s.skipped_steps for s in overflowed)
+        note(CaveatKind.OVERFLOW, skipped=skipped, steps=sum(len(s.losses) for s in overflowed))
     if any(not r.interleaved for r in records):
         note(CaveatKind.ALTERNATED_SESSIONS)
     if isinstance(power, Unknown):

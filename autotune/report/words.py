@@ -213,6 +213,11 @@ def caveat_words(caveat: Caveat, *, currency: str) -> tuple[str, str]:
             )
         case CaveatKind.ENERGY_UNKNOWN:
             return "No energy figure", f"Energy could be neither measured nor estimated: {d.text('reason')}."
+        case CaveatKind.OVERFLOW:
+            return "fp16 overflowed", (
+                f"{d.text('skipped')} of {d.text('steps')} steps in fp16 made no update, for a gradient overflowed. "
+                "A few at the start are the loss scale finding its size; what they cost is in the losses measured here."
+            )
         case CaveatKind.UNPRICED:
             return "No prices", (
                 "The plan names no price of a device-hour, so savings, costs and ROI are stated in device-hours."

@@ -43,7 +43,7 @@ class Slice:
     those of one device, the share of each where several train together: device-hours are what is paid for.
     `losses` are training losses in nats per token, one per step. `energy_joules` is the difference of a
     meter's readings at both ends, None where none could be read; meters are slow, so only sums over many
-    slices mean anything.
+    slices mean anything. `skipped_steps` made no update, for a gradient of fp16 overflowed.
     """
 
     round: int
@@ -53,6 +53,7 @@ class Slice:
     losses: tuple[float, ...]
     peak_memory_bytes: int
     energy_joules: float | None = None
+    skipped_steps: int = 0
 
     @property
     def tokens_per_second(self) -> float:

@@ -359,6 +359,10 @@ def test_fp16_updates_that_overflow_are_skipped_and_counted(
         assert torch.equal(weight, before[name]), name
     trainer.step()
     assert trainer.skipped_steps == 1
+    hook = trainer.model.get_parameter(where).register_hook(lambda gradient: gradient * math.inf)
+    assert trainer.advance(2, round=-1)["skipped_steps"] == 2
+    hook.remove()
+    assert trainer.advance(1, round=-1)["skipped_steps"] == 0
 
 
 def test_batch_that_the_text_cannot_fill_is_invalid(make_trainer: MakeTrainer) -> None:

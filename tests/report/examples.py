@@ -62,6 +62,7 @@ DETAILS: dict[CaveatKind, dict[str, str | int | float]] = {
     CaveatKind.ENERGY_UNKNOWN: {"reason": "RAPL is not readable and the plan gives no device_watts"},
     CaveatKind.UNPRICED: {},
     CaveatKind.SEARCH_STOPPED_EARLY: {"stage": "explore_system", "expected_saving": 0.031, "cost": 0.058},
+    CaveatKind.OVERFLOW: {"skipped": 3, "steps": 1_240},
     CaveatKind.PRUNED: {"knobs": "attention = cudnn", "reason": "No viable backend was found"},
     CaveatKind.EXPERT_PARTIAL: {"knobs": "compile"},
     CaveatKind.NOT_EQUIVALENT: {"knobs": "attention = sdpa", "reason": "gradient must agree within 0.001; got 0.7"},
