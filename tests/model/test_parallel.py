@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -13,12 +14,15 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from worker_client import Client, DirectWorkers, ForkedWorkers
 
 from autotune.analysis.gates import equivalence
 from autotune.trial.types import Fingerprint
-from model.config import GPTConfig, SessionConfig
+from model.config import GPTConfig, SessionConfig, TrainingConfig
+from model.parallel import Parallelism
 from model.trainer import Trainer
 
 MakeSession = Callable[..., SessionConfig]
@@ -60,16 +64,20 @@ def fingerprint(answers: dict[str, Any]) -> Fingerprint:
     return Fingerprint(**{name: tuple(numbers) for name, numbers in answers["fingerprint"].items()})
 
 
-@pytest.mark.parametrize(("parallelism", "micro_batch"), [("ddp", 2), ("fsdp", 2), ("tensor", 4), ("pipeline", 4)])
-def test_two_processes_compute_what_one_does(
+@pytest.mark.parametrize(
+    ("parallelism", "world_size", "micro_batch"),
+    [("ddp", 2, 2), ("ddp", 4, 1), ("fsdp", 2, 2), ("tensor", 2, 4), ("pipeline", 2, 4)],
+)
+def test_processes_compute_what_one_does(
     workers: DirectWorkers,
     make_session: MakeSession,
     tmp_path: Path,
     single: dict[str, Any],
     parallelism: str,
+    world_size: int,
     micro_batch: int,
 ) -> None:
-    session = make_session(parallelism=parallelism, world_size=2, micro_batch=micro_batch, **KNOBS)
+    session = make_session(parallelism=parallelism, world_size=world_size, micro_batch=micro_batch, **KNOBS)
     client = Client(tmp_path, session, workers.start)
     answers = everything(client)
     assert workers.exit_status(client.pid) == 0
@@ -111,6 +119,29 @@ def test_processes_go_with_other_knobs(
     answers = everything(Client(tmp_path_factory.mktemp("shared"), session, workers.start))
     dtype = knobs.get("dtype", "fp32")
     assert_same(answers, single, dtype=dtype, rel=1e-5 if dtype == "fp32" else 5e-3)
+
+
+@given(ranks=st.integers(1, 8), micro_batch=st.integers(1, 6), passes=st.integers(1, 6), step=st.integers(0, 3))
+def test_every_sequence_of_a_batch_weighs_the_same(ranks: int, micro_batch: int, passes: int, step: int) -> None:
+    """However a batch is cut into micro-batches, passes and ranks."""
+    batch = ranks * micro_batch * passes
+    training = TrainingConfig(
+        micro_batch=micro_batch, global_batch=batch, world_size=ranks, parallelism="ddp" if ranks > 1 else "none"
+    )
+    weights = torch.zeros(batch, requires_grad=True)  # the gradient of each is what its sequence weighs
+
+    for rank in range(ranks):
+        parallel = object.__new__(Parallelism)  # one of several processes that do not exist
+        parallel.training, parallel.device, parallel.rank = training, torch.device("cpu"), rank
+        parallel.autocast = contextlib.nullcontext
+        parallel.loss = lambda sequences, _: weights[sequences].mean()
+
+        def take(first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.arange(first, first + count) - step * batch, torch.empty(0)
+
+        parallel.add_gradient(take, lambda loss: (loss / ranks).backward(), step * batch, batch)
+    assert weights.grad is not None
+    assert torch.allclose(weights.grad, torch.full((batch,), 1 / batch))
 
 
 def test_gradients_are_averaged_once_a_step(make_trainer: Callable[..., Trainer]) -> None:
