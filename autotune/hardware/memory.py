@@ -51,13 +51,15 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
     tokens = training.micro_batch * gpt.sequence_length
     layer = _layer_bytes(gpt, training)
     kept = gpt.layers * layer
-    if training.checkpointing:  # the input of every layer, and all of the one that is computed again
-        kept = gpt.layers * gpt.width * _element_bytes(training) + layer
     transient = _transient_bytes(gpt, training)
     moments = _moments(gpt, rows, training)
     state = _state_bytes(training, parameters, moments)
     updating = _update_bytes(training, parameters, moments)
     loss = _loss_bytes(gpt, rows, training, tokens)
+    if training.checkpointing:  # the input of every layer, and either the loss or all of the layer computed again
+        kept = gpt.layers * gpt.width * _element_bytes(training)
+        later = 0 if training.optimizer_in_backward else _element_bytes(training) * (parameters - rows * gpt.width)
+        loss, transient = max(loss - later, tokens * (layer + transient)), 0  # gradients come when the loss has gone
     ends = parameters - gpt.layers * 12 * gpt.width**2  # embeddings and head
     processes = training.world_size
     match training.parallelism:
@@ -66,7 +68,9 @@ def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig
             updating = processes * (updating + 4 * parameters)  # buckets are laid out anew, the old ones still there
         case "fsdp":
             # Gathered weights, their gradients and what is sent of them are given back late, if at all.
-            gathered = processes * 4 * (2 * ends + 4 * (parameters - ends))
+            gathered = processes * (4 * ends + 14 * (parameters - ends))
+            if training.accumulation_steps > 1:  # whole gradients add up until they are shared out
+                gathered += processes * 8 * parameters
             state, updating = state + gathered, updating + gathered
             kept, transient, loss = (processes * n for n in (kept, transient, loss))
         case "tensor":
