@@ -21,7 +21,7 @@ NAMES = ("compile", "flex")
 """What can be tried: torch.compile of a tiny function, and attention with FlexAttention, which the model compiles."""
 
 _ANSWER = '{"reason"'
-_PATIENCE_SECONDS = 120.0  # with nothing cached, 15 s on two cores; from a cold network disk a minute more
+_PATIENCE_SECONDS = 120.0  # generous: nothing cached, two slow cores, a cold network disk
 
 
 def attempt(

@@ -30,8 +30,8 @@ _HALF = {"fp16": ("fp16_autocast",), "bf16": ("bf16_autocast", "bf16_master", "b
 def limits(device: torch.device, peak_flops: Mapping[str, float], attempts: Collection[str] = ()) -> Limits:
     """What knobs cannot be turned to on `device`; `peak_flops` are its rates by dtype, in FLOP/s.
 
-    What needs a compiler is tried only where `attempts` names it (see `model.attempts.NAMES`), for it takes seconds:
-    4 with a warm cache of torch's and 15 with a cold one, of which the first sessions that compile have the benefit.
+    What needs a compiler is tried only where `attempts` names it (see `model.attempts.NAMES`), for it takes seconds,
+    of which the first sessions that compile have the benefit: torch keeps what it compiled.
     """
     broken = _broken(device, attempts)
     found: Limits = {

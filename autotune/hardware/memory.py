@@ -37,7 +37,7 @@ def multiplied_parameter_count(gpt: GPTConfig, vocab_size: int) -> int:
 def predict_peak_bytes(gpt: GPTConfig, vocab_size: int, training: TrainingConfig) -> int:
     """Peak bytes of a training session, the runtime included.
 
-    Everything but the state of the optimizer is proportional to `micro_batch`; `global_batch` has
+    Everything but weights, gradients and moments grows with `micro_batch`; `global_batch` has
     no part in it, for gradients are accumulated in place (but for what a pipeline keeps in flight).
 
     Of several processes it is the sum. Each has a runtime of its own. Under `ddp` each has all of the states
