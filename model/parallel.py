@@ -22,7 +22,6 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import Store, TCPStore  # where torch.distributed has them from, with types
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
@@ -30,11 +29,9 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_module, dist
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from model.config import InvalidConfiguration, TrainingConfig
+from model.config import TrainingConfig
 from model.gpt import GPT, initial_weights, losses_of, padded
 from model.gradients import gathered
-
-_LOCALHOST = "127.0.0.1"
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 """The context of a forward pass."""
@@ -42,55 +39,6 @@ Take = Callable[[int, int], tuple[Tensor, Tensor]]
 """First sequence and count to tokens and targets `(count, T)` each, on the device."""
 Backward = Callable[[Tensor], None]
 """Adds the gradient of a scalar loss."""
-
-
-# -- processes ---------------------------------------------------------------------------------------
-
-
-def host_store(world_size: int) -> TCPStore:
-    """Where the processes of a session find each other; its `port` is free, and open to this machine only."""
-    return TCPStore(_LOCALHOST, 0, world_size, is_master=True, wait_for_workers=False)
-
-
-def visit_store(port: int, world_size: int) -> TCPStore:
-    """The store that rank 0 hosts at `port`."""
-    return TCPStore(_LOCALHOST, port, world_size, is_master=False)
-
-
-def join(store: Store, rank: int, world_size: int, device: torch.device) -> None:
-    """Meet the other processes; returns when all have come."""
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
-
-
-def device_of_rank(device: torch.device, rank: int, world_size: int) -> torch.device:
-    """The device that a rank computes on: one of its own on CUDA, a share of the CPU otherwise.
-
-    Raises:
-        InvalidConfiguration: there are not as many devices, or they cannot talk to each other.
-    """
-    if device.type == "mps":
-        raise InvalidConfiguration(f'world_size must be 1 on mps; got {world_size}: use device "cpu" or "cuda"')
-    if device.type != "cuda":
-        return device
-    if torch.cuda.device_count() < world_size:
-        raise InvalidConfiguration(
-            f"world_size must be at most the number of CUDA devices, {torch.cuda.device_count()}; "
-            f"got {world_size}: use fewer processes"
-        )
-    torch.cuda.set_device(rank)
-    return torch.device("cuda", rank)
-
-
-def share_threads(training: TrainingConfig) -> None:
-    """Set this process's intra-op threads to the knob; 0 shares out the threads that torch would use alone."""
-    if training.threads:
-        torch.set_num_threads(training.threads)
-    elif training.world_size > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // training.world_size))
-
-
-# -- strategies --------------------------------------------------------------------------------------
 
 
 class Parallelism:

@@ -18,8 +18,9 @@ from model.failures import Diverged
 from model.gpt import GPT
 from model.gradients import condition_gradients
 from model.optim import InBackward, build_optimizer, set_rates, updates_made
-from model.parallel import STRATEGIES, Backward, share_threads
+from model.parallel import STRATEGIES, Backward
 from model.precision import MasterWeights, Precision
+from model.processes import share_threads
 from model.protocol import EvaluationReport, SliceReport
 from model.schedule import dropout_factor, lr_factor, weight_decay_factor
 from model.tokens import Corpus

@@ -20,8 +20,8 @@ from model.device import resolve_device
 from model.energy import Meter, NoMeter, open_meter
 from model.failures import failure_report
 from model.inspections import fingerprint, gradient_noise
-from model.parallel import device_of_rank, host_store, join, visit_store
 from model.probe import environment
+from model.processes import device_of_rank, host_store, join, visit_store
 from model.protocol import ReadyReport, parse_message, send
 from model.ranks import Ranks, fail_as_rank
 from model.tokens import open_corpus

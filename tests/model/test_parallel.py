@@ -23,6 +23,7 @@ from autotune.analysis.gates import equivalence
 from autotune.trial.types import Fingerprint
 from model.config import GPTConfig, SessionConfig, TrainingConfig
 from model.parallel import Parallelism
+from model.processes import share_threads
 from model.trainer import Trainer
 
 MakeSession = Callable[..., SessionConfig]
@@ -142,6 +143,25 @@ def test_every_sequence_of_a_batch_weighs_the_same(ranks: int, micro_batch: int,
         parallel.add_gradient(take, lambda loss: (loss / ranks).backward(), step * batch, batch)
     assert weights.grad is not None
     assert torch.allclose(weights.grad, torch.full((batch,), 1 / batch))
+
+
+@pytest.mark.parametrize(("threads", "world_size", "expected"), [(0, 1, []), (0, 2, [3]), (0, 8, [1]), (5, 2, [5])])
+def test_processes_share_out_the_threads(
+    threads: int, world_size: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    parallelism = "none" if world_size == 1 else "tensor"
+    share_threads(TrainingConfig(threads=threads, world_size=world_size, parallelism=parallelism))
+    assert told == expected
+
+
+@pytest.mark.parametrize(("device", "devices"), [("cpu", 1), ("cuda", 4)])
+def test_processes_share_a_cpu_and_have_a_gpu_each(device: str, devices: int) -> None:
+    parallel = object.__new__(Parallelism)
+    parallel.device, parallel.world_size = torch.device(device), 4
+    assert parallel.devices == devices
 
 
 def test_gradients_are_averaged_once_a_step(make_trainer: Callable[..., Trainer]) -> None:

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import gpt as gpt_module
 from model.config import InvalidConfiguration, TrainingConfig
+from model.data import Prefetching
 from model.gpt import GPT, GPTConfig
 from model.inspections import fingerprint
 from model.optim import InBackward
@@ -104,6 +105,15 @@ def test_prefetching_reads_ahead_in_another_thread(make_trainer: MakeTrainer) ->
     assert ahead.batches._read is not None
     assert torch.equal(ahead.batches._read.result(timeout=10)[1], expected), "read before it was asked for"
     assert torch.equal(plain.batches.take(2, 1)[0], ahead.batches.take(2, 1)[0]), "out of order"
+
+
+def test_prefetching_skips_what_other_processes_take(make_trainer: MakeTrainer) -> None:
+    batches = make_trainer().batches
+    ahead = Prefetching(batches, ranks=3)
+    ahead.take(1, 2)
+    assert ahead._next == (7, 2)
+    assert ahead._read is not None
+    assert torch.equal(ahead._read.result(timeout=10)[0], batches.take(7, 2)[0])
 
 
 @pytest.mark.parametrize(
