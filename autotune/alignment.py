@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from autotune_model.config import TrainingConfig
+
 from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_speed
 from autotune.errors import NothingFeasible
 from autotune.executors.base import Executor, Patience, SessionEnded, SessionRequest
 from autotune.recommendation import Interval, Quantity, Unknown
 from autotune.run import Run
 from autotune.space import SearchSpace
-from model.config import TrainingConfig
 
 _LEVEL = 0.9
 _ROUNDS = 16  # of a restart: METHOD 3.4 asks for 12 at least, the first ones are warm-up

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import autotune_model
 import pandas as pd
+from autotune_model.config import TrainingConfig
 
 import autotune
-import model
 from autotune.alignment import Alignment, claims_of, measure_alignment
 from autotune.errors import BadInput, Interrupted
 from autotune.executors.base import Executor
@@ -35,7 +36,6 @@ from autotune.search import run_search
 from autotune.space import SearchSpace
 from autotune.study import FORMAT, Fingerprint, Study, StudyInfo, check_name, read_records
 from autotune.trial.types import Completed, Stage, TrialRecord, outcome_kind
-from model.config import TrainingConfig
 
 DEFAULT_ROOT = Path("reports")
 _HARDWARE_KEYS = ("device_name", "logical_cores", "device_memory_bytes", "torch")
@@ -315,7 +315,7 @@ def _best_configs(records: Sequence[TrialRecord]) -> tuple[TrainingConfig, ...]:
 def _code_digest() -> str:
     """SHA-256 over the sources of both packages: other code may measure otherwise."""
     digest = hashlib.sha256()
-    for package in (autotune, model):
+    for package in (autotune, autotune_model):
         folder = Path(package.__path__[0])
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())

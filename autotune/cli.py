@@ -15,15 +15,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-import search_spaces
 from autotune import api
 from autotune.errors import AutotuneError, BadInput, ExitCode, StoreDamaged
 from autotune.load import load_space, parse_duration
 from autotune.preview import preview
+from autotune.shipped import shipped_spaces
 from autotune.study import check_name, studies
 from autotune.terminal import print_alignment, print_examination, print_knobs, print_recommendation, progress_for
-
-_SPACES = Path(search_spaces.__file__).parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     knobs.set_defaults(run=_knobs)
     doctor = commands.add_parser("doctor", help="examine this machine, and what of a space it cannot run")
     doctor.add_argument(
-        "space", type=Path, nargs="?", default=_SPACES / "techniques.toml", help="(default: techniques.toml)"
+        "space", type=Path, nargs="?", default=shipped_spaces()["techniques"], help="(default: techniques.toml)"
     )
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON on stdout")
     doctor.set_defaults(run=_doctor)
@@ -95,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "space",
         type=Path,
         nargs="?",
-        default=_SPACES / "power_of_two.toml",
+        default=shipped_spaces()["power_of_two"],
         help="(default: power_of_two.toml)",
     )
     techniques.add_argument("--restarts", type=int, default=4, help="fresh processes of every pair, at least 2")

@@ -10,10 +10,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from autotune_model.config import DataConfig, GPTConfig, InvalidConfiguration, TrainingConfig
+from autotune_model.knobs import KNOBS, Knob
+
 from autotune.errors import BadInput
 from autotune.space import Choice, Dimension, Domain, FloatRange, IntRange, Plan, SearchSpace, Workload, contains
-from model.config import DataConfig, GPTConfig, InvalidConfiguration, TrainingConfig
-from model.knobs import KNOBS, Knob
 
 _SECTIONS = ("workload", "plan", "search", "baseline", "knobs")
 _GPT_KEYS = tuple(f.name for f in fields(GPTConfig))

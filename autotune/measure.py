@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import optuna
+from autotune_model.config import InvalidConfiguration, TrainingConfig
 
 from autotune.analysis.footprint import peak_of
 from autotune.analysis.rates import paired_speed
@@ -38,7 +39,6 @@ from autotune.trial.types import (
     outcome_kind,
     outcome_reason,
 )
-from model.config import InvalidConfiguration, TrainingConfig
 
 _FREE_SLICES = 7  # in one: where nothing is paired, only progress and Ctrl-C need slices
 _HOPELESS = 8.0  # times slower than the reference: not worth a second look

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from model.config import InvalidConfiguration, TrainingConfig
-from model.knobs import KnobValue
+from autotune_model.config import InvalidConfiguration, TrainingConfig
+from autotune_model.knobs import KnobValue
 
 _MOST_COMPANIONS = 2  # a strategy brings along the number of processes, and that the size of a micro-batch
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 
+from autotune_model.knobs import KnobClass
+
 from autotune.budget import SHARES
 from autotune.propose import grid_size, impossible_combinations
 from autotune.space import Choice, FloatRange, IntRange, SearchSpace
-from model.knobs import KnobClass
 
 
 def preview(space: SearchSpace, *, as_json: bool) -> str:

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import optuna
+from autotune_model.config import InvalidConfiguration, TrainingConfig
+from autotune_model.knobs import KNOBS, Knob, KnobValue
 from optuna.trial import TrialState
 
 from autotune.analysis.rates import PairedSpeed, paired_speed
 from autotune.moves import turn
 from autotune.space import EXPERT_WISHES, Choice, Dimension, Domain, FloatRange, IntRange, SearchSpace, contains
 from autotune.trial.types import Completed, Pruned, Stage, TrialRecord, outcome_kind
-from model.config import InvalidConfiguration, TrainingConfig
-from model.knobs import KNOBS, Knob, KnobValue
 
 T = TypeVar("T")
 

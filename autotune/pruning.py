@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from autotune_model.knobs import KnobValue
+
 from autotune.space import Choice, Dimension, Domain, IntRange, SearchSpace
-from model.knobs import KnobValue
 
 Limits = Mapping[str, Mapping[str, str]]
 """By knob and value (as text): why the value is of no use on a machine."""
@@ -23,7 +24,7 @@ class Pruned:
 
 
 def attempts_for(space: SearchSpace) -> tuple[str, ...]:
-    """What only a compiler can tell about `space`, of `model.attempts.NAMES`: seconds that most spaces can do without.
+    """What only a compiler can tell about `space`, of `autotune_model.attempts.NAMES`: it costs seconds.
 
     A search that compiles nothing is not made to wait. One that does gains more than it waits for, as what torch
     keeps of the trial shortens the first sessions.

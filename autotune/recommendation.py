@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KnobClass
+
 from autotune.space import Plan
-from model.config import TrainingConfig
-from model.knobs import KnobClass
 
 
 class Verdict(StrEnum):

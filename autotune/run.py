@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from autotune_model.config import TrainingConfig
+
 from autotune.analysis.gates import equivalence, rounding_of
 from autotune.analysis.rates import implausible, paired_speed
 from autotune.executors.base import Session, SessionEnded
@@ -28,7 +30,6 @@ from autotune.trial.types import (
     TrialRecord,
     TrialSpec,
 )
-from model.config import TrainingConfig
 
 _SLICE_SECONDS = 0.15  # METHOD 3.4: pairs closer in time beat longer slices
 

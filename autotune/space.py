@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
-from model.knobs import Knob, KnobClass, KnobValue
+from autotune_model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
+from autotune_model.knobs import Knob, KnobClass, KnobValue
 
 EXPERT_WISHES: Mapping[str, KnobValue] = MappingProxyType(
     {"dtype": "bf16_autocast", "attention": "sdpa", "optimizer_kernel": "fused", "tied_head": True}

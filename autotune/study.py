@@ -29,6 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
+from autotune_model.config import TrainingConfig
+
 from autotune.errors import BadInput, StoreDamaged, StudyBusy
 from autotune.files import write_atomically
 from autotune.load import parse_space
@@ -37,7 +39,6 @@ from autotune.pruning import Limits
 from autotune.space import SearchSpace
 from autotune.trial.types import Stage, TrialRecord, TrialSpec
 from autotune.trial.wire import from_json, to_json
-from model.config import TrainingConfig
 
 T = TypeVar("T")
 

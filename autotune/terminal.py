@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TextIO, assert_never
 
+from autotune_model.knobs import KNOBS, Knob
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -29,7 +30,6 @@ from autotune.report.quantities import Printer, Shown, duration, percent, signif
 from autotune.report.view import View
 from autotune.report.words import class_word, complexity_word, outcome_word, plain, stage_word, value_text
 from autotune.trial.types import Stage
-from model.knobs import KNOBS, Knob
 
 _ACCENT = {Verdict.ADOPT: "green", Verdict.KEEP_BASELINE: "cyan", Verdict.INCONCLUSIVE: "yellow"}
 _TECHNIQUE_STYLE = {"adopt": "green", "harmful": "red", "hypothesis": "yellow"}

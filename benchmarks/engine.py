@@ -22,18 +22,18 @@ import time
 from pathlib import Path
 
 import torch
+from autotune_model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
+from autotune_model.data import Batches
+from autotune_model.gpt import GPT
+from autotune_model.optim import build_optimizer
+from autotune_model.probe import peak_flops
+from autotune_model.schedule import lr_factor
+from autotune_model.tokens import open_corpus
 
 from autotune.analysis.rates import as_ratio, interval_over_restarts
 from autotune.executors.base import Patience, SessionRequest
 from autotune.executors.local import LocalExecutor
 from autotune.recommendation import Interval
-from model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
-from model.data import Batches
-from model.gpt import GPT
-from model.optim import build_optimizer
-from model.probe import peak_flops
-from model.schedule import lr_factor
-from model.tokens import open_corpus
 
 SLICE_SECONDS = 0.2
 LEAST_RATIO = 0.97

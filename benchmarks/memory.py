@@ -14,11 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from autotune_model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
+
 from autotune.executors.base import Patience, SessionRequest
 from autotune.executors.local import LocalExecutor
 from autotune.hardware.memory import parameter_count, predict_peak_bytes
 from autotune.hardware.prepare import prepare
-from model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
 
 WORST_ERROR = 0.15
 PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=300.0)

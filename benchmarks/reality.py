@@ -28,6 +28,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KnobClass
+
 from autotune import api
 from autotune.analysis.evidence import BASELINE, WINNER, changed, effects_of, of_stage
 from autotune.analysis.rates import as_ratio, interval_over_restarts
@@ -40,8 +43,6 @@ from autotune.space import SearchSpace
 from autotune.study import read_records
 from autotune.terminal import progress_for
 from autotune.trial.types import Stage, TrialRecord
-from model.config import TrainingConfig
-from model.knobs import KnobClass
 
 LEVEL = 0.9  # of every interval, as in the report
 GALLERY = Path(__file__).parent.parent / "reports" / "gallery"

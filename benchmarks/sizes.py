@@ -25,6 +25,8 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
+from autotune_model.config import DataConfig, GPTConfig, TrainingConfig
+
 from autotune import api
 from autotune.analysis.roi import break_even_seconds, plan_device_seconds
 from autotune.hardware.memory import multiplied_parameter_count, parameter_count, predict_peak_bytes
@@ -34,7 +36,6 @@ from autotune.recommendation import Interval, Quantity, Unknown, Verdict
 from autotune.report.quantities import Printer, duration, percent, significant, tokens
 from autotune.terminal import progress_for
 from autotune.trial.wire import from_json, to_json
-from model.config import DataConfig, GPTConfig, TrainingConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 TOKENS_PER_PARAMETER = 20

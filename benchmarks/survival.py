@@ -67,7 +67,7 @@ def workers() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
-        if words[1:4] == ["-P", "-m", "model"] and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if words[1:4] == ["-P", "-m", "autotune_model"] and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
 

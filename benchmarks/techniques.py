@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from autotune_model.knobs import Complexity
+
 from autotune import api
 from autotune.alignment import Alignment
 from autotune.load import parse_duration
@@ -21,7 +23,6 @@ from autotune.recommendation import Quantity, Recommendation, TechniqueEffect, U
 from autotune.report.quantities import Printer, percent
 from autotune.report.words import technique_word
 from autotune.terminal import progress_for
-from model.knobs import Complexity
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "techniques.md"

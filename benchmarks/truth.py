@@ -28,6 +28,8 @@ from pathlib import Path
 
 import numpy as np
 import rivals
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KnobClass
 
 from autotune.load import parse_space
 from autotune.propose import expert_default
@@ -36,8 +38,6 @@ from autotune.simulation.finalists import race_of_four
 from autotune.simulation.study import simulate
 from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, plan_seconds, same_everywhere
 from autotune.space import SearchSpace
-from model.config import TrainingConfig
-from model.knobs import KnobClass
 
 SPACE_TEXT = """
 [workload]

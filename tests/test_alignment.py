@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
+from autotune_model.config import TrainingConfig
 from rich.console import Console
 
-import search_spaces
 from autotune import api, cli
 from autotune.alignment import Answer, answer_of, claims_of, measure_alignment
 from autotune.errors import NothingFeasible
@@ -17,11 +16,11 @@ from autotune.executors.scripted import ExampleWorld, LognormalNoise, ScriptedEx
 from autotune.hardware.prepare import Machine
 from autotune.load import load_space
 from autotune.recommendation import Interval, Unknown
+from autotune.shipped import shipped_spaces
 from autotune.simulation.study import MACHINE
 from autotune.terminal import print_alignment
-from model.config import TrainingConfig
 
-SPACE = load_space(Path(search_spaces.__file__).parent / "power_of_two.toml")
+SPACE = load_space(shipped_spaces()["power_of_two"])
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
+from autotune_model.knobs import KNOBS
 from small_space import SPACE
 
 from autotune import api
@@ -25,7 +26,6 @@ from autotune.load import load_space
 from autotune.measure import Lab
 from autotune.simulation.study import MACHINE
 from autotune.study import FORMAT, Study, StudyInfo
-from model.knobs import KNOBS
 
 
 @pytest.fixture(autouse=True)

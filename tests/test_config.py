@@ -10,11 +10,10 @@ import re
 from typing import Any, get_type_hints
 
 import pytest
+from autotune_model.config import DataConfig, GPTConfig, InvalidConfiguration, SessionConfig, TrainingConfig
+from autotune_model.knobs import ADOPTION_HOURS, KNOBS, Complexity, Knob, KnobValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from model.config import DataConfig, GPTConfig, InvalidConfiguration, SessionConfig, TrainingConfig
-from model.knobs import ADOPTION_HOURS, KNOBS, Complexity, Knob, KnobValue
 
 GPT = {"layers": 2, "heads": 2, "width": 64, "sequence_length": 128}
 SESSION = {"gpt": GPT, "data": {}, "training": {}, "seed": 0, "horizon_tokens": 10_000}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from autotune_model.config import TrainingConfig
 from scripted_study import SPACE, ScriptedStudy
 
 from autotune.analysis.evidence import Calibration, calibration_of
@@ -15,7 +16,6 @@ from autotune.executors.scripted import ExampleWorld, LognormalNoise, ScriptedSe
 from autotune.recommendation import CaveatKind, Interval, TechniqueVerdict, Unknown
 from autotune.study import read_records
 from autotune.trial.types import Slice, TrialRecord
-from model.config import TrainingConfig
 
 WORLD = ExampleWorld(noise=LognormalNoise(moment=0.02, own=0.005, process=0.005))
 BASELINE = TrainingConfig(micro_batch=8, global_batch=16)

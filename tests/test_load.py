@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KNOBS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.errors import BadInput, ExitCode
 from autotune.load import load_space, parse_duration
 from autotune.space import Choice, FloatRange, IntRange, SearchSpace
-from model.config import TrainingConfig
-from model.knobs import KNOBS
 
 SHIPPED = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.toml"))
 SPACE = """\

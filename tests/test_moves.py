@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KNOBS, KnobValue
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,8 +11,6 @@ from autotune.analysis.techniques import label_without, without
 from autotune.moves import turn, turned_back
 from autotune.propose import one_at_a_time
 from autotune.space import Choice, Dimension
-from model.config import TrainingConfig
-from model.knobs import KNOBS, KnobValue
 
 ALONE = TrainingConfig(micro_batch=16, global_batch=16, clip_norm=0.0)
 STRATEGIES = ("none", "ddp", "fsdp", "tensor", "pipeline")

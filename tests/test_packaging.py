@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("autotune", "model", "search_spaces")
+FOLDERS = ("autotune", "model", "search_spaces")
+SHIPPED_AS = {
+    "autotune/": "autotune/",
+    "model/autotune_model/": "autotune_model/",
+    "search_spaces/": "autotune/search_spaces/",
+}
 LEFT_OUT = ("__pycache__", "*.pyc", "*.egg-info")
 
 
@@ -20,15 +25,15 @@ LEFT_OUT = ("__pycache__", "*.pyc", "*.egg-info")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """Built from a copy, so that nothing is left in the checkout."""
     tree = tmp_path_factory.mktemp("tree")
-    for package in PACKAGES:
+    for package in FOLDERS:
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns(*LEFT_OUT))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     for name in ("reports/mine/report.md", "reports/gallery/x/report.md", "tests/test_x.py", "benchmarks/x.py"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text("# not for users\n")
-    (tree / "model" / "__pycache__").mkdir()
-    (tree / "model" / "__pycache__" / "config.cpython-311.pyc").write_bytes(b"stale")
+    (tree / "model" / "autotune_model" / "__pycache__").mkdir()
+    (tree / "model" / "autotune_model" / "__pycache__" / "config.cpython-311.pyc").write_bytes(b"stale")
     built = tmp_path_factory.mktemp("built")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)],
@@ -40,32 +45,31 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_the_top_level_is_three_packages_and_the_metadata(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_puts_no_generic_name_at_the_top_level(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
     (dist_info,) = (top for top in tops if top.endswith(".dist-info"))
-    assert tops - {dist_info} == set(PACKAGES)
+    assert tops - {dist_info} == {"autotune", "autotune_model"}
     assert dist_info.startswith("autotune-")
 
 
 def test_every_file_of_the_packages_is_shipped_and_no_other(wheel: zipfile.ZipFile) -> None:
     ours = {
-        path.relative_to(ROOT).as_posix()
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*")
+        shipped + path.relative_to(ROOT / folder).as_posix()
+        for folder, shipped in SHIPPED_AS.items()
+        for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
     shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert shipped == ours
     for needed in (
         "autotune/py.typed",
-        "model/py.typed",
-        "model/__main__.py",
+        "autotune_model/py.typed",
+        "autotune_model/__main__.py",
         "autotune/report/templates/report.html.j2",
         "autotune/report/templates/style.css",
-        "search_spaces/__init__.py",
-        "search_spaces/quickstart.toml",
-        "search_spaces/gpt_cpu.toml",
-        "search_spaces/gpt2_small_gpu.toml",
+        "autotune/search_spaces/quickstart.toml",
+        "autotune/search_spaces/gpt_cpu.toml",
+        "autotune/search_spaces/gpt2_small_gpu.toml",
     ):
         assert needed in shipped
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import optuna
 import pytest
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KNOBS, Knob, KnobValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
@@ -41,8 +43,6 @@ from autotune.trial.types import (
     TrialRecord,
     TrialSpec,
 )
-from model.config import TrainingConfig
-from model.knobs import KNOBS, Knob, KnobValue
 
 BASE = TrainingConfig(micro_batch=4, global_batch=8)
 STAGE = Stage.EXPLORE_SYSTEM

@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from autotune_model.knobs import KNOBS, KnobValue
 from rich.console import Console
 from scripted_study import ScriptedStudy
 
-import search_spaces
 from autotune import api, cli
 from autotune.hardware.prepare import Machine
 from autotune.load import load_space
 from autotune.pruning import Pruned, attempts_for, limits_of, prune
 from autotune.recommendation import CaveatKind, TechniqueVerdict
+from autotune.shipped import shipped_spaces
 from autotune.simulation.study import MACHINE
 from autotune.space import Choice, Dimension, IntRange, SearchSpace
 from autotune.terminal import print_examination
-from model.knobs import KNOBS, KnobValue
 
-SPACE = load_space(Path(search_spaces.__file__).parent / "techniques.toml")
+SPACE = load_space(shipped_spaces()["techniques"])
 STRATEGIES = ("ddp", "fsdp", "tensor", "pipeline")
 LIMITS = {
     "attention": {"cudnn": "no viable backend", "math": "never pruned: it is the baseline's"},

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from autotune_model.config import TrainingConfig
 from scripted_study import ScriptedStudy
 
 from autotune import api
@@ -23,7 +24,6 @@ from autotune.recommendation import CaveatKind, Interval, TechniqueVerdict, Unkn
 from autotune.simulation.study import MACHINE
 from autotune.study import read_records
 from autotune.trial.types import FailedKind, Infeasible, InfeasibleKind, Stage
-from model.config import TrainingConfig
 
 Scripted = Callable[..., ScriptedStudy]
 QUIET = LognormalNoise(moment=0.05, own=0.01, process=0.005)

@@ -8,13 +8,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from autotune_model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
+from autotune_model.knobs import KnobClass, KnobValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.load import parse_space
 from autotune.space import Choice, Domain, FloatRange, IntRange, SearchSpace, contains
-from model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
-from model.knobs import KnobClass, KnobValue
 
 TABLES = {
     "workload": [

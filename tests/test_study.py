@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from autotune_model.config import TrainingConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_space import SPACE
@@ -32,7 +33,6 @@ from autotune.trial.types import (
     TrialRecord,
     TrialSpec,
 )
-from model.config import TrainingConfig
 
 INFO = StudyInfo(
     format=FORMAT,

@@ -82,6 +82,6 @@ def test_the_command_line_imports_neither_torch_nor_ray() -> None:
 
 
 def test_the_driver_shares_only_the_standard_library_part_of_the_model() -> None:
-    modules = imported_by("model.config")
-    assert "model" in modules
-    assert modules - sys.stdlib_module_names == {"model"}
+    modules = imported_by("autotune_model.config")
+    assert "autotune_model" in modules
+    assert modules - sys.stdlib_module_names == {"autotune_model"}

@@ -4,6 +4,7 @@ import pty
 from collections.abc import Iterator
 
 import pytest
+from autotune_model.knobs import KNOBS
 from report.examples import CREATED_AT, EXAMPLES, adopt
 from rich.console import Console
 
@@ -17,7 +18,6 @@ from autotune.terminal import (
     progress_for,
     sentence,
 )
-from model.knobs import KNOBS
 
 DATA: dict[EventKind, dict[str, object]] = {
     EventKind.SITTING_STARTED: {"study": "s", "budget_seconds": 1800.0, "spent_seconds": 0.0, "resumed": True},

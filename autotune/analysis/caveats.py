@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KnobClass
+
 from autotune.analysis.claims import Claim, is_inferior, plan_tokens_of
 from autotune.analysis.evidence import BASELINE, WINNER, Calibration, changed, effects_of, of_stage
 from autotune.analysis.power import Power
@@ -14,8 +17,6 @@ from autotune.pruning import Pruned
 from autotune.recommendation import Caveat, CaveatKind, Interval, Unknown
 from autotune.space import EXPERT_WISHES, SearchSpace
 from autotune.trial.types import Infeasible, InfeasibleKind, Stage, StageEnd, TrialRecord
-from model.config import TrainingConfig
-from model.knobs import KnobClass
 
 FEWEST_RESTARTS, _FEWEST_ROUNDS = 3, 12  # METHOD 3.5, 3.4
 _NOISY = 0.10  # a floor above this ratio says more about the machine than about any technique

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import ADOPTION_HOURS, KNOBS, KnobClass
 from scipy import stats
 
 from autotune.analysis.efficiency import HorizonPoint, curve_variance, extrapolate, tokens_to_reach
@@ -18,8 +20,6 @@ from autotune.analysis.rates import KnownSpread, interval_over_restarts
 from autotune.analysis.roi import plan_device_seconds
 from autotune.recommendation import Interval, Unknown
 from autotune.space import Plan, SearchSpace
-from model.config import TrainingConfig
-from model.knobs import ADOPTION_HOURS, KNOBS, KnobClass
 
 _HOUR_SECONDS = 3600.0
 _NORMAL_QUANTILE = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2)

@@ -7,6 +7,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KnobClass
+
 from autotune.analysis.caveats import Circumstances, caveats_of, floor_for
 from autotune.analysis.claims import (
     Claim,
@@ -58,8 +61,6 @@ from autotune.trial.types import (
     outcome_kind,
     outcome_reason,
 )
-from model.config import TrainingConfig
-from model.knobs import KnobClass
 
 _HOUR_SECONDS = 3600.0
 _RUNNERS_UP = 5

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KNOBS, KnobClass
 
 from autotune.analysis.efficiency import LogEfficiency, bootstrap_curves, fit_curve, log_efficiency
 from autotune.analysis.gates import noise_scale
@@ -26,8 +28,6 @@ from autotune.analysis.rates import (
 )
 from autotune.recommendation import Curve, Interval, NoiseScale, Unknown
 from autotune.trial.types import Completed, Evaluation, Pruned, Slice, Stage, TrialRecord
-from model.config import TrainingConfig
-from model.knobs import KNOBS, KnobClass
 
 BASELINE = "baseline"
 EXPERT = "expert default"
@@ -233,7 +233,7 @@ def system_part(config: TrainingConfig, baseline: TrainingConfig) -> TrainingCon
     """`config` with every learning knob back at the baseline's value.
 
     Raises:
-        model.config.InvalidConfiguration: the two halves do not go together.
+        autotune_model.config.InvalidConfiguration: the two halves do not go together.
     """
     learning = {name: getattr(baseline, name) for name in changed(config, baseline, KnobClass.LEARNING)}
     return config.with_knobs(learning)

@@ -10,14 +10,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KnobValue
+
 from autotune.analysis.efficiency import log_efficiency
 from autotune.analysis.evidence import BASELINE, LEVEL, Calibration, Effect, against_reference, evaluation_at
 from autotune.analysis.rates import KnownSpread, interval_over_restarts
 from autotune.moves import turned_back
 from autotune.recommendation import Interval, Unknown
 from autotune.trial.types import Completed, Pruned, Stage, TrialRecord
-from model.config import TrainingConfig
-from model.knobs import KnobValue
 
 _EXPLORING = (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from autotune_model.config import TrainingConfig
+
 from autotune.recommendation import Footprint, Unknown
 from autotune.trial.types import TrialRecord
-from model.config import TrainingConfig
 
 _PEAK_OF = {
     "fp32": "fp32",

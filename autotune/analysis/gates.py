@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from autotune_model.config import TrainingConfig
 from scipy import stats
 
 from autotune.recommendation import Unknown
 from autotune.trial.types import Fingerprint, GradientNoise
-from model.config import TrainingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

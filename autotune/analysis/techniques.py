@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KNOBS, Knob, KnobClass
+
 from autotune.analysis.attribution import judge
 from autotune.analysis.claims import (
     Claim,
@@ -27,8 +30,6 @@ from autotune.pruning import Pruned
 from autotune.recommendation import Interval, Quantity, TechniqueEffect, TechniqueVerdict, Unknown
 from autotune.space import Dimension, SearchSpace
 from autotune.trial.types import Infeasible, Stage, TrialRecord, outcome_reason
-from model.config import TrainingConfig
-from model.knobs import KNOBS, Knob, KnobClass
 
 
 def without(config: TrainingConfig, baseline: TrainingConfig) -> dict[str, TrainingConfig]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from autotune_model.config import SessionConfig
+
 from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
-from model.config import SessionConfig
 
 _PROVEN = 10.0
 

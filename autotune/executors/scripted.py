@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KNOBS
+
 from autotune.executors.base import SessionEnded, SessionRequest
 from autotune.hardware.memory import multiplied_parameter_count, parameter_count, predict_peak_bytes
 from autotune.trial.types import (
@@ -28,8 +31,6 @@ from autotune.trial.types import (
     Ready,
     Slice,
 )
-from model.config import TrainingConfig
-from model.knobs import KNOBS
 
 METER = "scripted meter"
 NO_METER = "nothing is metered in this world"

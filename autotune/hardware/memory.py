@@ -11,8 +11,7 @@ import math
 from collections.abc import Mapping
 
 import psutil
-
-from model.config import GPTConfig, TrainingConfig
+from autotune_model.config import GPTConfig, TrainingConfig
 
 RUNTIME_BYTES = 290 * 2**20
 """A worker with torch 2.13, forked from its launcher, before it builds anything."""

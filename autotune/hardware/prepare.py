@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from autotune_model.config import DataConfig
+
 from autotune.errors import BadInput, EnvironmentProblem
 from autotune.trial.types import InfeasibleKind
 from autotune.trial.wire import MODEL_COMMAND, Failure, Malformed, from_json, parse
-from model.config import DataConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ def prepare(
     """Tokenize the corpus (kept for all sessions of the study) and describe the machine.
 
     No time limit: it takes as long as the corpus is large, and it can be interrupted. `attempts` (of
-    `model.attempts.NAMES`) are tried too; without them, limits say nothing of what needs a compiler.
+    `autotune_model.attempts.NAMES`) are tried too; without them, limits say nothing of what needs a compiler.
 
     Raises:
         BadInput: the corpus cannot be trained on.

@@ -7,6 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import assert_never
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KNOBS, KnobValue
+
 from autotune.recommendation import (
     Comparison,
     Curve,
@@ -49,8 +52,6 @@ from autotune.report.view import (
 )
 from autotune.report.words import plain, value_text
 from autotune.space import Plan
-from model.config import TrainingConfig
-from model.knobs import KNOBS, KnobValue
 
 
 def build_view(

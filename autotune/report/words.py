@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
+from autotune_model.knobs import KNOBS, Complexity, KnobClass, KnobValue
+
 from autotune.recommendation import Caveat, CaveatKind, NoiseScale, TechniqueVerdict, Unknown, Verdict
 from autotune.report.quantities import duration, money, percent, significant, tokens
 from autotune.trial.types import FailedKind, InfeasibleKind, Stage
-from model.knobs import KNOBS, Complexity, KnobClass, KnobValue
 
 
 def plain(text: object) -> str:

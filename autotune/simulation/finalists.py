@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from autotune_model.config import TrainingConfig
 
 from autotune.simulation.study import MEMORY, SimulatedStudy
 from autotune.simulation.worlds import DrawnWorld
@@ -18,7 +19,6 @@ from autotune.stages.common import DELTA
 from autotune.stages.explore import Explored
 from autotune.stages.race import race
 from autotune.trial.types import Stage
-from model.config import TrainingConfig
 
 _BUDGET_SECONDS = 40_000.0
 _BECHHOFER = 2.9162  # of 4 populations, the best found with probability 0.95 (Bechhofer 1954, table I)

@@ -15,14 +15,14 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from autotune_model.config import InvalidConfiguration, TrainingConfig
+from autotune_model.knobs import KnobClass, KnobValue
 from scipy.optimize import brentq
 
 from autotune.executors.scripted import ExampleWorld, Slowdown
 from autotune.simulation.noise import SharedMachine
 from autotune.space import Choice, Domain, FloatRange, IntRange, SearchSpace
 from autotune.trial.types import Failed, Infeasible, InfeasibleKind
-from model.config import InvalidConfiguration, TrainingConfig
-from model.knobs import KnobClass, KnobValue
 
 _REFERENCE_TOKENS = 100_000.0  # where the optima of a world are stated
 _USUAL_RATE, _LONG = 1e-3, 3e7  # the learning rate that suits runs of that many tokens, on average

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from autotune_model.config import TrainingConfig
+
 from autotune.analysis.evidence import BASELINE, EXPERT, Calibration, calibration_of
 from autotune.errors import NothingFeasible
 from autotune.measure import Lab
@@ -16,7 +18,6 @@ from autotune.stages.common import (
     order_block,
 )
 from autotune.trial.types import Stage, StageEnd, outcome_reason
-from model.config import TrainingConfig
 
 _NOISE_BATCHES = 8  # global batches whose micro-gradients show the noise scale, at both of the horizons shown
 _SMALLEST_CURVE = 2  # horizons beside D without which there is no curve at all

@@ -6,6 +6,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from autotune_model.config import TrainingConfig
+
 from autotune.analysis.claims import plan_tokens_of
 from autotune.analysis.evidence import BASELINE, Calibration
 from autotune.analysis.rates import slices_per_restart
@@ -15,7 +17,6 @@ from autotune.progress import EventKind
 from autotune.propose import expert_default, mirror
 from autotune.recommendation import Unknown
 from autotune.trial.types import Stage, StageEnd, TrialSpec
-from model.config import TrainingConfig
 
 FEWEST_CONFIRMING = 3  # blocks (METHOD 3.5)
 _HOPED_LOG_GAIN = math.log(1.25)  # of a whole search, while nothing better was seen

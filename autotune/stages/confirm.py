@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KnobClass
+
 from autotune.analysis.claims import Claim, choose
 from autotune.analysis.conclude import confirmed_claims
 from autotune.analysis.evidence import BASELINE, EXPERT, SYSTEM_PART, WINNER, Calibration, changed, system_part
@@ -22,8 +25,6 @@ from autotune.stages.common import (
 )
 from autotune.stages.explore import Explored
 from autotune.trial.types import Stage, StageEnd
-from model.config import TrainingConfig
-from model.knobs import KnobClass
 
 _MOST = 6  # blocks
 _AT_HALF_HORIZON = 2  # restarts that show which way a learning gain goes with the horizon

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autotune_model.config import InvalidConfiguration, TrainingConfig
+from autotune_model.knobs import KnobClass
+
 from autotune.analysis.claims import economics_of, plan_tokens_of
 from autotune.analysis.evidence import (
     BASELINE,
@@ -34,8 +37,6 @@ from autotune.stages.common import (
     warm_start,
 )
 from autotune.trial.types import Completed, Pruned, Stage, StageEnd, TrialRecord, outcome_reason
-from model.config import InvalidConfiguration, TrainingConfig
-from model.knobs import KnobClass
 
 _COMPILE_SECONDS = 35.0  # foreseen for torch.compile until one was seen
 _PRUNING_MARGIN = 0.05  # log units below the best: a single process pair resolves no less

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KnobClass
 
 from autotune.analysis.evidence import BASELINE, Calibration, changed, complexity, effects_of
 from autotune.analysis.race import survivors
@@ -25,8 +27,6 @@ from autotune.stages.common import (
 )
 from autotune.stages.explore import Explored
 from autotune.trial.types import Stage, StageEnd
-from model.config import TrainingConfig
-from model.knobs import KnobClass
 
 _ALPHA = 0.05
 _FIRST_STAGE = 5

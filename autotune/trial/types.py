@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from model.config import TrainingConfig
+from autotune_model.config import TrainingConfig
 
 
 class Stage(StrEnum):

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar, Union, cast, get_args, get_
 
 from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
 
-MODEL_COMMAND = (sys.executable, "-P", "-m", "model")
+MODEL_COMMAND = (sys.executable, "-P", "-m", "autotune_model")
 """How the torch side is started. `-P` keeps a `model.py` in the user's folder from taking its place."""
 
 T = TypeVar("T")

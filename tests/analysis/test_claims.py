@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from autotune_model.config import TrainingConfig
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,6 @@ from autotune.analysis.rates import VarianceComponents, interval_over_restarts
 from autotune.load import parse_space
 from autotune.recommendation import Curve, Interval, Unknown
 from autotune.space import SearchSpace
-from model.config import TrainingConfig
 
 HORIZON = 100_000
 PLAN_TOKENS = 30_000_000.0

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from autotune_model.config import TrainingConfig
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -21,7 +22,6 @@ from autotune.analysis.gates import (
 )
 from autotune.recommendation import Unknown
 from autotune.trial.types import Fingerprint, GradientNoise
-from model.config import TrainingConfig
 
 any_float = st.floats(allow_nan=True, allow_infinity=True)
 sketches = st.lists(any_float, min_size=1, max_size=5)

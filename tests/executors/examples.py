@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from autotune_model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
 
 from autotune.executors.base import Patience, SessionRequest
-from model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
 
 PATIENT = Patience(setup_seconds=30.0, pass_seconds=30.0, step_seconds=30.0)
 _STAND_IN = Path(__file__).with_name("stand_in.py")

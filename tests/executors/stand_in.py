@@ -1,4 +1,4 @@
-"""A stand-in for `python -m model`: speaks the protocol without torch, and misbehaves on request.
+"""A stand-in for `python -m autotune_model`: speaks the protocol without torch, and misbehaves on request.
 
     stand_in.py MOOD launcher --control FD
     stand_in.py MOOD worker --session PATH --commands FD --events FD

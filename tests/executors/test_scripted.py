@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from autotune_model.config import TrainingConfig
 
 from autotune.analysis.gates import equivalence, noise_scale
 from autotune.executors.base import Patience, SessionEnded
@@ -19,7 +20,6 @@ from autotune.executors.scripted import (
     SimulatedClock,
 )
 from autotune.trial.types import FailedKind, Fingerprint, InfeasibleKind
-from model.config import TrainingConfig
 
 from .examples import request
 

@@ -5,6 +5,9 @@ import dataclasses
 import psutil
 import pytest
 import torch
+from autotune_model.config import GPTConfig, TrainingConfig
+from autotune_model.gpt import GPT
+from autotune_model.optim import build_optimizer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +20,6 @@ from autotune.hardware.memory import (
     parameter_count,
     predict_peak_bytes,
 )
-from model.config import GPTConfig, TrainingConfig
-from model.gpt import GPT
-from model.optim import build_optimizer
 
 SMALL = GPTConfig(layers=2, heads=4, width=8, sequence_length=16)
 VOCABULARY = 32

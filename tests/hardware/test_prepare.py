@@ -4,10 +4,10 @@ import json
 import sys
 
 import pytest
+from autotune_model.config import DataConfig
 
 from autotune.errors import BadInput, EnvironmentProblem
 from autotune.hardware.prepare import Corpus, prepare
-from model.config import DataConfig
 
 CORPUS = {
     "train_tokens": 900,

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from autotune_model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
+from autotune_model.tokens import Corpus, open_corpus
+from autotune_model.trainer import Trainer
 from tiny_corpus import made_up_documents
-
-from model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
-from model.tokens import Corpus, open_corpus
-from model.trainer import Trainer
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from model.attempts import attempt
+from autotune_model.attempts import attempt
 
 
 def _saying(body: str) -> tuple[str, ...]:
@@ -49,7 +48,7 @@ def test_a_standstill_is_a_reason_and_nothing_is_left_of_it(tmp_path: Path) -> N
 
 
 def test_it_ends_with_whoever_started_it() -> None:
-    body = "from model.attempts import end_with_starter\nend_with_starter()\nprint(flush=True)\nsignal.pause()"
+    body = "from autotune_model.attempts import end_with_starter\nend_with_starter()\nprint(flush=True)\nsignal.pause()"
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", f"import signal\n{body}"],
         stdin=subprocess.PIPE,

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from model import capabilities
-from model.attempts import attempt
-from model.knobs import KNOBS
+from autotune_model import capabilities
+from autotune_model.attempts import attempt
+from autotune_model.knobs import KNOBS
 
 CPU = torch.device("cpu")
 EVEN = {"fp32": 1e11, "bf16": 1e11, "fp16": 1e11}
@@ -73,7 +72,7 @@ def test_flex_attention_is_tried_as_the_model_runs_it(monkeypatch: pytest.Monkey
     def uncompilable() -> None:
         raise RuntimeError("Cannot find a working triton installation. Either install it\nor do not")
 
-    monkeypatch.setattr("model.gpt._compiled_flex", uncompilable)
+    monkeypatch.setattr("autotune_model.gpt._compiled_flex", uncompilable)
     assert capabilities.why_not("flex", CPU) == "Cannot find a working triton installation"
 
 

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from autotune_model.config import DataConfig, InvalidConfiguration
+from autotune_model.corpus import Source
+from autotune_model.data import Batches, holdout_windows
+from autotune_model.tokenizer import byte_encoding
+from autotune_model.tokens import Corpus, open_corpus
 from tiny_corpus import made_up_documents
-
-from model.config import DataConfig, InvalidConfiguration
-from model.corpus import Source
-from model.data import Batches, holdout_windows
-from model.tokenizer import byte_encoding
-from model.tokens import Corpus, open_corpus
 
 END = byte_encoding().eot_token
 
@@ -143,8 +142,8 @@ def test_leftovers_of_a_killed_build_are_cleared(fresh: DataConfig) -> None:
 def test_two_processes_at_once_make_one_cache(fresh: DataConfig) -> None:
     script = (
         "import json, sys\n"
-        "from model.config import DataConfig\n"
-        "from model.tokens import open_corpus\n"
+        "from autotune_model.config import DataConfig\n"
+        "from autotune_model.tokens import open_corpus\n"
         "config = DataConfig.from_mapping(json.loads(sys.argv[1]))\n"
         "print(open_corpus(config).train.sum())\n"
     )

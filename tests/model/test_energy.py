@@ -8,9 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
-from model import energy
-from model.energy import NoMeter, joules_between, nvml_meter, open_meter, rapl_meter
+from autotune_model import energy
+from autotune_model.energy import NoMeter, joules_between, nvml_meter, open_meter, rapl_meter
 
 SPAN = 262_143_328_850
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from autotune_model.config import GPTConfig, TrainingConfig
+from autotune_model.failures import Diverged
+from autotune_model.gpt import Attention
+from autotune_model.inspections import fingerprint, gradient_noise
+from autotune_model.optim import build_optimizer
+from autotune_model.precision import Precision
+from autotune_model.sketch import sketch
+from autotune_model.trainer import Trainer
 from torch.nn import functional
 
 from autotune.analysis.gates import equivalence, rounding_of
 from autotune.trial.types import Fingerprint
-from model.config import GPTConfig, TrainingConfig
-from model.failures import Diverged
-from model.gpt import Attention
-from model.inspections import fingerprint, gradient_noise
-from model.optim import build_optimizer
-from model.precision import Precision
-from model.sketch import sketch
-from model.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -108,7 +108,7 @@ def without_bias_correction(patch: pytest.MonkeyPatch) -> None:
             optimizer.state[p] = {"step": torch.tensor(1e6), **moments}
         return optimizer
 
-    patch.setattr("model.trainer.build_optimizer", long_since_started)
+    patch.setattr("autotune_model.trainer.build_optimizer", long_since_started)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16_autocast", "bf16_autocast"])
@@ -160,7 +160,7 @@ def test_the_update_is_one_step_at_the_peak_rate_after_clipping(
         optimizer.register_step_pre_hook(watch)
         return optimizer
 
-    monkeypatch.setattr("model.trainer.build_optimizer", watched)
+    monkeypatch.setattr("autotune_model.trainer.build_optimizer", watched)
     report = fingerprint(make_trainer(clip_norm=0.01, learning_rate=3e-3, warmup_fraction=0.5))
     assert rates == [3e-3]
     assert norms == [pytest.approx(0.01, rel=1e-3)]

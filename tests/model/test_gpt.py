@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-
-from model.config import GPTConfig, TrainingConfig
-from model.gpt import GPT
+from autotune_model.config import GPTConfig, TrainingConfig
+from autotune_model.gpt import GPT
 
 VOCABULARY = 40
 CONFIG = GPTConfig(layers=2, heads=2, width=16, sequence_length=12)

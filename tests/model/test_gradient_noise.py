@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from autotune_model.config import GPTConfig
+from autotune_model.inspections import _exact_norm, gradient_noise
+from autotune_model.trainer import Trainer
 
 from autotune.trial.types import GradientNoise
-from model.config import GPTConfig
-from model.inspections import _exact_norm, gradient_noise
-from model.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
 

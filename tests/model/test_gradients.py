@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
+from autotune_model.config import TrainingConfig
+from autotune_model.gradients import condition_gradients
 from torch import nn
-
-from model.config import TrainingConfig
-from model.gradients import condition_gradients
 
 MATRIX = [[3.0, 0.0], [0.0, 4.0]]  # of norm 5
 VECTOR = [12.0, 0.0]

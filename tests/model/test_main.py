@@ -5,9 +5,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from autotune_model.config import DataConfig
 from worker_client import MODEL
-
-from model.config import DataConfig
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -46,13 +45,3 @@ def test_prepare_says_what_is_wrong(tmp_path: Path) -> None:
 def test_model_of_the_users_own_is_passed_by(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("raise SystemExit('the wrong model')")
     assert run("--help", cwd=tmp_path).returncode == 0
-
-
-def test_autotune_from_elsewhere_is_named(tmp_path: Path) -> None:
-    intruder = tmp_path / "autotune"
-    intruder.mkdir()
-    (intruder / "__init__.py").write_text("raise RuntimeError('imported')")
-    done = run("--help", cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert str(intruder) in line

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-
-from model.config import GPTConfig, TrainingConfig
-from model.gpt import GPT
-from model.optim import MuonWithAdamW, build_optimizer, set_rates, updates_made
+from autotune_model.config import GPTConfig, TrainingConfig
+from autotune_model.gpt import GPT
+from autotune_model.optim import MuonWithAdamW, build_optimizer, set_rates, updates_made
 
 OPTIMIZERS = ("adamw", "muon", "adafactor")
 LOOKED_UP = {"token_embedding.weight", "position_embedding.weight"}

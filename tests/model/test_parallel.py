@@ -14,6 +14,10 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
+from autotune_model.config import GPTConfig, SessionConfig, TrainingConfig
+from autotune_model.parallel import Parallelism
+from autotune_model.processes import share_threads
+from autotune_model.trainer import Trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -21,10 +25,6 @@ from worker_client import Client, DirectWorkers, ForkedWorkers
 
 from autotune.analysis.gates import equivalence
 from autotune.trial.types import Fingerprint
-from model.config import GPTConfig, SessionConfig, TrainingConfig
-from model.parallel import Parallelism
-from model.processes import share_threads
-from model.trainer import Trainer
 
 MakeSession = Callable[..., SessionConfig]
 GPT = GPTConfig(layers=3, heads=2, width=16, sequence_length=16)

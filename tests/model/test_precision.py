@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from autotune_model.precision import Precision
 from torch import nn
-
-from model.precision import Precision
 
 CPU = torch.device("cpu")
 

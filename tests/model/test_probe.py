@@ -5,10 +5,9 @@ import sys
 
 import pytest
 import torch
-
-from model import probe
-from model.config import InvalidConfiguration
-from model.device import resolve_device
+from autotune_model import probe
+from autotune_model.config import InvalidConfiguration
+from autotune_model.device import resolve_device
 
 CPU = torch.device("cpu")
 

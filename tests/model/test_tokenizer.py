@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import tiktoken
+from autotune_model import tokenizer
+from autotune_model.config import InvalidConfiguration
 from tiny_corpus import made_up_documents
-
-from model import tokenizer
-from model.config import InvalidConfiguration
 
 AWKWARD = "the model — naïve, 東京 \U0001f642\n\n\ttoken<|endoftext|> \x00\r\n"
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from autotune_model.config import InvalidConfiguration, SessionConfig
+from autotune_model.failures import Diverged
+from autotune_model.inspections import fingerprint, gradient_noise
+from autotune_model.schedule import dropout_factor, lr_factor, weight_decay_factor
+from autotune_model.tokens import Corpus
+from autotune_model.trainer import Trainer
 
 from autotune.trial.types import Evaluation, Slice
-from model.config import InvalidConfiguration, SessionConfig
-from model.failures import Diverged
-from model.inspections import fingerprint, gradient_noise
-from model.schedule import dropout_factor, lr_factor, weight_decay_factor
-from model.tokens import Corpus
-from model.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
 

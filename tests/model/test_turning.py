@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from autotune_model import gpt as gpt_module
+from autotune_model.config import InvalidConfiguration, TrainingConfig
+from autotune_model.data import Prefetching
+from autotune_model.gpt import GPT, GPTConfig
+from autotune_model.inspections import fingerprint
+from autotune_model.optim import InBackward
+from autotune_model.trainer import Trainer
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-
-from model import gpt as gpt_module
-from model.config import InvalidConfiguration, TrainingConfig
-from model.data import Prefetching
-from model.gpt import GPT, GPTConfig
-from model.inspections import fingerprint
-from model.optim import InBackward
-from model.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -258,7 +257,7 @@ def test_pinned_memory_without_a_gpu_is_refused(make_trainer: MakeTrainer) -> No
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs a GPU")
 def test_pinned_batches_are_copied_without_waiting() -> None:
-    from model.device import to_device
+    from autotune_model.device import to_device
 
     rows = torch.arange(8)
     assert torch.equal(to_device(rows, torch.device("cuda"), pinned=True).cpu(), rows)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from autotune_model.config import SessionConfig
+from autotune_model.failures import failure_report
 from worker_client import Client, DirectWorkers, ForkedWorkers
 
 from autotune.trial.types import Fingerprint, Ready
-from model.config import SessionConfig
-from model.failures import failure_report
 
 MakeSession = Callable[..., SessionConfig]
 Workers = DirectWorkers | ForkedWorkers
@@ -96,7 +96,7 @@ def test_worker_dies_at_once_when_the_driver_is_gone(
 def test_what_the_worker_started_dies_with_it() -> None:
     script = (
         "import os, subprocess, sys, threading, queue\n"
-        "from model.worker import _read_commands\n"
+        "from autotune_model.worker import _read_commands\n"
         "os.setsid()\n"
         "subprocess.Popen(['sleep', '600'])\n"
         "print('started', flush=True)\n"
@@ -208,7 +208,7 @@ def test_imports_of_the_launcher_leave_cuda_alone() -> None:
         "import torch\n"
         "def touched(*arguments): raise AssertionError('a fork would inherit a broken CUDA')\n"
         "for name in ('is_available', 'device_count', 'init', '_lazy_init'): setattr(torch.cuda, name, touched)\n"
-        "import model.launcher\n"
+        "import autotune_model.launcher\n"
     )
     subprocess.run([sys.executable, "-P", "-c", script], check=True)
 

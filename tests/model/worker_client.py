@@ -1,4 +1,4 @@
-"""A plain driver of `python -P -m model`, for the tests of the process boundary."""
+"""A plain driver of `python -P -m autotune_model`, for the tests of the process boundary."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from model.config import SessionConfig
+from autotune_model.config import SessionConfig
 
-MODEL = (sys.executable, "-P", "-m", "model")
+MODEL = (sys.executable, "-P", "-m", "autotune_model")
 
 Start = Callable[[Path, int, int, int], int]
 """Session file and descriptors of commands, events and log to the worker's process id."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KNOBS
+
 from autotune.recommendation import (
     Caveat,
     CaveatKind,
@@ -25,8 +28,6 @@ from autotune.recommendation import (
     Verdict,
 )
 from autotune.space import Plan
-from model.config import TrainingConfig
-from model.knobs import KNOBS
 
 CREATED_AT = "2026-11-23T23:40:00+00:00"
 

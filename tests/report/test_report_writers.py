@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from autotune_model.config import TrainingConfig
+from autotune_model.knobs import KNOBS, Knob
 from jsonschema import Draft202012Validator
 
 from autotune import files
@@ -14,8 +16,6 @@ from autotune.report import build_view, write_report, writers
 from autotune.report.html_ import render_html, typeset
 from autotune.report.json_ import render_json
 from autotune.report.markdown import code, escape, render_markdown
-from model.config import TrainingConfig
-from model.knobs import KNOBS, Knob
 
 from .examples import CREATED_AT, EXAMPLES, adopt, interval
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from autotune_model.config import InvalidConfiguration, TrainingConfig
+from autotune_model.knobs import KNOBS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +21,6 @@ from autotune.propose import expert_default
 from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, plan_seconds, same_everywhere
 from autotune.space import Choice, FloatRange, SearchSpace
 from autotune.trial.types import Infeasible, InfeasibleKind
-from model.config import InvalidConfiguration, TrainingConfig
-from model.knobs import KNOBS
 
 TEXT = """
 [workload]

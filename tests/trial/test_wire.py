@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from autotune_model.config import TrainingConfig
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,7 +52,6 @@ from autotune.trial.wire import (
     parse_notice,
     to_json,
 )
-from model.config import TrainingConfig
 
 _reals = st.floats(allow_nan=False, allow_infinity=False)
 _counts = st.integers(min_value=0, max_value=2**60)

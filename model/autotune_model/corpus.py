@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.config import InvalidConfiguration
+from autotune_model.config import InvalidConfiguration
 
 _PIECES_OF_A_SINGLE_DOCUMENT = 100
 _TELLING_BYTES = 8192

@@ -57,7 +57,7 @@ class EvaluationReport(TypedDict):
 
 
 class FingerprintReport(TypedDict):
-    """What the session computes before its first step; each is a sketch (`model.sketch`)."""
+    """What the session computes before its first step; each is a sketch (`autotune_model.sketch`)."""
 
     logits: list[float]
     gradient: list[float]

@@ -18,7 +18,7 @@ from pathlib import Path
 import rustbpe
 import tiktoken
 
-from model.config import InvalidConfiguration
+from autotune_model.config import InvalidConfiguration
 
 END_OF_TEXT = "<|endoftext|>"
 _DOWNLOAD_SECONDS = 30.0

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.utils.checkpoint import checkpoint
 
-from model.config import GPTConfig, TrainingConfig
+from autotune_model.config import GPTConfig, TrainingConfig
 
 SDPA_BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,

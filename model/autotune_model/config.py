@@ -1,6 +1,6 @@
 """The configuration of one trial session, frozen and checked when it is made. Standard library only.
 
-`TrainingConfig` holds every knob (one field per row of `model.knobs.KNOBS`); `GPTConfig` is the
+`TrainingConfig` holds every knob (one field per row of `autotune_model.knobs.KNOBS`); `GPTConfig` is the
 shape of the model; `SessionConfig` is all that a worker process is told. A combination that cannot
 exist raises `InvalidConfiguration` with rule, value and remedy in one line.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_type_hints
 
-from model.knobs import KNOBS, KnobValue
+from autotune_model.knobs import KNOBS, KnobValue
 
 DEFAULT_BETA2 = 0.95
 """GPT-3's (arXiv 2005.14165, appendix B): a second moment that forgets within 20 steps suits short runs."""

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Adafactor, AdamW, Muon, Optimizer
 
-from model.config import TrainingConfig
+from autotune_model.config import TrainingConfig
 
 BETA1 = 0.9
 """GPT-3's (arXiv 2005.14165, appendix B), as the default of the knob `beta2` is."""

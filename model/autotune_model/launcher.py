@@ -23,8 +23,8 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from model import worker
-from model.protocol import message_line, parse_message, send
+from autotune_model import worker
+from autotune_model.protocol import message_line, parse_message, send
 
 _MESSAGE_BYTES = 65_536
 _DESCRIPTORS = 3  # commands, events, log

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from model.device import synchronize
+from autotune_model.device import synchronize
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SWEEP_SIZES = (128, 256, 512, 1024, 2048, 4096, 8192)

@@ -10,20 +10,20 @@ import torch
 import torch._dynamo  # the first optimizer would import it, a second or two in the middle of the set-up
 from torch import Tensor
 
-from model.config import InvalidConfiguration, SessionConfig
-from model.data import Batches, Prefetching, holdout_windows
-from model.device import StepTimer, peak_memory_bytes, synchronize, to_device
-from model.energy import NOT_ASKED, Meter, joules_between
-from model.failures import Diverged
-from model.gpt import GPT
-from model.gradients import condition_gradients
-from model.optim import InBackward, build_optimizer, set_rates, updates_made
-from model.parallel import STRATEGIES, Backward
-from model.precision import MasterWeights, Precision
-from model.processes import share_threads
-from model.protocol import EvaluationReport, SliceReport
-from model.schedule import dropout_factor, lr_factor, weight_decay_factor
-from model.tokens import Corpus
+from autotune_model.config import InvalidConfiguration, SessionConfig
+from autotune_model.data import Batches, Prefetching, holdout_windows
+from autotune_model.device import StepTimer, peak_memory_bytes, synchronize, to_device
+from autotune_model.energy import NOT_ASKED, Meter, joules_between
+from autotune_model.failures import Diverged
+from autotune_model.gpt import GPT
+from autotune_model.gradients import condition_gradients
+from autotune_model.optim import InBackward, build_optimizer, set_rates, updates_made
+from autotune_model.parallel import STRATEGIES, Backward
+from autotune_model.precision import MasterWeights, Precision
+from autotune_model.processes import share_threads
+from autotune_model.protocol import EvaluationReport, SliceReport
+from autotune_model.schedule import dropout_factor, lr_factor, weight_decay_factor
+from autotune_model.tokens import Corpus
 
 
 class Trainer:

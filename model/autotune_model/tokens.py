@@ -25,9 +25,9 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
-from model import tokenizer
-from model.config import DataConfig
-from model.corpus import Source, find_source, hold_out
+from autotune_model import tokenizer
+from autotune_model.config import DataConfig
+from autotune_model.corpus import Source, find_source, hold_out
 
 _FORMAT = 1
 """Counted up whenever the cache's layout or the split changes; older caches are then left lying unused."""

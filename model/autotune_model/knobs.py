@@ -1,6 +1,6 @@
 """The table of knobs: everything a study can turn. Standard library only.
 
-One row per field of `model.config.TrainingConfig`. `technique` is the row of the source's table
+One row per field of `autotune_model.config.TrainingConfig`. `technique` is the row of the source's table
 (3.1 to 3.9) that the knob belongs to; `knob_class` says what has to be measured about it.
 """
 

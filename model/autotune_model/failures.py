@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from model.config import InvalidConfiguration
-from model.protocol import FailureReport
+from autotune_model.config import InvalidConfiguration
+from autotune_model.protocol import FailureReport
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """What the allocators of the CPU (Linux, others), of CUDA and of MPS say; all are RuntimeErrors."""

@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Mapping
 
 import torch
 
-from model.attempts import NAMES, attempt
-from model.config import GPTConfig, TrainingConfig
-from model.energy import open_meter
-from model.gpt import SDPA_BACKENDS, Attention
-from model.knobs import KNOBS
+from autotune_model.attempts import NAMES, attempt
+from autotune_model.config import GPTConfig, TrainingConfig
+from autotune_model.energy import open_meter
+from autotune_model.gpt import SDPA_BACKENDS, Attention
+from autotune_model.knobs import KNOBS
 
 Limits = dict[str, dict[str, str]]
 """By knob and value (as text): why the value is of no use here."""
@@ -30,7 +30,7 @@ _HALF = {"fp16": ("fp16_autocast",), "bf16": ("bf16_autocast", "bf16_master", "b
 def limits(device: torch.device, peak_flops: Mapping[str, float], attempts: Collection[str] = ()) -> Limits:
     """What knobs cannot be turned to on `device`; `peak_flops` are its rates by dtype, in FLOP/s.
 
-    What needs a compiler is tried only where `attempts` names it (see `model.attempts.NAMES`), for it takes seconds,
+    What needs a compiler is tried only where `attempts` names it (of `attempts.NAMES`), for it takes seconds,
     of which the first sessions that compile have the benefit: torch keeps what it compiled.
     """
     broken = _broken(device, attempts)
@@ -85,7 +85,7 @@ def _broken(device: torch.device, attempts: Collection[str]) -> dict[str, str]:
 
 
 def why_not(name: str, device: torch.device) -> str:
-    """Why one of `model.attempts.NAMES` does not work in this process, which it may end or hold up for ever."""
+    """Why one of `attempts.NAMES` does not work in this process, which it may end or hold up for ever."""
     trials = {"compile": lambda: _compile(device), "flex": lambda: _attend("flex", device)}
     return _refused({name: trials[name]}).get(name, "")
 
@@ -108,7 +108,7 @@ def _attend(kernel: str, device: torch.device) -> None:
     """Attention as the model has it, on a GPU in bf16, for a kernel is of use where it takes any dtype.
 
     Flash and cudnn take no fp32 there: a session that asks for that ends by itself and says so, as any other
-    combination does that cannot be (`model.failures`).
+    combination does that cannot be (`autotune_model.failures`).
     """
     shape = GPTConfig(layers=1, heads=2, width=64, sequence_length=128)  # FlexAttention's blocks are of 128
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16

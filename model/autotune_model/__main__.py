@@ -1,13 +1,12 @@
-"""`python -P -m model`: the processes that autotune starts. Torch is imported only once the command is known.
+"""`python -P -m autotune_model`: the processes that autotune starts. Torch is imported only once the command is known.
 
--P keeps the current folder off the import path, where a `model.py` of the user's would shadow this package.
+-P keeps the current folder off the import path: a user's `tokenizers.py` or `numpy.py` there is none of ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import socket
@@ -17,22 +16,14 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.attempts import NAMES, end_with_starter, tell
-from model.config import DataConfig
-from model.failures import failure_report
-from model.protocol import send
+from autotune_model.attempts import NAMES, end_with_starter, tell
+from autotune_model.config import DataConfig
+from autotune_model.failures import failure_report
+from autotune_model.protocol import send
 
 
 def main() -> int:
     started = time.perf_counter()
-    intruder = _package_from_elsewhere()
-    if intruder:
-        print(
-            f"model and autotune must be installed together; got model in {Path(__file__).parent} but autotune in "
-            f"{intruder}: remove or rename the latter",
-            file=sys.stderr,
-        )
-        return 2
     arguments = _parser().parse_args()
     match arguments.command:
         case "worker":
@@ -49,7 +40,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -P -m model", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -P -m autotune_model", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     worker = commands.add_parser("worker", help="run one training session")
     rank = commands.add_parser("rank", help="be another process of a worker's session")
@@ -73,14 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _package_from_elsewhere() -> Path | None:
-    """The folder of an `autotune` that was not installed beside this `model`, found without importing it."""
-    spec = importlib.util.find_spec("autotune")
-    folders = spec.submodule_search_locations or [] if spec else []
-    expected = Path(__file__).resolve().parent.parent / "autotune"
-    return next((Path(folder) for folder in folders if Path(folder).resolve() != expected), None)
-
-
 def _own_process_group() -> None:
     """Become the leader of a process group, unless the driver already saw to that."""
     if os.getpgrp() != os.getpid():
@@ -91,14 +74,14 @@ def _worker(session_path: Path, commands_fd: int, events_fd: int, started: float
     _own_process_group()
     events = os.fdopen(events_fd, "w", encoding="utf-8")
     send(events, "phase", {"name": "started"})
-    from model import worker
+    from autotune_model import worker
 
     worker.serve(session_path, commands_fd, events, started)
 
 
 def _rank(arguments: argparse.Namespace, started: float) -> None:
     """Stays in the process group of the worker that started it."""
-    from model import worker
+    from autotune_model import worker
 
     events = os.fdopen(arguments.events, "w", encoding="utf-8")
     worker.serve_rank(arguments.session, arguments.commands, events, started, rank=arguments.rank, port=arguments.port)
@@ -106,7 +89,7 @@ def _rank(arguments: argparse.Namespace, started: float) -> None:
 
 def _launcher(control_fd: int) -> None:
     _own_process_group()  # a Ctrl-C on the terminal is the driver's to act on
-    from model import launcher
+    from autotune_model import launcher
 
     with socket.socket(fileno=control_fd) as control:
         launcher.serve(control)
@@ -115,12 +98,16 @@ def _launcher(control_fd: int) -> None:
 def _prepare(data_path: Path, device_name: str, attempts: Sequence[str]) -> int:
     answer, status = {}, 0
     with contextlib.redirect_stdout(sys.stderr):
-        from model import tokens
+        from autotune_model import tokens
 
         try:
             config = DataConfig.from_mapping(json.loads(data_path.read_text()))
             corpus = tokens.open_corpus(config)
-            from model import capabilities, device, probe  # torch takes seconds: once the corpus is known to be sound
+            from autotune_model import (  # torch takes seconds: once the corpus is known to be sound
+                capabilities,
+                device,
+                probe,
+            )
 
             resolved = device.resolve_device(device_name)
             peak_flops = probe.peak_flops(resolved)
@@ -148,7 +135,7 @@ def _attempt(name: str, device_name: str) -> None:
     _own_process_group()
     end_with_starter()
     with contextlib.redirect_stdout(sys.stderr):
-        from model import capabilities, device
+        from autotune_model import capabilities, device
 
         reason = capabilities.why_not(name, device.resolve_device(device_name))
     tell(reason)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.config import InvalidConfiguration
+from autotune_model.config import InvalidConfiguration
 
 
 def resolve_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from model.config import TrainingConfig
+from autotune_model.config import TrainingConfig
 
 Norm = Callable[[Tensor], Tensor]
 """From the norm of the tensors that a process has a gradient of to that of all."""

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from model.protocol import FailureReport, parse_message, send
+from autotune_model.protocol import FailureReport, parse_message, send
 
 _ECHO_SECONDS = 2.0
 
@@ -41,7 +41,7 @@ class Ranks:
         for rank in range(1, world_size):
             commands_read, commands_write = os.pipe()
             events_read, events_write = os.pipe()
-            command = [sys.executable, "-P", "-m", "model", "rank", "--session", str(session_path)]
+            command = [sys.executable, "-P", "-m", "autotune_model", "rank", "--session", str(session_path)]
             command += ["--commands", str(commands_read), "--events", str(events_write)]
             command += ["--rank", str(rank), "--port", str(port)]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(commands_read, events_write))

@@ -15,17 +15,17 @@ from typing import IO, Any, NoReturn
 
 import torch
 
-from model.config import SessionConfig
-from model.device import resolve_device
-from model.energy import Meter, NoMeter, open_meter
-from model.failures import failure_report
-from model.inspections import fingerprint, gradient_noise
-from model.probe import environment
-from model.processes import device_of_rank, host_store, join, visit_store
-from model.protocol import ReadyReport, parse_message, send
-from model.ranks import Ranks, fail_as_rank
-from model.tokens import open_corpus
-from model.trainer import Trainer
+from autotune_model.config import SessionConfig
+from autotune_model.device import resolve_device
+from autotune_model.energy import Meter, NoMeter, open_meter
+from autotune_model.failures import failure_report
+from autotune_model.inspections import fingerprint, gradient_noise
+from autotune_model.probe import environment
+from autotune_model.processes import device_of_rank, host_store, join, visit_store
+from autotune_model.protocol import ReadyReport, parse_message, send
+from autotune_model.ranks import Ranks, fail_as_rank
+from autotune_model.tokens import open_corpus
+from autotune_model.trainer import Trainer
 
 Commands = queue.SimpleQueue[tuple[str, dict[str, Any]]]
 
@@ -34,7 +34,7 @@ def serve(session_path: Path, commands_fd: int, events: IO[str], started: float)
     """Run the session that the file describes until it is closed or fails, then end the process group.
 
     The process must be the leader of its own group. `started` is when it began, by `perf_counter`. It is
-    rank 0 of the session, and starts the others where there are to be more (`model.ranks`).
+    rank 0 of the session, and starts the others where there are to be more (`autotune_model.ranks`).
     """
     commands = _listen(commands_fd)
     ranks = Ranks(events)

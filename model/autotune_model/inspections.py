@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from model.device import to_device
-from model.failures import Diverged
-from model.protocol import FingerprintReport, GradientNoiseReport
-from model.sketch import sketch
-from model.trainer import Trainer
+from autotune_model.device import to_device
+from autotune_model.failures import Diverged
+from autotune_model.protocol import FingerprintReport, GradientNoiseReport
+from autotune_model.sketch import sketch
+from autotune_model.trainer import Trainer
 
 _LOGIT_WINDOWS = 2
 _EXACT_NORM = 1 << 16  # elements whose squares fp32 can still add up to six digits

@@ -29,9 +29,9 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_module, dist
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from model.config import TrainingConfig
-from model.gpt import GPT, initial_weights, losses_of, padded
-from model.gradients import gathered
+from autotune_model.config import TrainingConfig
+from autotune_model.gpt import GPT, initial_weights, losses_of, padded
+from autotune_model.gradients import gathered
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 """The context of a forward pass."""

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore  # where torch.distributed has them from, with types
 
-from model.config import InvalidConfiguration, TrainingConfig
+from autotune_model.config import InvalidConfiguration, TrainingConfig
 
 _LOCALHOST = "127.0.0.1"
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-COMMAND = (sys.executable, "-P", "-m", "model")
+COMMAND = (sys.executable, "-P", "-m", "autotune_model")
 NAMES = ("compile", "flex")
 """What can be tried: torch.compile of a tiny function, and attention with FlexAttention, which the model compiles."""
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.config import InvalidConfiguration
-from model.tokens import Corpus, TokenArray
+from autotune_model.config import InvalidConfiguration
+from autotune_model.tokens import Corpus, TokenArray
 
 
 class Batches:

@@ -1,1 +1,0 @@
-"""Search spaces shipped with autotune, as TOML. Copy one and edit it."""
