@@ -21,7 +21,7 @@ from autotune.errors import NothingFeasible
 from autotune.executors.base import Executor, Patience, SessionEnded, SessionRequest
 from autotune.recommendation import Interval, Quantity, Unknown
 from autotune.run import Run
-from autotune.space import SearchSpace
+from autotune.space.space import SearchSpace
 
 _LEVEL = 0.9
 _ROUNDS = 16  # of a restart: METHOD 3.4 asks for 12 at least, the first ones are warm-up

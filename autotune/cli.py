@@ -17,9 +17,9 @@ from rich.console import Console
 
 from autotune import api
 from autotune.errors import AutotuneError, BadInput, ExitCode, StoreDamaged
-from autotune.load import load_space, parse_duration
 from autotune.preview import preview
-from autotune.shipped import shipped_spaces
+from autotune.space.load import load_space, parse_duration
+from autotune.space.shipped import shipped_spaces
 from autotune.study import check_name, studies
 from autotune.terminal import print_alignment, print_examination, print_knobs, print_recommendation, progress_for
 

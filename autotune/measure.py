@@ -23,9 +23,9 @@ from autotune.executors.base import Executor, Patience, SessionEnded, SessionReq
 from autotune.hardware.memory import fits, predict_peak_bytes
 from autotune.hardware.prepare import Machine
 from autotune.progress import Event, EventKind, Listener
-from autotune.pruning import limits_of, prune
 from autotune.recommendation import Unknown
 from autotune.run import Run, now, outcome_of, own_seconds, record_of
+from autotune.space.limits import limits_of, prune
 from autotune.study import Study
 from autotune.trial.types import (
     Fingerprint,

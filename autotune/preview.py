@@ -9,7 +9,7 @@ from autotune_model.knobs import KnobClass
 
 from autotune.budget import SHARES
 from autotune.propose import grid_size, impossible_combinations
-from autotune.space import Choice, FloatRange, IntRange, SearchSpace
+from autotune.space.space import Choice, FloatRange, IntRange, SearchSpace
 
 
 def preview(space: SearchSpace, *, as_json: bool) -> str:

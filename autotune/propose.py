@@ -24,8 +24,8 @@ from autotune_model.knobs import KNOBS, Knob, KnobValue
 from optuna.trial import TrialState
 
 from autotune.analysis.rates import PairedSpeed, paired_speed
-from autotune.moves import turn
-from autotune.space import EXPERT_WISHES, Choice, Dimension, Domain, FloatRange, IntRange, SearchSpace, contains
+from autotune.space.moves import turn
+from autotune.space.space import EXPERT_WISHES, Choice, Dimension, Domain, FloatRange, IntRange, SearchSpace, contains
 from autotune.trial.types import Completed, Pruned, Stage, TrialRecord, outcome_kind
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from enum import StrEnum
 from autotune_model.config import TrainingConfig
 from autotune_model.knobs import KnobClass
 
-from autotune.space import Plan
+from autotune.space.space import Plan
 
 
 class Verdict(StrEnum):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune import api, files, propose, study
-from autotune.load import parse_duration
+from autotune.space.load import parse_duration
 from autotune.stages import common, explore
 from autotune.study import read_records
 from autotune.terminal import progress_for

@@ -36,10 +36,10 @@ from autotune.analysis.evidence import BASELINE, WINNER, changed, effects_of, of
 from autotune.analysis.rates import as_ratio, interval_over_restarts
 from autotune.executors.base import Patience, Session, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
-from autotune.load import load_space, parse_duration
 from autotune.recommendation import Comparison, Curve, Interval, Quantity, Recommendation, Unknown, Verdict
 from autotune.report.quantities import Printer, tokens
-from autotune.space import SearchSpace
+from autotune.space.load import load_space, parse_duration
+from autotune.space.space import SearchSpace
 from autotune.study import read_records
 from autotune.terminal import progress_for
 from autotune.trial.types import Stage, TrialRecord

@@ -19,7 +19,7 @@ from autotune_model.knobs import KnobValue
 from autotune.executors.base import Patience, Session, SessionEnded, SessionRequest
 from autotune.executors.scripted import ScriptedExecutor, SimulatedClock
 from autotune.simulation.worlds import DrawnWorld
-from autotune.space import Choice, FloatRange, IntRange, SearchSpace
+from autotune.space.space import Choice, FloatRange, IntRange, SearchSpace
 
 _PATIENCE = Patience(setup_seconds=60.0, pass_seconds=120.0, step_seconds=5.0)
 _CHUNKS = 10  # of a schedule, between looks at the clock

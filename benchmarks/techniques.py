@@ -18,10 +18,10 @@ from autotune_model.knobs import Complexity
 
 from autotune import api
 from autotune.alignment import Alignment
-from autotune.load import parse_duration
 from autotune.recommendation import Quantity, Recommendation, TechniqueEffect, Unknown
 from autotune.report.quantities import Printer, percent
 from autotune.report.words import technique_word
+from autotune.space.load import parse_duration
 from autotune.terminal import progress_for
 
 ROOT = Path(__file__).parent.parent

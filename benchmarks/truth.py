@@ -31,13 +31,13 @@ import rivals
 from autotune_model.config import TrainingConfig
 from autotune_model.knobs import KnobClass
 
-from autotune.load import parse_space
 from autotune.propose import expert_default
 from autotune.recommendation import CaveatKind, Interval, Recommendation, Verdict
 from autotune.simulation.finalists import race_of_four
 from autotune.simulation.study import simulate
 from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, plan_seconds, same_everywhere
-from autotune.space import SearchSpace
+from autotune.space.load import parse_space
+from autotune.space.space import SearchSpace
 
 SPACE_TEXT = """
 [workload]

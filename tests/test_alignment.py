@@ -14,10 +14,10 @@ from autotune.alignment import Answer, answer_of, claims_of, measure_alignment
 from autotune.errors import NothingFeasible
 from autotune.executors.scripted import ExampleWorld, LognormalNoise, ScriptedExecutor, SimulatedClock
 from autotune.hardware.prepare import Machine
-from autotune.load import load_space
 from autotune.recommendation import Interval, Unknown
-from autotune.shipped import shipped_spaces
 from autotune.simulation.study import MACHINE
+from autotune.space.load import load_space
+from autotune.space.shipped import shipped_spaces
 from autotune.terminal import print_alignment
 
 SPACE = load_space(shipped_spaces()["power_of_two"])

@@ -22,9 +22,9 @@ from small_space import SPACE
 from autotune import api
 from autotune.cli import main
 from autotune.errors import EnvironmentProblem, ExitCode, NothingFeasible
-from autotune.load import load_space
 from autotune.measure import Lab
 from autotune.simulation.study import MACHINE
+from autotune.space.load import load_space
 from autotune.study import FORMAT, Study, StudyInfo
 
 

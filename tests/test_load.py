@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.errors import BadInput, ExitCode
-from autotune.load import load_space, parse_duration
-from autotune.space import Choice, FloatRange, IntRange, SearchSpace
+from autotune.space.load import load_space, parse_duration
+from autotune.space.space import Choice, FloatRange, IntRange, SearchSpace
 
 SHIPPED = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.toml"))
 SPACE = """\

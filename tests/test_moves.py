@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.analysis.techniques import label_without, without
-from autotune.moves import turn, turned_back
 from autotune.propose import one_at_a_time
-from autotune.space import Choice, Dimension
+from autotune.space.moves import turn, turned_back
+from autotune.space.space import Choice, Dimension
 
 ALONE = TrainingConfig(micro_batch=16, global_batch=16, clip_norm=0.0)
 STRATEGIES = ("none", "ddp", "fsdp", "tensor", "pipeline")

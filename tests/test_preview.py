@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from autotune.load import load_space, parse_space
 from autotune.preview import preview
-from autotune.shipped import shipped_spaces
-from autotune.space import SearchSpace
+from autotune.space.load import load_space, parse_space
+from autotune.space.shipped import shipped_spaces
+from autotune.space.space import SearchSpace
 from autotune.trial.types import Stage
 
 TEXT = """

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 from small_space import SPACE
 
-from autotune.load import parse_space
 from autotune.propose import (
     Proposer,
     database,
@@ -28,7 +27,8 @@ from autotune.propose import (
     mirror,
     one_at_a_time,
 )
-from autotune.space import Choice, Dimension, Domain, FloatRange, IntRange, contains
+from autotune.space.load import parse_space
+from autotune.space.space import Choice, Dimension, Domain, FloatRange, IntRange, contains
 from autotune.trial.types import (
     Completed,
     Costs,

@@ -13,12 +13,12 @@ from scripted_study import ScriptedStudy
 
 from autotune import api, cli
 from autotune.hardware.prepare import Machine
-from autotune.load import load_space
-from autotune.pruning import Pruned, attempts_for, limits_of, prune
 from autotune.recommendation import CaveatKind, TechniqueVerdict
-from autotune.shipped import shipped_spaces
 from autotune.simulation.study import MACHINE
-from autotune.space import Choice, Dimension, IntRange, SearchSpace
+from autotune.space.limits import Pruned, attempts_for, limits_of, prune
+from autotune.space.load import load_space
+from autotune.space.shipped import shipped_spaces
+from autotune.space.space import Choice, Dimension, IntRange, SearchSpace
 from autotune.terminal import print_examination
 
 SPACE = load_space(shipped_spaces()["techniques"])

@@ -13,8 +13,8 @@ from autotune_model.knobs import KnobClass, KnobValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.load import parse_space
-from autotune.space import Choice, Domain, FloatRange, IntRange, SearchSpace, contains
+from autotune.space.load import parse_space
+from autotune.space.space import Choice, Domain, FloatRange, IntRange, SearchSpace, contains
 
 TABLES = {
     "workload": [

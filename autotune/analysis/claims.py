@@ -19,7 +19,7 @@ from autotune.analysis.power import Power
 from autotune.analysis.rates import KnownSpread, interval_over_restarts
 from autotune.analysis.roi import plan_device_seconds
 from autotune.recommendation import Interval, Unknown
-from autotune.space import Plan, SearchSpace
+from autotune.space.space import Plan, SearchSpace
 
 _HOUR_SECONDS = 3600.0
 _NORMAL_QUANTILE = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2)

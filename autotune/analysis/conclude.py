@@ -53,7 +53,7 @@ from autotune.recommendation import (
     Unknown,
     Verdict,
 )
-from autotune.space import SearchSpace
+from autotune.space.space import SearchSpace
 from autotune.trial.types import (
     Stage,
     StageEnd,

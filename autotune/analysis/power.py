@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autotune.analysis.rates import interval_over_restarts
 from autotune.recommendation import Interval, Unknown
-from autotune.space import Plan
+from autotune.space.space import Plan
 from autotune.trial.types import Slice, TrialRecord
 
 ESTIMATED = "estimated from device_watts"

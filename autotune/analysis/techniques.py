@@ -25,10 +25,10 @@ from autotune.analysis.exploration import explored_effect
 from autotune.analysis.power import power_of
 from autotune.analysis.rates import KnownSpread, as_ratio, interval_over_restarts
 from autotune.analysis.roi import break_even_seconds
-from autotune.moves import turned_back
-from autotune.pruning import Pruned
 from autotune.recommendation import Interval, Quantity, TechniqueEffect, TechniqueVerdict, Unknown
-from autotune.space import Dimension, SearchSpace
+from autotune.space.limits import Pruned
+from autotune.space.moves import turned_back
+from autotune.space.space import Dimension, SearchSpace
 from autotune.trial.types import Infeasible, Stage, TrialRecord, outcome_reason
 
 

@@ -51,7 +51,7 @@ from autotune.report.view import (
     View,
 )
 from autotune.report.words import plain, value_text
-from autotune.space import Plan
+from autotune.space.space import Plan
 
 
 def build_view(

@@ -22,7 +22,7 @@ from autotune.recommendation import (
 )
 from autotune.report.quantities import finite
 from autotune.report.view import View
-from autotune.space import Plan
+from autotune.space.space import Plan
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or goes away; a new field alone does not raise it."""

@@ -21,7 +21,7 @@ from scipy.optimize import brentq
 
 from autotune.executors.scripted import ExampleWorld, Slowdown
 from autotune.simulation.noise import SharedMachine
-from autotune.space import Choice, Domain, FloatRange, IntRange, SearchSpace
+from autotune.space.space import Choice, Domain, FloatRange, IntRange, SearchSpace
 from autotune.trial.types import Failed, Infeasible, InfeasibleKind
 
 _REFERENCE_TOKENS = 100_000.0  # where the optima of a world are stated

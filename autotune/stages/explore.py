@@ -24,7 +24,7 @@ from autotune.measure import Lab
 from autotune.progress import EventKind
 from autotune.propose import Proposal, Proposer, one_at_a_time
 from autotune.recommendation import Unknown
-from autotune.space import Dimension
+from autotune.space.space import Dimension
 from autotune.stages.common import (
     ROUNDS,
     begin,

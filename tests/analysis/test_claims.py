@@ -18,9 +18,9 @@ from autotune.analysis.efficiency import LogEfficiency, loss_after
 from autotune.analysis.evidence import Calibration, Effect
 from autotune.analysis.gates import NonInferiority
 from autotune.analysis.rates import VarianceComponents, interval_over_restarts
-from autotune.load import parse_space
 from autotune.recommendation import Curve, Interval, Unknown
-from autotune.space import SearchSpace
+from autotune.space.load import parse_space
+from autotune.space.space import SearchSpace
 
 HORIZON = 100_000
 PLAN_TOKENS = 30_000_000.0

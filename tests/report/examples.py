@@ -27,7 +27,7 @@ from autotune.recommendation import (
     Unknown,
     Verdict,
 )
-from autotune.space import Plan
+from autotune.space.space import Plan
 
 CREATED_AT = "2026-11-23T23:40:00+00:00"
 

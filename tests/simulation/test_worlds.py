@@ -16,10 +16,10 @@ from autotune_model.knobs import KNOBS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.load import parse_space
 from autotune.propose import expert_default
 from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, plan_seconds, same_everywhere
-from autotune.space import Choice, FloatRange, SearchSpace
+from autotune.space.load import parse_space
+from autotune.space.space import Choice, FloatRange, SearchSpace
 from autotune.trial.types import Infeasible, InfeasibleKind
 
 TEXT = """

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from autotune_model.knobs import KnobValue
 
-from autotune.space import Choice, Dimension, Domain, IntRange, SearchSpace
+from autotune.space.space import Choice, Dimension, Domain, IntRange, SearchSpace
 
 Limits = Mapping[str, Mapping[str, str]]
 """By knob and value (as text): why the value is of no use on a machine."""

@@ -14,7 +14,7 @@ from autotune_model.config import DataConfig, GPTConfig, InvalidConfiguration, T
 from autotune_model.knobs import KNOBS, Knob
 
 from autotune.errors import BadInput
-from autotune.space import Choice, Dimension, Domain, FloatRange, IntRange, Plan, SearchSpace, Workload, contains
+from autotune.space.space import Choice, Dimension, Domain, FloatRange, IntRange, Plan, SearchSpace, Workload, contains
 
 _SECTIONS = ("workload", "plan", "search", "baseline", "knobs")
 _GPT_KEYS = tuple(f.name for f in fields(GPTConfig))
