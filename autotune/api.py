@@ -24,7 +24,6 @@ from autotune.executors.local import LocalExecutor
 from autotune.hardware.memory import available_bytes
 from autotune.hardware.prepare import Machine, prepare
 from autotune.measure import Lab
-from autotune.progress import EventKind, Listener
 from autotune.propose import database
 from autotune.recommendation import Recommendation
 from autotune.report.build import build_view
@@ -34,7 +33,8 @@ from autotune.search import run_search
 from autotune.space.limits import Pruned, attempts_for, limits_of, prune
 from autotune.space.load import load_space
 from autotune.space.space import SearchSpace
-from autotune.study import FORMAT, Fingerprint, Study, StudyInfo, check_name, read_records
+from autotune.study.events import EventKind, Listener
+from autotune.study.store import FORMAT, Fingerprint, Study, StudyInfo, check_name, read_records
 from autotune.trial.types import Completed, Stage, TrialRecord, outcome_kind
 
 DEFAULT_ROOT = Path("reports")

@@ -20,7 +20,7 @@ from autotune.errors import AutotuneError, BadInput, ExitCode, StoreDamaged
 from autotune.preview import preview
 from autotune.space.load import load_space, parse_duration
 from autotune.space.shipped import shipped_spaces
-from autotune.study import check_name, studies
+from autotune.study.store import check_name, studies
 from autotune.terminal import print_alignment, print_examination, print_knobs, print_recommendation, progress_for
 
 

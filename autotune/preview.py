@@ -7,9 +7,9 @@ import math
 
 from autotune_model.knobs import KnobClass
 
-from autotune.budget import SHARES
 from autotune.propose import grid_size, impossible_combinations
 from autotune.space.space import Choice, FloatRange, IntRange, SearchSpace
+from autotune.study.ledger import SHARES
 
 
 def preview(space: SearchSpace, *, as_json: bool) -> str:

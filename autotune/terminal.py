@@ -23,12 +23,12 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.alignment import Alignment
-from autotune.progress import Event, EventKind, Listener
 from autotune.recommendation import Unknown, Verdict
 from autotune.report.quantities import Printer, Shown, duration, percent, significant
 from autotune.report.view import View
 from autotune.report.words import class_word, complexity_word, outcome_word, plain, stage_word, value_text
 from autotune.space.limits import Pruned
+from autotune.study.events import Event, EventKind, Listener
 from autotune.trial.types import Stage
 
 _ACCENT = {Verdict.ADOPT: "green", Verdict.KEEP_BASELINE: "cyan", Verdict.INCONCLUSIVE: "yellow"}

@@ -23,7 +23,7 @@ from typing import Any
 from autotune import api, files, propose, study
 from autotune.space.load import parse_duration
 from autotune.stages import common, explore
-from autotune.study import read_records
+from autotune.study.store import read_records
 from autotune.terminal import progress_for
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "gpt_cpu.toml"

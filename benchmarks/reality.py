@@ -40,7 +40,7 @@ from autotune.recommendation import Comparison, Curve, Interval, Quantity, Recom
 from autotune.report.quantities import Printer, tokens
 from autotune.space.load import load_space, parse_duration
 from autotune.space.space import SearchSpace
-from autotune.study import read_records
+from autotune.study.store import read_records
 from autotune.terminal import progress_for
 from autotune.trial.types import Stage, TrialRecord
 

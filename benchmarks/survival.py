@@ -22,7 +22,7 @@ import optuna
 import psutil
 
 from autotune.errors import ExitCode
-from autotune.study import read_records
+from autotune.study.store import read_records
 
 SPACE = """
 [workload]

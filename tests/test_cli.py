@@ -25,7 +25,7 @@ from autotune.errors import EnvironmentProblem, ExitCode, NothingFeasible
 from autotune.measure import Lab
 from autotune.simulation.study import MACHINE
 from autotune.space.load import load_space
-from autotune.study import FORMAT, Study, StudyInfo
+from autotune.study.store import FORMAT, Study, StudyInfo
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from autotune.analysis.evidence import Calibration, calibration_of
 from autotune.analysis.exploration import explored_effect
 from autotune.executors.scripted import ExampleWorld, LognormalNoise, ScriptedSession
 from autotune.recommendation import CaveatKind, Interval, TechniqueVerdict, Unknown
-from autotune.study import read_records
+from autotune.study.store import read_records
 from autotune.trial.types import Slice, TrialRecord
 
 WORLD = ExampleWorld(noise=LognormalNoise(moment=0.02, own=0.005, process=0.005))

@@ -18,7 +18,7 @@ from autotune.report import build_view
 from autotune.report.html_ import render_html
 from autotune.report.json_ import render_json
 from autotune.report.markdown import render_markdown
-from autotune.study import read_records
+from autotune.study.store import read_records
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "report.schema.json").read_text())
 QUIET = LognormalNoise(moment=0.05, own=0.01, process=0.005)

@@ -19,10 +19,10 @@ from scripted_study import ScriptedStudy
 from autotune import api
 from autotune.errors import BadInput, NothingFeasible
 from autotune.executors.scripted import ExampleWorld, LognormalNoise
-from autotune.progress import Event, EventKind
 from autotune.recommendation import CaveatKind, Interval, TechniqueVerdict, Unknown, Verdict
 from autotune.simulation.study import MACHINE
-from autotune.study import read_records
+from autotune.study.events import Event, EventKind
+from autotune.study.store import read_records
 from autotune.trial.types import FailedKind, Infeasible, InfeasibleKind, Stage
 
 Scripted = Callable[..., ScriptedStudy]

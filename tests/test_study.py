@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_space import SPACE
 
-from autotune.budget import SHARES, Budget
 from autotune.errors import BadInput, ExitCode, StoreDamaged, StudyBusy
-from autotune.progress import Event, EventKind
-from autotune.study import FORMAT, Fingerprint, StageMark, Study, StudyInfo, check_name, read_records, studies
+from autotune.study.events import Event, EventKind
+from autotune.study.ledger import SHARES, Budget
+from autotune.study.store import FORMAT, Fingerprint, StageMark, Study, StudyInfo, check_name, read_records, studies
 from autotune.trial.types import (
     Completed,
     Costs,
@@ -155,7 +155,7 @@ def test_one_driver_owns_a_study_until_it_is_closed(tmp_path: Path) -> None:
 OWNER = """
 import sys
 from pathlib import Path
-from autotune.study import Study
+from autotune.study.store import Study
 study = Study.open(Path(sys.argv[1]))
 print("owned", flush=True)
 sys.stdin.read()

@@ -8,8 +8,8 @@ from autotune_model.knobs import KNOBS
 from report.examples import CREATED_AT, EXAMPLES, adopt
 from rich.console import Console
 
-from autotune.progress import Event, EventKind
 from autotune.report import build_view
+from autotune.study.events import Event, EventKind
 from autotune.terminal import (
     LiveProgress,
     PlainProgress,

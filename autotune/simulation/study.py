@@ -12,11 +12,11 @@ import optuna
 from autotune.executors.scripted import ScriptedExecutor, ScriptedWorld, SimulatedClock
 from autotune.hardware.prepare import Corpus, Machine
 from autotune.measure import Lab
-from autotune.progress import Event, Listener
 from autotune.propose import database
 from autotune.recommendation import Recommendation
 from autotune.search import run_search
-from autotune.study import FORMAT, Fingerprint, Study, StudyInfo
+from autotune.study.events import Event, Listener
+from autotune.study.store import FORMAT, Fingerprint, Study, StudyInfo
 from autotune.trial.types import TrialRecord
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a folder of its own is made in it

@@ -13,9 +13,9 @@ from autotune.analysis.evidence import BASELINE, Calibration
 from autotune.analysis.rates import slices_per_restart
 from autotune.analysis.roi import plan_device_seconds
 from autotune.measure import Lab
-from autotune.progress import EventKind
 from autotune.propose import expert_default, mirror
 from autotune.recommendation import Unknown
+from autotune.study.events import EventKind
 from autotune.trial.types import Stage, StageEnd, TrialSpec
 
 FEWEST_CONFIRMING = 3  # blocks (METHOD 3.5)

@@ -21,7 +21,6 @@ from autotune.analysis.evidence import (
 from autotune.analysis.power import power_of
 from autotune.analysis.roi import worth_another_trial
 from autotune.measure import Lab
-from autotune.progress import EventKind
 from autotune.propose import Proposal, Proposer, one_at_a_time
 from autotune.recommendation import Unknown
 from autotune.space.space import Dimension
@@ -36,6 +35,7 @@ from autotune.stages.common import (
     order_block,
     warm_start,
 )
+from autotune.study.events import EventKind
 from autotune.trial.types import Completed, Pruned, Stage, StageEnd, TrialRecord, outcome_reason
 
 _COMPILE_SECONDS = 35.0  # foreseen for torch.compile until one was seen

@@ -12,7 +12,6 @@ from autotune.analysis.evidence import BASELINE, Calibration, changed, complexit
 from autotune.analysis.race import survivors
 from autotune.analysis.rates import FloatArray
 from autotune.measure import Lab
-from autotune.progress import EventKind
 from autotune.stages.common import (
     DELTA,
     RACE_SEED,
@@ -26,6 +25,7 @@ from autotune.stages.common import (
     rounds_per_restart,
 )
 from autotune.stages.explore import Explored
+from autotune.study.events import EventKind
 from autotune.trial.types import Stage, StageEnd
 
 _ALPHA = 0.05

@@ -6,9 +6,9 @@ from autotune.analysis.caveats import Circumstances
 from autotune.analysis.conclude import conclude
 from autotune.analysis.evidence import Calibration, calibration_of
 from autotune.measure import Lab
-from autotune.progress import EventKind
 from autotune.recommendation import Recommendation, Unknown
 from autotune.stages.common import expert_of
+from autotune.study.events import EventKind
 from autotune.trial.types import Stage, StageEnd
 
 

@@ -13,7 +13,7 @@ from autotune.errors import NothingFeasible
 from autotune.executors.scripted import ExampleWorld, Slowdown
 from autotune.simulation.study import SimulatedStudy, simulate
 from autotune.simulation.worlds import draw_world
-from autotune.study import read_records
+from autotune.study.store import read_records
 from autotune.trial.types import Infeasible, InfeasibleKind, Stage, TrialRecord
 
 BUDGET_SECONDS = 400.0

@@ -12,7 +12,7 @@ from autotune_model.config import TrainingConfig
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.study import read_records
+from autotune.study.store import read_records
 from autotune.trial.types import (
     Completed,
     Costs,

@@ -33,10 +33,10 @@ from autotune_model.config import TrainingConfig
 
 from autotune.errors import BadInput, StoreDamaged, StudyBusy
 from autotune.files import write_atomically
-from autotune.progress import Event
 from autotune.space.limits import Limits
 from autotune.space.load import parse_space
 from autotune.space.space import SearchSpace
+from autotune.study.events import Event
 from autotune.trial.types import Stage, TrialRecord, TrialSpec
 from autotune.trial.wire import from_json, to_json
 

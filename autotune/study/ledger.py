@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from autotune.study import StageMark, Study
+from autotune.study.store import StageMark, Study
 from autotune.trial.types import Stage
 
 SHARES = {
