@@ -17,13 +17,13 @@ import pandas as pd
 from autotune_model.config import TrainingConfig
 
 import autotune
-from autotune.alignment import Alignment, claims_of, measure_alignment
 from autotune.errors import BadInput, Interrupted
 from autotune.executors.base import Executor
 from autotune.executors.local import LocalExecutor
 from autotune.hardware.memory import available_bytes
 from autotune.hardware.prepare import Machine, prepare
-from autotune.measure import Lab
+from autotune.measure.alignment import Alignment, claims_of, measure_alignment
+from autotune.measure.lab import Lab
 from autotune.propose import database
 from autotune.recommendation import Recommendation
 from autotune.report.build import build_view

@@ -6,7 +6,7 @@ is taken up by running it again.
 
 from __future__ import annotations
 
-from autotune.measure import Lab
+from autotune.measure.lab import Lab
 from autotune.recommendation import Recommendation
 from autotune.stages.attribute import attribute
 from autotune.stages.calibrate import calibrate

@@ -22,7 +22,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from autotune.alignment import Alignment
+from autotune.measure.alignment import Alignment
 from autotune.recommendation import Unknown, Verdict
 from autotune.report.quantities import Printer, Shown, duration, percent, significant
 from autotune.report.view import View

@@ -17,7 +17,7 @@ from pathlib import Path
 from autotune_model.knobs import Complexity
 
 from autotune import api
-from autotune.alignment import Alignment
+from autotune.measure.alignment import Alignment
 from autotune.recommendation import Quantity, Recommendation, TechniqueEffect, Unknown
 from autotune.report.quantities import Printer, percent
 from autotune.report.words import technique_word

@@ -22,7 +22,7 @@ from small_space import SPACE
 from autotune import api
 from autotune.cli import main
 from autotune.errors import EnvironmentProblem, ExitCode, NothingFeasible
-from autotune.measure import Lab
+from autotune.measure.lab import Lab
 from autotune.simulation.study import MACHINE
 from autotune.space.load import load_space
 from autotune.study.store import FORMAT, Study, StudyInfo

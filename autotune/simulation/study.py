@@ -11,7 +11,7 @@ import optuna
 
 from autotune.executors.scripted import ScriptedExecutor, ScriptedWorld, SimulatedClock
 from autotune.hardware.prepare import Corpus, Machine
-from autotune.measure import Lab
+from autotune.measure.lab import Lab
 from autotune.propose import database
 from autotune.recommendation import Recommendation
 from autotune.search import run_search

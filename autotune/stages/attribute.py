@@ -6,7 +6,7 @@ from autotune.analysis.claims import Claim
 from autotune.analysis.conclude import forecast_for
 from autotune.analysis.evidence import BASELINE, CLAIM, EXPERT, REDUCED, Calibration
 from autotune.analysis.techniques import is_droppable, technique_effects, without
-from autotune.measure import Lab
+from autotune.measure.lab import Lab
 from autotune.recommendation import Unknown
 from autotune.space.moves import turned_back
 from autotune.stages.common import (

@@ -6,7 +6,7 @@ from autotune_model.config import TrainingConfig
 
 from autotune.analysis.evidence import BASELINE, EXPERT, Calibration, calibration_of
 from autotune.errors import NothingFeasible
-from autotune.measure import Lab
+from autotune.measure.lab import Lab
 from autotune.recommendation import Unknown
 from autotune.stages.common import (
     ROUNDS,

@@ -12,7 +12,7 @@ from autotune.analysis.claims import plan_tokens_of
 from autotune.analysis.evidence import BASELINE, Calibration
 from autotune.analysis.rates import slices_per_restart
 from autotune.analysis.roi import plan_device_seconds
-from autotune.measure import Lab
+from autotune.measure.lab import Lab
 from autotune.propose import expert_default, mirror
 from autotune.recommendation import Unknown
 from autotune.study.events import EventKind

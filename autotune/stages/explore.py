@@ -20,7 +20,7 @@ from autotune.analysis.evidence import (
 )
 from autotune.analysis.power import power_of
 from autotune.analysis.roi import worth_another_trial
-from autotune.measure import Lab
+from autotune.measure.lab import Lab
 from autotune.propose import Proposal, Proposer, one_at_a_time
 from autotune.recommendation import Unknown
 from autotune.space.space import Dimension

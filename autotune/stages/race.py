@@ -11,7 +11,7 @@ from autotune_model.knobs import KnobClass
 from autotune.analysis.evidence import BASELINE, Calibration, changed, complexity, effects_of
 from autotune.analysis.race import survivors
 from autotune.analysis.rates import FloatArray
-from autotune.measure import Lab
+from autotune.measure.lab import Lab
 from autotune.stages.common import (
     DELTA,
     RACE_SEED,

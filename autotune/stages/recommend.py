@@ -5,7 +5,7 @@ from __future__ import annotations
 from autotune.analysis.caveats import Circumstances
 from autotune.analysis.conclude import conclude
 from autotune.analysis.evidence import Calibration, calibration_of
-from autotune.measure import Lab
+from autotune.measure.lab import Lab
 from autotune.recommendation import Recommendation, Unknown
 from autotune.stages.common import expert_of
 from autotune.study.events import EventKind
