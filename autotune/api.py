@@ -24,12 +24,12 @@ from autotune.hardware.memory import available_bytes
 from autotune.hardware.prepare import Machine, prepare
 from autotune.measure.alignment import Alignment, claims_of, measure_alignment
 from autotune.measure.lab import Lab
-from autotune.propose import database
 from autotune.recommendation import Recommendation
 from autotune.report.build import build_view
 from autotune.report.view import View
 from autotune.report.writers import write_report
 from autotune.search import run_search
+from autotune.search.propose import database
 from autotune.space.limits import Pruned, attempts_for, limits_of, prune
 from autotune.space.load import load_space
 from autotune.space.space import SearchSpace

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from autotune import api
 from autotune.errors import AutotuneError, BadInput, ExitCode, StoreDamaged
-from autotune.preview import preview
+from autotune.search.preview import preview
 from autotune.space.load import load_space, parse_duration
 from autotune.space.shipped import shipped_spaces
 from autotune.study.store import check_name, studies

@@ -31,8 +31,8 @@ import rivals
 from autotune_model.config import TrainingConfig
 from autotune_model.knobs import KnobClass
 
-from autotune.propose import expert_default
 from autotune.recommendation import CaveatKind, Interval, Recommendation, Verdict
+from autotune.search.propose import expert_default
 from autotune.simulation.finalists import race_of_four
 from autotune.simulation.study import simulate
 from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, plan_seconds, same_everywhere

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.analysis.techniques import label_without, without
-from autotune.propose import one_at_a_time
+from autotune.search.propose import one_at_a_time
 from autotune.space.moves import turn, turned_back
 from autotune.space.space import Choice, Dimension
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.preview import preview
+from autotune.search.preview import preview
 from autotune.space.load import load_space, parse_space
 from autotune.space.shipped import shipped_spaces
 from autotune.space.space import SearchSpace

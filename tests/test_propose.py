@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 from small_space import SPACE
 
-from autotune.propose import (
+from autotune.search.propose import (
     Proposer,
     database,
     expert_default,

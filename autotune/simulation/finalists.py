@@ -12,12 +12,12 @@ from pathlib import Path
 import optuna
 from autotune_model.config import TrainingConfig
 
+from autotune.search.calibrate import calibrate
+from autotune.search.common import DELTA
+from autotune.search.explore import Explored
+from autotune.search.race import race
 from autotune.simulation.study import MEMORY, SimulatedStudy
 from autotune.simulation.worlds import DrawnWorld
-from autotune.stages.calibrate import calibrate
-from autotune.stages.common import DELTA
-from autotune.stages.explore import Explored
-from autotune.stages.race import race
 from autotune.trial.types import Stage
 
 _BUDGET_SECONDS = 40_000.0

@@ -12,9 +12,9 @@ import optuna
 from autotune.executors.scripted import ScriptedExecutor, ScriptedWorld, SimulatedClock
 from autotune.hardware.prepare import Corpus, Machine
 from autotune.measure.lab import Lab
-from autotune.propose import database
 from autotune.recommendation import Recommendation
 from autotune.search import run_search
+from autotune.search.propose import database
 from autotune.study.events import Event, Listener
 from autotune.study.store import FORMAT, Fingerprint, Study, StudyInfo
 from autotune.trial.types import TrialRecord

@@ -16,7 +16,7 @@ from autotune_model.knobs import KNOBS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.propose import expert_default
+from autotune.search.propose import expert_default
 from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, plan_seconds, same_everywhere
 from autotune.space.load import parse_space
 from autotune.space.space import Choice, FloatRange, SearchSpace

@@ -21,10 +21,8 @@ from autotune.analysis.evidence import (
 from autotune.analysis.power import power_of
 from autotune.analysis.roi import worth_another_trial
 from autotune.measure.lab import Lab
-from autotune.propose import Proposal, Proposer, one_at_a_time
 from autotune.recommendation import Unknown
-from autotune.space.space import Dimension
-from autotune.stages.common import (
+from autotune.search.common import (
     ROUNDS,
     begin,
     complete_seconds,
@@ -35,6 +33,8 @@ from autotune.stages.common import (
     order_block,
     warm_start,
 )
+from autotune.search.propose import Proposal, Proposer, one_at_a_time
+from autotune.space.space import Dimension
 from autotune.study.events import EventKind
 from autotune.trial.types import Completed, Pruned, Stage, StageEnd, TrialRecord, outcome_reason
 

@@ -7,7 +7,7 @@ from autotune.analysis.conclude import conclude
 from autotune.analysis.evidence import Calibration, calibration_of
 from autotune.measure.lab import Lab
 from autotune.recommendation import Recommendation, Unknown
-from autotune.stages.common import expert_of
+from autotune.search.common import expert_of
 from autotune.study.events import EventKind
 from autotune.trial.types import Stage, StageEnd
 

@@ -8,8 +8,7 @@ from autotune.analysis.evidence import BASELINE, CLAIM, EXPERT, REDUCED, Calibra
 from autotune.analysis.techniques import is_droppable, technique_effects, without
 from autotune.measure.lab import Lab
 from autotune.recommendation import Unknown
-from autotune.space.moves import turned_back
-from autotune.stages.common import (
+from autotune.search.common import (
     ATTRIBUTE_SEED,
     LARGEST_BLOCK,
     REDUCED_SEED,
@@ -22,6 +21,7 @@ from autotune.stages.common import (
     order_block,
     pays,
 )
+from autotune.space.moves import turned_back
 from autotune.trial.types import Stage, StageEnd
 
 _REPLICATES = 3

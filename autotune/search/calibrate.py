@@ -8,7 +8,7 @@ from autotune.analysis.evidence import BASELINE, EXPERT, Calibration, calibratio
 from autotune.errors import NothingFeasible
 from autotune.measure.lab import Lab
 from autotune.recommendation import Unknown
-from autotune.stages.common import (
+from autotune.search.common import (
     ROUNDS,
     begin,
     complete_seconds,

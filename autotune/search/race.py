@@ -12,7 +12,7 @@ from autotune.analysis.evidence import BASELINE, Calibration, changed, complexit
 from autotune.analysis.race import survivors
 from autotune.analysis.rates import FloatArray
 from autotune.measure.lab import Lab
-from autotune.stages.common import (
+from autotune.search.common import (
     DELTA,
     RACE_SEED,
     begin,
@@ -24,7 +24,7 @@ from autotune.stages.common import (
     pays,
     rounds_per_restart,
 )
-from autotune.stages.explore import Explored
+from autotune.search.explore import Explored
 from autotune.study.events import EventKind
 from autotune.trial.types import Stage, StageEnd
 

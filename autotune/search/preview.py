@@ -7,7 +7,7 @@ import math
 
 from autotune_model.knobs import KnobClass
 
-from autotune.propose import grid_size, impossible_combinations
+from autotune.search.propose import grid_size, impossible_combinations
 from autotune.space.space import Choice, FloatRange, IntRange, SearchSpace
 from autotune.study.ledger import SHARES
 

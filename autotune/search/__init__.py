@@ -1,4 +1,4 @@
-"""The search, read as the method's table of contents. Each stage is a chapter of `autotune.stages`.
+"""The search, read as the method's table of contents. Each stage is a chapter of its own in this folder.
 
 Every stage asks the study for what it has before it measures anything, so a search that was killed
 is taken up by running it again.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from autotune.measure.lab import Lab
 from autotune.recommendation import Recommendation
-from autotune.stages.attribute import attribute
-from autotune.stages.calibrate import calibrate
-from autotune.stages.confirm import confirm
-from autotune.stages.explore import explore_learning, explore_system
-from autotune.stages.race import race
-from autotune.stages.recommend import recommend
+from autotune.search.attribute import attribute
+from autotune.search.calibrate import calibrate
+from autotune.search.confirm import confirm
+from autotune.search.explore import explore_learning, explore_system
+from autotune.search.race import race
+from autotune.search.recommend import recommend
 
 
 def run_search(lab: Lab) -> Recommendation:

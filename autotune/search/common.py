@@ -13,8 +13,8 @@ from autotune.analysis.evidence import BASELINE, Calibration
 from autotune.analysis.rates import slices_per_restart
 from autotune.analysis.roi import plan_device_seconds
 from autotune.measure.lab import Lab
-from autotune.propose import expert_default, mirror
 from autotune.recommendation import Unknown
+from autotune.search.propose import expert_default, mirror
 from autotune.study.events import EventKind
 from autotune.trial.types import Stage, StageEnd, TrialSpec
 

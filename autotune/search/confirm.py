@@ -10,7 +10,7 @@ from autotune.analysis.conclude import confirmed_claims
 from autotune.analysis.evidence import BASELINE, EXPERT, SYSTEM_PART, WINNER, Calibration, changed, system_part
 from autotune.measure.lab import Lab
 from autotune.recommendation import Unknown
-from autotune.stages.common import (
+from autotune.search.common import (
     CONFIRM_SEED,
     FEWEST_CONFIRMING,
     Member,
@@ -23,7 +23,7 @@ from autotune.stages.common import (
     ordered_blocks,
     pays,
 )
-from autotune.stages.explore import Explored
+from autotune.search.explore import Explored
 from autotune.trial.types import Stage, StageEnd
 
 _MOST = 6  # blocks
