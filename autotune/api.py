@@ -17,6 +17,7 @@ import pandas as pd
 from autotune_model.config import TrainingConfig
 
 import autotune
+from autotune.analysis.recommendation import Recommendation
 from autotune.errors import BadInput, Interrupted
 from autotune.executors.base import Executor
 from autotune.executors.local import LocalExecutor
@@ -24,7 +25,6 @@ from autotune.hardware.memory import available_bytes
 from autotune.hardware.prepare import Machine, prepare
 from autotune.measure.alignment import Alignment, claims_of, measure_alignment
 from autotune.measure.lab import Lab
-from autotune.recommendation import Recommendation
 from autotune.report.build import build_view
 from autotune.report.view import View
 from autotune.report.writers import write_report

@@ -12,8 +12,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from scripted_study import SPACE, ScriptedStudy
 
+from autotune.analysis.recommendation import CaveatKind, Interval, Recommendation, Verdict
 from autotune.executors.scripted import METER, NO_METER, ExampleWorld, LognormalNoise
-from autotune.recommendation import CaveatKind, Interval, Recommendation, Verdict
 from autotune.report import build_view
 from autotune.report.html_ import render_html
 from autotune.report.json_ import render_json

@@ -12,8 +12,8 @@ from rich.console import Console
 from scripted_study import ScriptedStudy
 
 from autotune import api, cli
+from autotune.analysis.recommendation import CaveatKind, TechniqueVerdict
 from autotune.hardware.prepare import Machine
-from autotune.recommendation import CaveatKind, TechniqueVerdict
 from autotune.simulation.study import MACHINE
 from autotune.space.limits import Pruned, attempts_for, limits_of, prune
 from autotune.space.load import load_space

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from autotune.recommendation import CaveatKind, Verdict
+from autotune.analysis.recommendation import CaveatKind, Verdict
 from autotune.simulation.finalists import race_of_four
 from autotune.simulation.study import simulate
 from autotune.simulation.worlds import draw_world, same_everywhere

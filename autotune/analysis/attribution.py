@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from autotune.recommendation import Interval, TechniqueVerdict
+from autotune.analysis.recommendation import Interval, TechniqueVerdict
 
 
 def judge(

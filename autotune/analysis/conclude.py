@@ -38,9 +38,7 @@ from autotune.analysis.footprint import footprint_of
 from autotune.analysis.montecarlo import Economics, Forecast
 from autotune.analysis.power import Power, measured_power, power_of
 from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_speed
-from autotune.analysis.roi import break_even_seconds
-from autotune.analysis.techniques import not_measurable, technique_effects
-from autotune.recommendation import (
+from autotune.analysis.recommendation import (
     Comparison,
     Contender,
     Interval,
@@ -53,6 +51,8 @@ from autotune.recommendation import (
     Unknown,
     Verdict,
 )
+from autotune.analysis.roi import break_even_seconds
+from autotune.analysis.techniques import not_measurable, technique_effects
 from autotune.space.space import SearchSpace
 from autotune.trial.types import (
     Stage,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from autotune_model.config import TrainingConfig
 
-from autotune.recommendation import Footprint, Unknown
+from autotune.analysis.recommendation import Footprint, Unknown
 from autotune.trial.types import TrialRecord
 
 _PEAK_OF = {

@@ -10,7 +10,7 @@ from typing import assert_never
 from autotune_model.config import TrainingConfig
 from autotune_model.knobs import KNOBS, KnobValue
 
-from autotune.recommendation import (
+from autotune.analysis.recommendation import (
     Comparison,
     Curve,
     Footprint,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, assert_never
 
-from autotune.recommendation import (
+from autotune.analysis.recommendation import (
     Comparison,
     Contender,
     Curve,

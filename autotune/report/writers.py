@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from autotune.analysis.recommendation import Recommendation
 from autotune.files import write_atomically
-from autotune.recommendation import Recommendation
 from autotune.report.html_ import render_html
 from autotune.report.json_ import render_json
 from autotune.report.markdown import render_markdown

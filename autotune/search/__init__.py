@@ -6,8 +6,8 @@ is taken up by running it again.
 
 from __future__ import annotations
 
+from autotune.analysis.recommendation import Recommendation
 from autotune.measure.lab import Lab
-from autotune.recommendation import Recommendation
 from autotune.search.attribute import attribute
 from autotune.search.calibrate import calibrate
 from autotune.search.confirm import confirm

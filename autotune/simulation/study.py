@@ -9,10 +9,10 @@ from pathlib import Path
 
 import optuna
 
+from autotune.analysis.recommendation import Recommendation
 from autotune.executors.scripted import ScriptedExecutor, ScriptedWorld, SimulatedClock
 from autotune.hardware.prepare import Corpus, Machine
 from autotune.measure.lab import Lab
-from autotune.recommendation import Recommendation
 from autotune.search import run_search
 from autotune.search.propose import database
 from autotune.study.events import Event, Listener

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.analysis.attribution import judge
-from autotune.recommendation import Interval, TechniqueVerdict
+from autotune.analysis.recommendation import Interval, TechniqueVerdict
 
 FLOOR = 0.02
 NOTHING = (0.0, 0.0)

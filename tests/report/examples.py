@@ -7,7 +7,7 @@ import dataclasses
 from autotune_model.config import TrainingConfig
 from autotune_model.knobs import KNOBS
 
-from autotune.recommendation import (
+from autotune.analysis.recommendation import (
     Caveat,
     CaveatKind,
     Comparison,
