@@ -17,7 +17,7 @@ from autotune_model.config import InvalidConfiguration, TrainingConfig
 from autotune_model.knobs import KnobValue
 
 from autotune.executors.base import Patience, Session, SessionEnded, SessionRequest
-from autotune.executors.scripted import ScriptedExecutor, SimulatedClock
+from autotune.simulation.executor import ScriptedExecutor, SimulatedClock
 from autotune.simulation.worlds import DrawnWorld
 from autotune.space.space import Choice, FloatRange, IntRange, SearchSpace
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autotune.executors.scripted import ExampleWorld, ScriptedWorld
+from autotune.simulation.executor import ExampleWorld, ScriptedWorld
 from autotune.simulation.study import SimulatedStudy
 
 SPACE = """

@@ -12,9 +12,9 @@ from rich.console import Console
 from autotune import api, cli
 from autotune.analysis.recommendation import Interval, Unknown
 from autotune.errors import NothingFeasible
-from autotune.executors.scripted import ExampleWorld, LognormalNoise, ScriptedExecutor, SimulatedClock
 from autotune.hardware.prepare import Machine
 from autotune.measure.alignment import Answer, answer_of, claims_of, measure_alignment
+from autotune.simulation.executor import ExampleWorld, LognormalNoise, ScriptedExecutor, SimulatedClock
 from autotune.simulation.study import MACHINE
 from autotune.space.load import load_space
 from autotune.space.shipped import shipped_spaces

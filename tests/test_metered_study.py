@@ -13,11 +13,11 @@ from jsonschema import Draft202012Validator
 from scripted_study import SPACE, ScriptedStudy
 
 from autotune.analysis.recommendation import CaveatKind, Interval, Recommendation, Verdict
-from autotune.executors.scripted import METER, NO_METER, ExampleWorld, LognormalNoise
 from autotune.report import build_view
 from autotune.report.html_ import render_html
 from autotune.report.json_ import render_json
 from autotune.report.markdown import render_markdown
+from autotune.simulation.executor import METER, NO_METER, ExampleWorld, LognormalNoise
 from autotune.study.store import read_records
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "report.schema.json").read_text())

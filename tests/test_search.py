@@ -19,7 +19,7 @@ from scripted_study import ScriptedStudy
 from autotune import api
 from autotune.analysis.recommendation import CaveatKind, Interval, TechniqueVerdict, Unknown, Verdict
 from autotune.errors import BadInput, NothingFeasible
-from autotune.executors.scripted import ExampleWorld, LognormalNoise
+from autotune.simulation.executor import ExampleWorld, LognormalNoise
 from autotune.simulation.study import MACHINE
 from autotune.study.events import Event, EventKind
 from autotune.study.store import read_records

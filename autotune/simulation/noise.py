@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotune.analysis.rates import FloatArray
-from autotune.executors.scripted import Slowdown
+from autotune.simulation.executor import Slowdown
 
 _CELL_SECONDS = 0.25  # the common series is constant within one
 _CHUNK_CELLS = 4_096

@@ -10,11 +10,11 @@ from pathlib import Path
 import optuna
 
 from autotune.analysis.recommendation import Recommendation
-from autotune.executors.scripted import ScriptedExecutor, ScriptedWorld, SimulatedClock
 from autotune.hardware.prepare import Corpus, Machine
 from autotune.measure.lab import Lab
 from autotune.search import run_search
 from autotune.search.propose import database
+from autotune.simulation.executor import ScriptedExecutor, ScriptedWorld, SimulatedClock
 from autotune.study.events import Event, Listener
 from autotune.study.store import FORMAT, Fingerprint, Study, StudyInfo
 from autotune.trial.types import TrialRecord

@@ -19,7 +19,7 @@ from autotune_model.config import InvalidConfiguration, TrainingConfig
 from autotune_model.knobs import KnobClass, KnobValue
 from scipy.optimize import brentq
 
-from autotune.executors.scripted import ExampleWorld, Slowdown
+from autotune.simulation.executor import ExampleWorld, Slowdown
 from autotune.simulation.noise import SharedMachine
 from autotune.space.space import Choice, Domain, FloatRange, IntRange, SearchSpace
 from autotune.trial.types import Failed, Infeasible, InfeasibleKind

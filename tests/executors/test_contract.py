@@ -7,7 +7,7 @@ import pytest
 
 from autotune.executors.base import Executor, Patience, SessionEnded
 from autotune.executors.local import LocalExecutor
-from autotune.executors.scripted import ExampleWorld, ScriptedExecutor, SimulatedClock
+from autotune.simulation.executor import ExampleWorld, ScriptedExecutor, SimulatedClock
 from autotune.trial.types import FailedKind, InfeasibleKind
 
 from .examples import request, stand_in

@@ -11,7 +11,7 @@ from autotune_model.config import TrainingConfig
 
 from autotune.analysis.gates import equivalence, noise_scale
 from autotune.executors.base import Patience, SessionEnded
-from autotune.executors.scripted import (
+from autotune.simulation.executor import (
     METER,
     NO_METER,
     ExampleWorld,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.analysis.rates import FloatArray
-from autotune.executors.scripted import Slowdown
+from autotune.simulation.executor import Slowdown
 from autotune.simulation.noise import SharedMachine
 
 MACHINE = SharedMachine()

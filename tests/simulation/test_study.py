@@ -10,7 +10,7 @@ import pytest
 from scripted_study import SPACE
 
 from autotune.errors import NothingFeasible
-from autotune.executors.scripted import ExampleWorld, Slowdown
+from autotune.simulation.executor import ExampleWorld, Slowdown
 from autotune.simulation.study import SimulatedStudy, simulate
 from autotune.simulation.worlds import draw_world
 from autotune.study.store import read_records
