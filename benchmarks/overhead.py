@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from autotune import api, files, propose, study
+from autotune.cli.terminal import progress_for
 from autotune.space.load import parse_duration
 from autotune.stages import common, explore
 from autotune.study.store import read_records
-from autotune.terminal import progress_for
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "gpt_cpu.toml"
 LEAST_STEPPING = 0.75

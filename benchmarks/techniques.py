@@ -18,11 +18,11 @@ from autotune_model.knobs import Complexity
 
 from autotune import api
 from autotune.analysis.recommendation import Quantity, Recommendation, TechniqueEffect, Unknown
+from autotune.cli.terminal import progress_for
 from autotune.measure.alignment import Alignment
 from autotune.report.quantities import Printer, percent
 from autotune.report.words import technique_word
 from autotune.space.load import parse_duration
-from autotune.terminal import progress_for
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "techniques.md"

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from autotune import api, cli
 from autotune.analysis.recommendation import Interval, Unknown
+from autotune.cli.terminal import print_alignment
 from autotune.errors import NothingFeasible
 from autotune.hardware.prepare import Machine
 from autotune.measure.alignment import Answer, answer_of, claims_of, measure_alignment
@@ -18,7 +19,6 @@ from autotune.simulation.executor import ExampleWorld, LognormalNoise, ScriptedE
 from autotune.simulation.study import MACHINE
 from autotune.space.load import load_space
 from autotune.space.shipped import shipped_spaces
-from autotune.terminal import print_alignment
 
 SPACE = load_space(shipped_spaces()["power_of_two"])
 

@@ -13,13 +13,13 @@ from scripted_study import ScriptedStudy
 
 from autotune import api, cli
 from autotune.analysis.recommendation import CaveatKind, TechniqueVerdict
+from autotune.cli.terminal import print_examination
 from autotune.hardware.prepare import Machine
 from autotune.simulation.study import MACHINE
 from autotune.space.limits import Pruned, attempts_for, limits_of, prune
 from autotune.space.load import load_space
 from autotune.space.shipped import shipped_spaces
 from autotune.space.space import Choice, Dimension, IntRange, SearchSpace
-from autotune.terminal import print_examination
 
 SPACE = load_space(shipped_spaces()["techniques"])
 STRATEGIES = ("ddp", "fsdp", "tensor", "pipeline")

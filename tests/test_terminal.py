@@ -8,9 +8,7 @@ from autotune_model.knobs import KNOBS
 from report.examples import CREATED_AT, EXAMPLES, adopt
 from rich.console import Console
 
-from autotune.report import build_view
-from autotune.study.events import Event, EventKind
-from autotune.terminal import (
+from autotune.cli.terminal import (
     LiveProgress,
     PlainProgress,
     print_knobs,
@@ -18,6 +16,8 @@ from autotune.terminal import (
     progress_for,
     sentence,
 )
+from autotune.report import build_view
+from autotune.study.events import Event, EventKind
 
 DATA: dict[EventKind, dict[str, object]] = {
     EventKind.SITTING_STARTED: {"study": "s", "budget_seconds": 1800.0, "spent_seconds": 0.0, "resumed": True},

@@ -16,12 +16,12 @@ from pathlib import Path
 from rich.console import Console
 
 from autotune import api
+from autotune.cli.terminal import print_alignment, print_examination, print_knobs, print_recommendation, progress_for
 from autotune.errors import AutotuneError, BadInput, ExitCode, StoreDamaged
 from autotune.search.preview import preview
 from autotune.space.load import load_space, parse_duration
 from autotune.space.shipped import shipped_spaces
 from autotune.study.store import check_name, studies
-from autotune.terminal import print_alignment, print_examination, print_knobs, print_recommendation, progress_for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
