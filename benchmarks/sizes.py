@@ -35,7 +35,7 @@ from autotune.hardware.memory import multiplied_parameter_count, parameter_count
 from autotune.hardware.prepare import prepare
 from autotune.report.quantities import Printer, duration, percent, significant, tokens
 from autotune.space.load import parse_duration
-from autotune.trial.wire import from_json, to_json
+from autotune.trial.codec import from_json, to_json
 
 DOCS = Path(__file__).parent.parent / "docs"
 TOKENS_PER_PARAMETER = 20

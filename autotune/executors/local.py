@@ -1,6 +1,6 @@
 """Sessions on this machine: one worker process each, watched for progress, with nothing left behind.
 
-    driver --commands--> worker     a pipe each way, JSON lines (autotune/trial/wire.py);
+    driver --commands--> worker     a pipe each way, JSON lines (autotune/trial/codec.py);
     driver <---events--- worker     stdout and stderr of the worker go to the log of the session
 
 On Linux a launcher process imports torch once and forks the workers; elsewhere each is started by
@@ -32,8 +32,7 @@ from autotune.executors.process import (
     last_line,
     signal_name,
 )
-from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
-from autotune.trial.wire import (
+from autotune.trial.codec import (
     MODEL_COMMAND,
     Advance,
     Close,
@@ -50,6 +49,7 @@ from autotune.trial.wire import (
     parse_event,
     tag,
 )
+from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
 
 _CLOSE_SECONDS = 2.0  # for a worker to leave by itself
 _REAP_SECONDS = 10.0  # for the kernel to clear away a large process that was killed

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from autotune.errors import EnvironmentProblem
 from autotune.executors.base import SessionEnded
+from autotune.trial.codec import Exited, Forked, Launcher, Malformed, Notice, encode_fork, parse_notice
 from autotune.trial.types import FailedKind
-from autotune.trial.wire import Exited, Forked, Launcher, Malformed, Notice, encode_fork, parse_notice
 
 _LAUNCHER_SECONDS = 120.0  # importing torch: 4 s, from a cold network disk a minute
 _LEAVE_SECONDS = 2.0  # for a launcher to leave by itself

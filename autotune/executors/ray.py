@@ -23,8 +23,8 @@ from autotune_model.config import SessionConfig
 from autotune.errors import AutotuneError, EnvironmentProblem
 from autotune.executors.base import Executor, Patience, Session, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
+from autotune.trial.codec import Event, Failure, encode_event, from_json, parse_event, to_json
 from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, Ready, Slice
-from autotune.trial.wire import Event, Failure, encode_event, from_json, parse_event, to_json
 
 E = TypeVar("E", Ready, Slice, Evaluation, Fingerprint, GradientNoise)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from autotune_model.config import DataConfig
 
 from autotune.errors import BadInput, EnvironmentProblem
+from autotune.trial.codec import MODEL_COMMAND, Failure, Malformed, from_json, parse
 from autotune.trial.types import InfeasibleKind
-from autotune.trial.wire import MODEL_COMMAND, Failure, Malformed, from_json, parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,8 +37,8 @@ from autotune.space.limits import Limits
 from autotune.space.load import parse_space
 from autotune.space.space import SearchSpace
 from autotune.study.events import Event
+from autotune.trial.codec import from_json, to_json
 from autotune.trial.types import Stage, TrialRecord, TrialSpec
-from autotune.trial.wire import from_json, to_json
 
 T = TypeVar("T")
 

@@ -13,24 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.study.store import read_records
-from autotune.trial.types import (
-    Completed,
-    Costs,
-    Evaluation,
-    Failed,
-    FailedKind,
-    Fingerprint,
-    GradientNoise,
-    Infeasible,
-    InfeasibleKind,
-    Pruned,
-    Ready,
-    Slice,
-    Stage,
-    TrialRecord,
-    TrialSpec,
-)
-from autotune.trial.wire import (
+from autotune.trial.codec import (
     Advance,
     Close,
     Evaluate,
@@ -51,6 +34,23 @@ from autotune.trial.wire import (
     parse_event,
     parse_notice,
     to_json,
+)
+from autotune.trial.types import (
+    Completed,
+    Costs,
+    Evaluation,
+    Failed,
+    FailedKind,
+    Fingerprint,
+    GradientNoise,
+    Infeasible,
+    InfeasibleKind,
+    Pruned,
+    Ready,
+    Slice,
+    Stage,
+    TrialRecord,
+    TrialSpec,
 )
 
 _reals = st.floats(allow_nan=False, allow_infinity=False)
