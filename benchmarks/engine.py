@@ -31,9 +31,9 @@ from autotune_model.schedule import lr_factor
 from autotune_model.tokens import open_corpus
 
 from autotune.analysis.rates import as_ratio, interval_over_restarts
-from autotune.analysis.recommendation import Interval
 from autotune.executors.base import Patience, SessionRequest
 from autotune.executors.local import LocalExecutor
+from autotune.quantity import Interval
 
 SLICE_SECONDS = 0.2
 LEAST_RATIO = 0.97

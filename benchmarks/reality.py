@@ -34,10 +34,11 @@ from autotune_model.knobs import KnobClass
 from autotune import api
 from autotune.analysis.evidence import BASELINE, WINNER, changed, effects_of, of_stage
 from autotune.analysis.rates import as_ratio, interval_over_restarts
-from autotune.analysis.recommendation import Comparison, Curve, Interval, Quantity, Recommendation, Unknown, Verdict
+from autotune.analysis.recommendation import Comparison, Curve, Recommendation, Verdict
 from autotune.cli.terminal import progress_for
 from autotune.executors.base import Patience, Session, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
+from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report.quantities import Printer, tokens
 from autotune.space.load import load_space, parse_duration
 from autotune.space.space import SearchSpace

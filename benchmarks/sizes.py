@@ -28,11 +28,12 @@ from pathlib import Path
 from autotune_model.config import DataConfig, GPTConfig, TrainingConfig
 
 from autotune import api
-from autotune.analysis.recommendation import Interval, Quantity, Unknown, Verdict
+from autotune.analysis.recommendation import Verdict
 from autotune.analysis.roi import break_even_seconds, plan_device_seconds
 from autotune.cli.terminal import progress_for
 from autotune.hardware.memory import multiplied_parameter_count, parameter_count, predict_peak_bytes
 from autotune.hardware.prepare import prepare
+from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report.quantities import Printer, duration, percent, significant, tokens
 from autotune.space.load import parse_duration
 from autotune.trial.codec import from_json, to_json

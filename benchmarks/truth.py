@@ -31,7 +31,8 @@ import rivals
 from autotune_model.config import TrainingConfig
 from autotune_model.knobs import KnobClass
 
-from autotune.analysis.recommendation import CaveatKind, Interval, Recommendation, Verdict
+from autotune.analysis.recommendation import CaveatKind, Recommendation, Verdict
+from autotune.quantity import Interval
 from autotune.search.propose import expert_default
 from autotune.simulation.finalists import race_of_four
 from autotune.simulation.study import simulate

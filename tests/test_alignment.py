@@ -10,11 +10,11 @@ from autotune_model.config import TrainingConfig
 from rich.console import Console
 
 from autotune import api, cli
-from autotune.analysis.recommendation import Interval, Unknown
 from autotune.cli.terminal import print_alignment
 from autotune.errors import NothingFeasible
 from autotune.hardware.prepare import Machine
 from autotune.measure.alignment import Answer, answer_of, claims_of, measure_alignment
+from autotune.quantity import Interval, Unknown
 from autotune.simulation.executor import ExampleWorld, LognormalNoise, ScriptedExecutor, SimulatedClock
 from autotune.simulation.study import MACHINE
 from autotune.space.load import load_space

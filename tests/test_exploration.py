@@ -12,7 +12,8 @@ from scripted_study import SPACE, ScriptedStudy
 
 from autotune.analysis.evidence import Calibration, calibration_of
 from autotune.analysis.exploration import explored_effect
-from autotune.analysis.recommendation import CaveatKind, Interval, TechniqueVerdict, Unknown
+from autotune.analysis.recommendation import CaveatKind, TechniqueVerdict
+from autotune.quantity import Interval, Unknown
 from autotune.simulation.executor import ExampleWorld, LognormalNoise, ScriptedSession
 from autotune.study.store import read_records
 from autotune.trial.types import Slice, TrialRecord

@@ -12,7 +12,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from scripted_study import SPACE, ScriptedStudy
 
-from autotune.analysis.recommendation import CaveatKind, Interval, Recommendation, Verdict
+from autotune.analysis.recommendation import CaveatKind, Recommendation, Verdict
+from autotune.quantity import Interval
 from autotune.report import build_view
 from autotune.report.html_ import render_html
 from autotune.report.json_ import render_json

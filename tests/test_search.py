@@ -17,8 +17,9 @@ from autotune_model.config import TrainingConfig
 from scripted_study import ScriptedStudy
 
 from autotune import api
-from autotune.analysis.recommendation import CaveatKind, Interval, TechniqueVerdict, Unknown, Verdict
+from autotune.analysis.recommendation import CaveatKind, TechniqueVerdict, Verdict
 from autotune.errors import BadInput, NothingFeasible
+from autotune.quantity import Interval, Unknown
 from autotune.simulation.executor import ExampleWorld, LognormalNoise
 from autotune.simulation.study import MACHINE
 from autotune.study.events import Event, EventKind

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from autotune.analysis.recommendation import Interval, TechniqueVerdict
+from autotune.analysis.recommendation import TechniqueVerdict
+from autotune.quantity import Interval
 
 
 def judge(

@@ -13,7 +13,8 @@ from autotune.analysis.claims import Claim, is_inferior, plan_tokens_of
 from autotune.analysis.evidence import BASELINE, WINNER, Calibration, changed, effects_of, of_stage
 from autotune.analysis.power import Power
 from autotune.analysis.rates import paired_speed
-from autotune.analysis.recommendation import Caveat, CaveatKind, Interval, Unknown
+from autotune.analysis.recommendation import Caveat, CaveatKind
+from autotune.quantity import Interval, Unknown
 from autotune.space.limits import Pruned
 from autotune.space.space import EXPERT_WISHES, SearchSpace
 from autotune.trial.types import Infeasible, InfeasibleKind, Stage, StageEnd, TrialRecord

@@ -17,8 +17,8 @@ from autotune.analysis.gates import NonInferiority, non_inferiority
 from autotune.analysis.montecarlo import Economics, Forecast, forecast
 from autotune.analysis.power import Power
 from autotune.analysis.rates import KnownSpread, interval_over_restarts
-from autotune.analysis.recommendation import Interval, Unknown
 from autotune.analysis.roi import plan_device_seconds
+from autotune.quantity import Interval, Unknown
 from autotune.space.space import Plan, SearchSpace
 
 _HOUR_SECONDS = 3600.0

@@ -41,18 +41,16 @@ from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_spe
 from autotune.analysis.recommendation import (
     Comparison,
     Contender,
-    Interval,
     NetSaving,
-    Quantity,
     Recommendation,
     Roi,
     SearchCost,
     TrialSummary,
-    Unknown,
     Verdict,
 )
 from autotune.analysis.roi import break_even_seconds
 from autotune.analysis.techniques import not_measurable, technique_effects
+from autotune.quantity import Interval, Quantity, Unknown
 from autotune.space.space import SearchSpace
 from autotune.trial.types import (
     Stage,

@@ -15,7 +15,8 @@ import numpy as np
 from scipy import stats
 
 from autotune.analysis.rates import FloatArray
-from autotune.analysis.recommendation import Curve, Interval, Unknown
+from autotune.analysis.recommendation import Curve
+from autotune.quantity import Interval, Unknown
 
 _EXPONENTS: FloatArray = np.geomspace(0.02, 3.0, 80)
 _REFINED, _REFINEMENTS = 21, 2

@@ -26,7 +26,8 @@ from autotune.analysis.rates import (
     paired_speed,
     variance_components,
 )
-from autotune.analysis.recommendation import Curve, Interval, NoiseScale, Unknown
+from autotune.analysis.recommendation import Curve, NoiseScale
+from autotune.quantity import Interval, Unknown
 from autotune.trial.types import Completed, Evaluation, Pruned, Slice, Stage, TrialRecord
 
 BASELINE = "baseline"

@@ -16,7 +16,7 @@ from autotune_model.knobs import KnobValue
 from autotune.analysis.efficiency import log_efficiency
 from autotune.analysis.evidence import BASELINE, LEVEL, Calibration, Effect, against_reference, evaluation_at
 from autotune.analysis.rates import KnownSpread, interval_over_restarts
-from autotune.analysis.recommendation import Interval, Unknown
+from autotune.quantity import Interval, Unknown
 from autotune.space.moves import turned_back
 from autotune.trial.types import Completed, Pruned, Stage, TrialRecord
 

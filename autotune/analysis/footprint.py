@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from autotune_model.config import TrainingConfig
 
-from autotune.analysis.recommendation import Footprint, Unknown
+from autotune.analysis.recommendation import Footprint
+from autotune.quantity import Unknown
 from autotune.trial.types import TrialRecord
 
 _PEAK_OF = {

@@ -14,7 +14,7 @@ import numpy as np
 from autotune_model.config import TrainingConfig
 from scipy import stats
 
-from autotune.analysis.recommendation import Unknown
+from autotune.quantity import Unknown
 from autotune.trial.types import Fingerprint, GradientNoise
 
 

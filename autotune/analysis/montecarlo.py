@@ -10,7 +10,7 @@ from scipy import stats
 
 from autotune.analysis.power import Power
 from autotune.analysis.rates import FloatArray
-from autotune.analysis.recommendation import Interval, Unknown
+from autotune.quantity import Interval, Unknown
 
 _LARGEST_LOG = 100.0  # keeps exp finite in the far tails of t; no quantile of use lies there
 _JOULES_PER_KWH = 3.6e6

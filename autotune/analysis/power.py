@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autotune.analysis.rates import interval_over_restarts
-from autotune.analysis.recommendation import Interval, Unknown
+from autotune.quantity import Interval, Unknown
 from autotune.space.space import Plan
 from autotune.trial.types import Slice, TrialRecord
 

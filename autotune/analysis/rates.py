@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from autotune.analysis.recommendation import Interval, Unknown
+from autotune.quantity import Interval, Unknown
 from autotune.trial.types import Slice
 
 FloatArray = npt.NDArray[np.float64]

@@ -9,6 +9,7 @@ from enum import StrEnum
 from autotune_model.config import TrainingConfig
 from autotune_model.knobs import KnobClass
 
+from autotune.quantity import Quantity, Unknown
 from autotune.space.space import Plan
 
 
@@ -29,27 +30,6 @@ class TechniqueVerdict(StrEnum):
     HYPOTHESIS = "hypothesis"  # gains at the tested horizon, not shown at the plan's
     EXPLORED = "explored"  # measured on one process and seed only, beside the same configuration without it
     NOT_MEASURED = "not_measured"  # the budget ended before it was tried, or it cannot run; see the reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """An estimate and its two-sided interval at `level` (0.9 is 90 %)."""
-
-    estimate: float
-    low: float
-    high: float
-    level: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unknown:
-    """A quantity that cannot be stated, and why. Never a silent zero."""
-
-    reason: str
-
-
-Quantity = Interval | Unknown
-"""A number with its interval, or the reason why there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

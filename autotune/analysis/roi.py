@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autotune.analysis.recommendation import Interval, Unknown
+from autotune.quantity import Interval, Unknown
 
 
 def plan_device_seconds(plan_tokens: float, runs: int, tokens_per_second: float) -> float:

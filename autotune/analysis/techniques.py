@@ -24,8 +24,9 @@ from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, Calibrati
 from autotune.analysis.exploration import explored_effect
 from autotune.analysis.power import power_of
 from autotune.analysis.rates import KnownSpread, as_ratio, interval_over_restarts
-from autotune.analysis.recommendation import Interval, Quantity, TechniqueEffect, TechniqueVerdict, Unknown
+from autotune.analysis.recommendation import TechniqueEffect, TechniqueVerdict
 from autotune.analysis.roi import break_even_seconds
+from autotune.quantity import Interval, Quantity, Unknown
 from autotune.space.limits import Pruned
 from autotune.space.moves import turned_back
 from autotune.space.space import Dimension, SearchSpace

@@ -22,8 +22,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from autotune.analysis.recommendation import Unknown, Verdict
+from autotune.analysis.recommendation import Verdict
 from autotune.measure.alignment import Alignment
+from autotune.quantity import Unknown
 from autotune.report.quantities import Printer, Shown, duration, percent, significant
 from autotune.report.view import View
 from autotune.report.words import class_word, complexity_word, outcome_word, plain, stage_word, value_text

@@ -17,10 +17,10 @@ from pathlib import Path
 from autotune_model.config import TrainingConfig
 
 from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_speed
-from autotune.analysis.recommendation import Interval, Quantity, Unknown
 from autotune.errors import NothingFeasible
 from autotune.executors.base import Executor, Patience, SessionEnded, SessionRequest
 from autotune.measure.run import Run
+from autotune.quantity import Interval, Quantity, Unknown
 from autotune.space.space import SearchSpace
 
 _LEVEL = 0.9

@@ -17,12 +17,12 @@ from autotune_model.config import InvalidConfiguration, TrainingConfig
 
 from autotune.analysis.footprint import peak_of
 from autotune.analysis.rates import paired_speed
-from autotune.analysis.recommendation import Unknown
 from autotune.errors import NothingFeasible
 from autotune.executors.base import Executor, Patience, SessionEnded, SessionRequest
 from autotune.hardware.memory import fits, predict_peak_bytes
 from autotune.hardware.prepare import Machine
 from autotune.measure.run import Run, now, outcome_of, own_seconds, record_of
+from autotune.quantity import Unknown
 from autotune.space.limits import limits_of, prune
 from autotune.study.events import Event, EventKind, Listener
 from autotune.study.ledger import Budget

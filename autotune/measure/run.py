@@ -11,8 +11,8 @@ from autotune_model.config import TrainingConfig
 
 from autotune.analysis.gates import equivalence, rounding_of
 from autotune.analysis.rates import implausible, paired_speed
-from autotune.analysis.recommendation import Unknown
 from autotune.executors.base import Session, SessionEnded
+from autotune.quantity import Unknown
 from autotune.trial.types import (
     Completed,
     Costs,

@@ -14,14 +14,12 @@ from autotune.analysis.recommendation import (
     Comparison,
     Curve,
     Footprint,
-    Interval,
-    Quantity,
     Recommendation,
     TechniqueEffect,
     TrialSummary,
-    Unknown,
     Verdict,
 )
+from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report import words
 from autotune.report.quantities import (
     NOT_KNOWN,

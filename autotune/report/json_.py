@@ -13,13 +13,11 @@ from autotune.analysis.recommendation import (
     Contender,
     Curve,
     Footprint,
-    Interval,
-    Quantity,
     Recommendation,
     TechniqueEffect,
     TrialSummary,
-    Unknown,
 )
+from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report.quantities import finite
 from autotune.report.view import View
 from autotune.space.space import Plan

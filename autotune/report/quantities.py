@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autotune.analysis.recommendation import Interval, Quantity, Unknown
+from autotune.quantity import Interval, Quantity, Unknown
 
 NOT_KNOWN = "not known"
 _MINUTE, _HOUR, _DAY = 60.0, 3_600.0, 86_400.0

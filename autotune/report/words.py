@@ -7,7 +7,8 @@ from typing import assert_never
 
 from autotune_model.knobs import KNOBS, Complexity, KnobClass, KnobValue
 
-from autotune.analysis.recommendation import Caveat, CaveatKind, NoiseScale, TechniqueVerdict, Unknown, Verdict
+from autotune.analysis.recommendation import Caveat, CaveatKind, NoiseScale, TechniqueVerdict, Verdict
+from autotune.quantity import Unknown
 from autotune.report.quantities import duration, money, percent, significant, tokens
 from autotune.trial.types import FailedKind, InfeasibleKind, Stage
 

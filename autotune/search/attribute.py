@@ -5,9 +5,9 @@ from __future__ import annotations
 from autotune.analysis.claims import Claim
 from autotune.analysis.conclude import forecast_for
 from autotune.analysis.evidence import BASELINE, CLAIM, EXPERT, REDUCED, Calibration
-from autotune.analysis.recommendation import Unknown
 from autotune.analysis.techniques import is_droppable, technique_effects, without
 from autotune.measure.lab import Lab
+from autotune.quantity import Unknown
 from autotune.search.common import (
     ATTRIBUTE_SEED,
     LARGEST_BLOCK,

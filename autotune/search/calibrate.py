@@ -5,9 +5,9 @@ from __future__ import annotations
 from autotune_model.config import TrainingConfig
 
 from autotune.analysis.evidence import BASELINE, EXPERT, Calibration, calibration_of
-from autotune.analysis.recommendation import Unknown
 from autotune.errors import NothingFeasible
 from autotune.measure.lab import Lab
+from autotune.quantity import Unknown
 from autotune.search.common import (
     ROUNDS,
     begin,

@@ -11,9 +11,9 @@ from autotune_model.config import TrainingConfig
 from autotune.analysis.claims import plan_tokens_of
 from autotune.analysis.evidence import BASELINE, Calibration
 from autotune.analysis.rates import slices_per_restart
-from autotune.analysis.recommendation import Unknown
 from autotune.analysis.roi import plan_device_seconds
 from autotune.measure.lab import Lab
+from autotune.quantity import Unknown
 from autotune.search.propose import expert_default, mirror
 from autotune.study.events import EventKind
 from autotune.trial.types import Stage, StageEnd, TrialSpec

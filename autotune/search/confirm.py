@@ -8,8 +8,8 @@ from autotune_model.knobs import KnobClass
 from autotune.analysis.claims import Claim, choose
 from autotune.analysis.conclude import confirmed_claims
 from autotune.analysis.evidence import BASELINE, EXPERT, SYSTEM_PART, WINNER, Calibration, changed, system_part
-from autotune.analysis.recommendation import Unknown
 from autotune.measure.lab import Lab
+from autotune.quantity import Unknown
 from autotune.search.common import (
     CONFIRM_SEED,
     FEWEST_CONFIRMING,

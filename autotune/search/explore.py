@@ -19,9 +19,9 @@ from autotune.analysis.evidence import (
     system_part,
 )
 from autotune.analysis.power import power_of
-from autotune.analysis.recommendation import Unknown
 from autotune.analysis.roi import worth_another_trial
 from autotune.measure.lab import Lab
+from autotune.quantity import Unknown
 from autotune.search.common import (
     ROUNDS,
     begin,

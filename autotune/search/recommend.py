@@ -5,8 +5,9 @@ from __future__ import annotations
 from autotune.analysis.caveats import Circumstances
 from autotune.analysis.conclude import conclude
 from autotune.analysis.evidence import Calibration, calibration_of
-from autotune.analysis.recommendation import Recommendation, Unknown
+from autotune.analysis.recommendation import Recommendation
 from autotune.measure.lab import Lab
+from autotune.quantity import Unknown
 from autotune.search.common import expert_of
 from autotune.study.events import EventKind
 from autotune.trial.types import Stage, StageEnd

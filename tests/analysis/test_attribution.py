@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.analysis.attribution import judge
-from autotune.analysis.recommendation import Interval, TechniqueVerdict
+from autotune.analysis.recommendation import TechniqueVerdict
+from autotune.quantity import Interval
 
 FLOOR = 0.02
 NOTHING = (0.0, 0.0)

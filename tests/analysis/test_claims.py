@@ -18,7 +18,8 @@ from autotune.analysis.efficiency import LogEfficiency, loss_after
 from autotune.analysis.evidence import Calibration, Effect
 from autotune.analysis.gates import NonInferiority
 from autotune.analysis.rates import VarianceComponents, interval_over_restarts
-from autotune.analysis.recommendation import Curve, Interval, Unknown
+from autotune.analysis.recommendation import Curve
+from autotune.quantity import Interval, Unknown
 from autotune.space.load import parse_space
 from autotune.space.space import SearchSpace
 

@@ -22,7 +22,8 @@ from autotune.analysis.efficiency import (
     loss_after,
     tokens_to_reach,
 )
-from autotune.analysis.recommendation import Curve, Unknown
+from autotune.analysis.recommendation import Curve
+from autotune.quantity import Unknown
 
 HORIZONS = (25_000, 50_000, 100_000, 200_000)
 TRUTH = Curve(points=tuple((d, 0.0) for d in HORIZONS), irreducible=3.0, amplitude=40.0, exponent=0.25)

@@ -20,7 +20,7 @@ from autotune.analysis.gates import (
     relative_distance,
     rounding_of,
 )
-from autotune.analysis.recommendation import Unknown
+from autotune.quantity import Unknown
 from autotune.trial.types import Fingerprint, GradientNoise
 
 any_float = st.floats(allow_nan=True, allow_infinity=True)

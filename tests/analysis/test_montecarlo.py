@@ -12,7 +12,7 @@ from scipy import stats
 
 from autotune.analysis.montecarlo import Economics, Forecast, forecast
 from autotune.analysis.power import Power
-from autotune.analysis.recommendation import Interval, Unknown
+from autotune.quantity import Interval, Unknown
 
 
 def log_interval(value: float, half: float = 0.0) -> Interval:

@@ -12,7 +12,7 @@ from autotune_model.config import TrainingConfig
 
 from autotune.analysis.power import Power, measured_power, power_of
 from autotune.analysis.rates import as_ratio
-from autotune.analysis.recommendation import Interval, Unknown
+from autotune.quantity import Interval, Unknown
 from autotune.space.space import Plan
 from autotune.trial.types import Completed, Costs, Ready, Slice, Stage, TrialRecord, TrialSpec
 

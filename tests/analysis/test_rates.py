@@ -32,7 +32,7 @@ from autotune.analysis.rates import (
     variance_components,
     warm_up_length,
 )
-from autotune.analysis.recommendation import Interval, Unknown
+from autotune.quantity import Interval, Unknown
 from autotune.trial.types import Slice
 
 values = st.floats(-3.0, 3.0, allow_subnormal=False)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.analysis.recommendation import Interval, Unknown
 from autotune.analysis.roi import (
     break_even_seconds,
     expected_gain_of_one_more,
     plan_device_seconds,
     worth_another_trial,
 )
+from autotune.quantity import Interval, Unknown
 
 positive = st.floats(0.01, 1e6)
 logs = st.lists(st.floats(-2.0, 2.0), max_size=12)

@@ -14,19 +14,17 @@ from autotune.analysis.recommendation import (
     Contender,
     Curve,
     Footprint,
-    Interval,
     NetSaving,
     NoiseScale,
-    Quantity,
     Recommendation,
     Roi,
     SearchCost,
     TechniqueEffect,
     TechniqueVerdict,
     TrialSummary,
-    Unknown,
     Verdict,
 )
+from autotune.quantity import Interval, Quantity, Unknown
 from autotune.space.space import Plan
 
 CREATED_AT = "2026-11-23T23:40:00+00:00"

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from autotune.analysis.recommendation import Interval, Quantity, Unknown
+from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report.quantities import Printer, duration, finite, money, percent, probability, significant, tokens
 
 from .examples import interval

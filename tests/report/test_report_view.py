@@ -3,7 +3,8 @@ import tomllib
 
 import pytest
 
-from autotune.analysis.recommendation import Caveat, CaveatKind, Recommendation, Unknown, Verdict
+from autotune.analysis.recommendation import Caveat, CaveatKind, Recommendation, Verdict
+from autotune.quantity import Unknown
 from autotune.report import View, build_view
 from autotune.report.words import caveat_words, outcome_word, stage_word
 from autotune.trial.types import FailedKind, InfeasibleKind, Stage

@@ -11,7 +11,8 @@ from autotune_model.knobs import KNOBS, Knob
 from jsonschema import Draft202012Validator
 
 from autotune import files
-from autotune.analysis.recommendation import Interval, Recommendation
+from autotune.analysis.recommendation import Recommendation
+from autotune.quantity import Interval
 from autotune.report import build_view, write_report, writers
 from autotune.report.html_ import render_html, typeset
 from autotune.report.json_ import render_json
