@@ -13,13 +13,12 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 
 from autotune_model.attempts import NAMES, end_with_starter, tell
 from autotune_model.config import DataConfig
 from autotune_model.failures import failure_report
-from autotune_model.protocol import send
+from autotune_model.protocol import Phase, PhaseName, encode, send
 
 
 def main() -> int:
@@ -33,7 +32,7 @@ def main() -> int:
         case "launcher":
             _launcher(arguments.control)
         case "prepare":
-            return _prepare(arguments.data, arguments.device, arguments.attempt)
+            return _prepare(arguments.order)
         case "attempt":
             _attempt(arguments.name, arguments.device)
     return 0
@@ -53,14 +52,15 @@ def _parser() -> argparse.ArgumentParser:
     launcher = commands.add_parser("launcher", help="fork workers on request")
     launcher.add_argument("--control", type=int, required=True, help="descriptor of a Unix stream socket")
     prepare = commands.add_parser("prepare", help="encode a corpus and measure the machine; prints one JSON line")
-    prepare.add_argument("--data", type=Path, required=True, help="DataConfig as JSON")
     prepare.add_argument(
-        "--attempt", action="append", default=[], choices=NAMES, help="try this too, which takes seconds"
+        "--order",
+        type=Path,
+        required=True,
+        help='JSON: {"data": DataConfig, "device": DEVICE, "attempts": what to try too, which takes seconds}',
     )
     attempt = commands.add_parser("attempt", help="try what may not end; ends with standard input; prints a JSON line")
     attempt.add_argument("name", choices=NAMES)
-    for parser_of_device in (prepare, attempt):
-        parser_of_device.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    attempt.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     return parser
 
 
@@ -73,7 +73,7 @@ def _own_process_group() -> None:
 def _worker(session_path: Path, commands_fd: int, events_fd: int, started: float) -> None:
     _own_process_group()
     events = os.fdopen(events_fd, "w", encoding="utf-8")
-    send(events, "phase", {"name": "started"})
+    send(events, Phase(name=PhaseName.STARTED))
     from autotune_model import worker
 
     worker.serve(session_path, commands_fd, events, started)
@@ -95,21 +95,23 @@ def _launcher(control_fd: int) -> None:
         launcher.serve(control)
 
 
-def _prepare(data_path: Path, device_name: str, attempts: Sequence[str]) -> int:
-    answer, status = {}, 0
+def _prepare(order_path: Path) -> int:
+    """Print what `autotune.workload.machine.Machine` is made of but for free memory, or else a `Failure`, in a line."""
     with contextlib.redirect_stdout(sys.stderr):
         from autotune_model import tokens
 
         try:
-            config = DataConfig.from_mapping(json.loads(data_path.read_text()))
-            corpus = tokens.open_corpus(config)
+            order = json.loads(order_path.read_text())
+            if unknown := set(order["attempts"]) - set(NAMES):
+                raise ValueError(f"attempts must be of {', '.join(NAMES)}; got {', '.join(sorted(unknown))}")
+            corpus = tokens.open_corpus(DataConfig.from_mapping(order["data"]))
             from autotune_model import (  # torch takes seconds: once the corpus is known to be sound
                 capabilities,
                 device,
                 probe,
             )
 
-            resolved = device.resolve_device(device_name)
+            resolved = device.resolve_device(order["device"])
             peak_flops = probe.peak_flops(resolved)
             answer = {
                 "corpus": {
@@ -122,12 +124,13 @@ def _prepare(data_path: Path, device_name: str, attempts: Sequence[str]) -> int:
                 },
                 "environment": probe.environment(resolved) | capabilities.describe(resolved),
                 "peak_flops": peak_flops,
-                "limits": capabilities.limits(resolved, peak_flops, attempts),
+                "limits": capabilities.limits(resolved, peak_flops, order["attempts"]),
             }
+            line, status = json.dumps(answer), 0
         except Exception as error:
             traceback.print_exc()
-            answer, status = {"failure": failure_report(error)}, 2
-    print(json.dumps(answer))
+            line, status = encode(failure_report(error)).strip(), 2
+    print(line)
     return status
 
 

@@ -1,7 +1,7 @@
-"""What may crash or never end is tried in a process of its own. No torch here: it is imported where it is tried.
+"""Tries what may crash or never end, in a process of its own. No torch here: that process imports it.
 
-The process leads a group, so that compilers which it started end with it; it ends by itself when whoever
-started it is gone, which it learns from its standard input.
+The process leads a group, so that the compilers it started end with it. It ends by itself when its starter is gone:
+then its standard input is closed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def attempt(
         try:
             status = process.wait(patience_seconds)
         except subprocess.TimeoutExpired:
-            return f"a trial of it did not end within {patience_seconds:g} s"
+            return f"trying it did not end within {patience_seconds:g} s"
         finally:
             with suppress(ProcessLookupError, PermissionError):  # all gone; macOS says the latter of zombies
                 os.killpg(process.pid, signal.SIGKILL)
@@ -52,11 +52,11 @@ def attempt(
     if answer:
         return str(json.loads(answer)["reason"])
     how = f"died of signal {-status}" if status < 0 else f"left with exit code {status}"
-    return f"a trial of it {how} ({lines[-1][:200] if lines else 'without a word'})"
+    return f"trying it {how} ({lines[-1][:200] if lines else 'without a message'})"
 
 
 def tell(reason: str) -> None:
-    """Answer `attempt` from the process that it started; libraries may have printed, and may do so yet."""
+    """Answer `attempt` from the process that it started; libraries may print before and after."""
     print(json.dumps({"reason": reason}), flush=True)
 
 

@@ -1,7 +1,6 @@
-"""What this machine cannot do, or only pretends to, found out by trying: values of knobs with the reason against each.
+"""Probes which values of knobs this machine cannot run, or cannot gain from, with a reason for each.
 
-Every trial is a tiny one, forward and backward. What is not named here was seen to work, or cannot be told from a
-tiny trial and has to show itself in a real one.
+Every probe is tiny, forward and backward. A value without a reason has worked, or needs a real trial to tell.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ _HALF = {"fp16": ("fp16_autocast",), "bf16": ("bf16_autocast", "bf16_master", "b
 
 
 def limits(device: torch.device, peak_flops: Mapping[str, float], attempts: Collection[str] = ()) -> Limits:
-    """What knobs cannot be turned to on `device`; `peak_flops` are its rates by dtype, in FLOP/s.
+    """The values that serve nothing on `device`; `peak_flops` are its rates by dtype, in FLOP/s.
 
-    What needs a compiler is tried only where `attempts` names it (of `attempts.NAMES`), for it takes seconds,
-    of which the first sessions that compile have the benefit: torch keeps what it compiled.
+    What needs a compiler takes seconds, so it is tried only where `attempts` names it (one of `attempts.NAMES`). The
+    time is not lost: torch keeps what it compiled, and the first sessions that compile start faster.
     """
     broken = _broken(device, attempts)
     found: Limits = {
@@ -47,7 +46,7 @@ def limits(device: torch.device, peak_flops: Mapping[str, float], attempts: Coll
 
 
 def _of_knob(name: str, spared: str, reason: str) -> dict[str, str]:
-    """One reason, if there is any, against all values of a knob but the one that is spared."""
+    """One reason, if there is any, against all values of a knob but `spared`."""
     return {str(value): reason for value in KNOBS[name].values if value != spared} if reason else {}
 
 
@@ -65,14 +64,14 @@ def _refused(trials: Mapping[str, Callable[[], object]]) -> dict[str, str]:
 
 
 def _words(error: Exception) -> str:
-    """What an error says in its first sentence, and the first error that a C++ compiler found, where it quotes one."""
+    """The first sentence of an error, and the first error of a C++ compiler where it quotes one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     words = first.split(". ")[0].rstrip(".")
     if "Output:" not in lines:
         return words
     output = lines[lines.index("Output:") + 1 :]
-    return f"{words}: {next((line for line in output if 'error' in line), 'it says nothing')[:200]}"
+    return f"{words}: {next((line for line in output if 'error' in line), 'without a message')[:200]}"
 
 
 def _broken(device: torch.device, attempts: Collection[str]) -> dict[str, str]:
@@ -85,15 +84,15 @@ def _broken(device: torch.device, attempts: Collection[str]) -> dict[str, str]:
 
 
 def why_not(name: str, device: torch.device) -> str:
-    """Why one of `attempts.NAMES` does not work in this process, which it may end or hold up for ever."""
+    """Why one of `attempts.NAMES` does not work here. It may crash this process, or never return."""
     trials = {"compile": lambda: _compile(device), "flex": lambda: _attend("flex", device)}
     return _refused({name: trials[name]}).get(name, "")
 
 
 def _compile(device: torch.device) -> None:
-    """Inductor writes C++ for a CPU and Triton for a GPU; only compiling tells whether it finds what that takes.
+    """Inductor writes C++ for a CPU and Triton for a GPU; only compiling tells whether the compilers are there.
 
-    The factor becomes part of the code: what was compiled in better days is not found in a cache.
+    The factor becomes part of the code, so that torch's cache cannot answer with code it compiled earlier.
     """
     factor = random.random()
     x = torch.linspace(0.0, 1.0, 64, device=device, requires_grad=True)
@@ -105,10 +104,10 @@ def _attention(device: torch.device) -> dict[str, str]:
 
 
 def _attend(kernel: str, device: torch.device) -> None:
-    """Attention as the model has it, on a GPU in bf16, for a kernel is of use where it takes any dtype.
+    """Attention as the model has it; on a GPU in bf16, because a kernel that takes one dtype is of use.
 
-    Flash and cudnn take no fp32 there: a session that asks for that ends by itself and says so, as any other
-    combination does that cannot be (`autotune_model.failures`).
+    Flash and cudnn take no fp32 there. A session that asks for it fails as invalid, like any impossible combination
+    (`autotune_model.failures`).
     """
     shape = GPTConfig(layers=1, heads=2, width=64, sequence_length=128)  # FlexAttention's blocks are of 128
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
@@ -133,7 +132,7 @@ def _dtypes(peak_flops: Mapping[str, float]) -> dict[str, str]:
 
 
 def _parallelism(device: torch.device) -> dict[str, str]:
-    """Processes need a backend to talk through, and a device that they can share or one each."""
+    """Processes need a backend to communicate, and one device to share or one each."""
     missing = ""
     if device.type == "mps":
         missing = "mps has no distributed backend"
@@ -152,7 +151,7 @@ def _backends() -> list[str]:
 
 
 def _matmul_precision(device: torch.device) -> dict[str, str]:
-    """The settings under which products of fp32 stay what they are, to the bit."""
+    """The settings that leave products of fp32 bit for bit the same."""
     before = torch.get_float32_matmul_precision()
     a = torch.linspace(-1.0, 1.0, 256 * 256, device=device).view(256, 256)
     try:
@@ -167,7 +166,7 @@ def _matmul_precision(device: torch.device) -> dict[str, str]:
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """What is there besides: distributed backends, devices, the sockets that memory hangs on, an energy meter."""
+    """Also on the machine: distributed backends, devices, NUMA nodes, an energy meter."""
     nodes = [name for name in _listed("/sys/devices/system/node") if name.startswith("node") and name[4:].isdecimal()]
     return {
         "devices": str(torch.cuda.device_count() if device.type == "cuda" else 1),

@@ -106,11 +106,11 @@ _APART: tuple[tuple[str, KnobValue, tuple[str, ...], str], ...] = (
 class TrainingConfig(_FromMapping):
     """One training configuration: a value for every knob. The defaults are what a plain script does.
 
-    `micro_batch` and `global_batch` count sequences, those of one pass of one process and those of one step
-    of all; `clip_norm` 0 and `threads` 0 mean "off" and "what torch would choose", and `clip_value` 0 means
-    "off". Where a knob needs another one, its values that could do nothing are refused: they would be the
-    same configuration under another name. A `clip_norm` of 1 or more after `gradient_normalization` global
-    does nothing either, but is the default: were it refused, the other knob could not be turned by itself.
+    `micro_batch` counts the sequences of one pass of one process, `global_batch` those of one step of all processes.
+    `clip_norm` 0 and `clip_value` 0 mean "off", `threads` 0 means "what torch would choose". Values that have no
+    effect are refused where a knob needs another one: they would be the same configuration under another name. One
+    is allowed: a `clip_norm` of 1 or more after `gradient_normalization` global. It is the default, so refusing it
+    would make `gradient_normalization` a knob that cannot be turned alone.
     """
 
     micro_batch: int = 8
@@ -154,7 +154,7 @@ class TrainingConfig(_FromMapping):
                 raise InvalidConfiguration(problem)
         _require(
             (self.parallelism == "none") == (self.world_size == 1),
-            "parallelism must be none for one process, and only then",
+            "parallelism must be none for one process, and something else for several",
             f"{self.parallelism} with world_size {self.world_size}",
             "use world_size 1 with none, 2 or more with the others",
         )
@@ -173,7 +173,7 @@ class TrainingConfig(_FromMapping):
         self._check_learning()
 
     def _require_of_processes(self) -> None:
-        """What processes that each see a part only cannot do together."""
+        """Refuse what processes cannot do that each see only a part of the model or the batch."""
         for name, value, apart, reason in _APART:
             _require(
                 getattr(self, name) != value or self.parallelism not in apart,
@@ -183,28 +183,28 @@ class TrainingConfig(_FromMapping):
             )
 
     def _require_kernels(self) -> None:
-        """Each kernel that is named must be the one that runs."""
+        """Refuse kernels that would not run, or not as they are named."""
         _require(
             self.loss_kernel == "full" or self.compile in ("off", "regional"),
-            "loss_kernel chunked is no part of a graph that torch can compile whole",
+            "loss_kernel chunked cannot be compiled as part of the whole graph",
             f"compile {self.compile}",
             'use compile "regional" or loss_kernel "full"',
         )
         _require(
             self.loss_kernel == "full" or self.vocab_multiple == 1,
-            "loss_kernel chunked has no place for padded rows of the head",
+            "loss_kernel chunked does not work with padded rows of the head",
             f"vocab_multiple {self.vocab_multiple}",
             "use vocab_multiple 1",
         )
         _require(
             self.matmul_precision == "highest" or self.dtype not in ("bf16_master", "bf16_pure"),
-            "matmul_precision concerns fp32 products, of which there are none",
+            "matmul_precision only affects fp32 products, and bf16 weights have none",
             f"{self.matmul_precision} with dtype {self.dtype}",
             'use matmul_precision "highest"',
         )
 
     def _require_separate_updates(self) -> None:
-        """An update in the backward pass sees one weight's gradient, once, and none after it."""
+        """Refuse what an update in the backward pass cannot do: it sees each weight's gradient once, and no other."""
         rule = "optimizer_in_backward updates each weight by itself"
         whole = {
             "optimizer": "adamw",
@@ -219,13 +219,13 @@ class TrainingConfig(_FromMapping):
             _require(found == needed, f"{rule}, which needs {name} {needed}", found, "switch one of them off")
         _require(
             self.dtype not in ("fp16_autocast", "bf16_master"),
-            f"{rule}, which leaves no step to skip and no other copy to update",
+            f"{rule}, so it can neither skip a step nor update a master copy",
             f"dtype {self.dtype}",
             'use "bf16_autocast"',
         )
 
     def _check_learning(self) -> None:
-        """Refuse combinations of learning knobs of which one could do nothing or not be done."""
+        """Refuse combinations of learning knobs in which one has no effect or cannot be done."""
         _require(
             self.beta2 == DEFAULT_BETA2 or self.optimizer != "adafactor",
             "beta2 belongs to optimizer adamw or muon",
@@ -279,6 +279,11 @@ class TrainingConfig(_FromMapping):
     def accumulation_steps(self) -> int:
         """Micro-batches per optimizer step, of each process."""
         return self.global_batch // self.pass_sequences
+
+
+def default_knobs() -> dict[str, KnobValue]:
+    """The value of every knob where nobody turns it."""
+    return TrainingConfig().to_mapping()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,7 +342,7 @@ class SessionConfig(_FromMapping):
         _require(self.device in ("auto", "cpu", "cuda", "mps"), "device must be known", self.device, 'use "auto"')
         _require(
             not self.training.pinned_memory or self.device in ("auto", "cuda"),
-            "pinned_memory serves copies to a GPU",
+            "pinned_memory needs a GPU to copy to",
             f"device {self.device}",
             "use pinned_memory false",
         )

@@ -28,7 +28,7 @@ _TOP_LEVEL = re.compile(r"intel-rapl:\d+")
 
 
 class Meter(Protocol):
-    """A counter of energy. `name` says what is read, or why nothing is."""
+    """A counter of energy. `name` says what it reads, or why there is nothing to read."""
 
     @property
     def name(self) -> str: ...
@@ -66,7 +66,7 @@ def open_meter(device: torch.device, devices: int = 1) -> Meter:
         return nvml_meter(nvml, [f"GPU-{torch.cuda.get_device_properties(n).uuid}" for n in range(devices)])
     if device.type == "cpu":
         return rapl_meter(POWERCAP)
-    return NoMeter(f"no energy meter is known for {device.type}")
+    return NoMeter(f"there is no energy meter for {device.type}")
 
 
 def joules_between(before: float | None, after: float | None, *, devices: int = 1) -> float | None:
@@ -80,8 +80,8 @@ def joules_between(before: float | None, after: float | None, *, devices: int = 
 class RaplMeter:
     """The packages of a machine's processors together, Intel's and AMD's.
 
-    A counter starts again at zero after some minutes of full load. One that did so once between two readings
-    is followed, more often cannot be noticed: read at both ends of what is to be charged.
+    A counter starts again at zero after some minutes of full load. One wrap between two readings is corrected for,
+    more cannot be noticed: read before and after each slice.
     """
 
     name = "RAPL package zones"
@@ -115,11 +115,13 @@ def rapl_meter(root: Path) -> Meter:
         return RaplMeter(packages)
     except PermissionError as error:
         # Since CVE-2020-8694: what a processor draws tells something of what it computes.
-        return NoMeter(f"{error.filename} is for root alone: let this user read it, if nobody else shares the machine")
+        return NoMeter(
+            f"{error.filename} can only be read by root: let this user read it, unless others share the machine"
+        )
     except OSError as error:
         return NoMeter(f"{error.filename} cannot be read: {error.strerror}")
     except ValueError as error:
-        return NoMeter(f"a RAPL counter in {root} is no number: {error}")
+        return NoMeter(f"a RAPL counter in {root} is not a number: {error}")
 
 
 def _number(path: Path) -> int:
@@ -158,7 +160,7 @@ def nvml_meter(nvml: Any, uuids: Sequence[str]) -> Meter:
                 return NoMeter("a GPU in MIG mode counts the energy of all its instances together")
             nvml.nvmlDeviceGetTotalEnergyConsumption(handle)  # Volta and later have it
     except nvml.NVMLError as error:
-        return NoMeter(f"NVML does not tell the energy of this GPU: {error}")
+        return NoMeter(f"NVML does not report the energy of this GPU: {error}")
     return NvmlMeter(nvml, handles)
 
 

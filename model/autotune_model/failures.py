@@ -1,9 +1,9 @@
-"""From an exception to what the driver is told. No torch here: its exceptions are known by name and message."""
+"""From an exception to the failure that the driver is told. No torch here: its errors are known by name and message."""
 
 from __future__ import annotations
 
 from autotune_model.config import InvalidConfiguration
-from autotune_model.protocol import FailureReport
+from autotune_model.protocol import FailedKind, Failure, InfeasibleKind
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """What the allocators of the CPU (Linux, others), of CUDA and of MPS say; all are RuntimeErrors."""
@@ -13,23 +13,24 @@ _NO_SUCH_KERNEL = ("No available kernel", "No viable backend")
 
 
 class Diverged(ArithmeticError):
-    """The loss is no number, or worse than a uniform guess can explain."""
+    """A loss or gradient is not finite, or the loss is worse than that of a uniform guess."""
 
 
-def failure_report(error: Exception) -> FailureReport:
-    """The kind of a failure, and one line about it (torch's own messages go on for many; the log has them whole)."""
+def failure_report(error: Exception) -> Failure:
+    """The kind of a failure, and one line about it (torch's messages have many; the log has all of them)."""
     first_line = next(iter(str(error).strip().splitlines()), "")
+    first_line = first_line.encode(errors="replace").decode()  # the name of a file may hold bytes that are no text
     if isinstance(error, InvalidConfiguration):
-        return FailureReport(kind="invalid", message=first_line)
+        return Failure(kind=InfeasibleKind.INVALID, message=first_line)
     if isinstance(error, Diverged):
-        return FailureReport(kind="diverged", message=first_line)
-    kind = "crash"
+        return Failure(kind=InfeasibleKind.DIVERGED, message=first_line)
+    kind: InfeasibleKind | FailedKind = FailedKind.CRASH
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
     ):
-        kind = "oom"
+        kind = InfeasibleKind.OUT_OF_MEMORY
     elif any(sign in first_line for sign in _NO_SUCH_KERNEL):
-        kind = "invalid"  # combinations of knobs that are refused here every time
+        kind = InfeasibleKind.INVALID  # combinations of knobs that are refused here every time
     elif any(base.__name__ == "TorchDynamoException" for base in type(error).__mro__):
-        kind = "compile"
-    return FailureReport(kind=kind, message=f"{type(error).__name__}: {first_line}")
+        kind = InfeasibleKind.COMPILE
+    return Failure(kind=kind, message=f"{type(error).__name__}: {first_line}")

@@ -1,4 +1,4 @@
-"""What a session can be asked about its mathematics: of none of it does anything remain in the training."""
+"""What a session computes, measured without a trace: the state of training is restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autotune_model.device import to_device
 from autotune_model.failures import Diverged
-from autotune_model.protocol import FingerprintReport, GradientNoiseReport
+from autotune_model.protocol import Fingerprint, GradientNoise
 from autotune_model.sketch import sketch
 from autotune_model.trainer import Trainer
 
@@ -20,16 +20,16 @@ _LOGIT_WINDOWS = 2
 _EXACT_NORM = 1 << 16  # elements whose squares fp32 can still add up to six digits
 
 
-def fingerprint(trainer: Trainer) -> FingerprintReport:
-    """What a session computes before its first step, as sketches; then it starts over as if nothing had been.
+def fingerprint(trainer: Trainer) -> Fingerprint:
+    """What a session computes before its first step, as sketches. The session then starts from scratch.
 
     The logits of two held-out windows; the gradient of the first global batch at its true size, before
     normalisation and clipping; the change of the weights by one step with it at the peak learning rate
-    and weight decay. All without dropout, whose masks differ with kernel and micro-batch where the
-    mathematics does not.
+    and weight decay. All without dropout: its masks differ with kernel and micro-batch, although the
+    mathematics is the same.
 
     Raises:
-        Diverged: one of them is no number.
+        Diverged: one of them is not finite.
         ValueError: the session has been advanced.
     """
     if trainer.steps_done:
@@ -50,11 +50,11 @@ def fingerprint(trainer: Trainer) -> FingerprintReport:
     trainer.model.train()
     trainer.start_over()
     if not all(map(math.isfinite, (*logits, *update))):
-        raise Diverged("logits and first update must be numbers; got nan or inf: use another dtype or kernel")
-    return FingerprintReport(logits=logits, gradient=gradient, update=update)
+        raise Diverged("logits and first update must be finite; got nan or inf: use another dtype or kernel")
+    return Fingerprint(logits=tuple(logits), gradient=tuple(gradient), update=tuple(update))
 
 
-def gradient_noise(trainer: Trainer, batches: int) -> GradientNoiseReport:
+def gradient_noise(trainer: Trainer, batches: int) -> GradientNoise:
     """Squared norms of the gradients of the next `batches` global batches, which are not trained on.
 
     The smaller batch is one pass: a micro-batch, or one for each process with sequences of its own. Two
@@ -62,7 +62,7 @@ def gradient_noise(trainer: Trainer, batches: int) -> GradientNoiseReport:
     A.1). Besides one pass's gradient it holds the mean of all, in memory as well.
 
     Raises:
-        Diverged: a gradient is no number.
+        Diverged: a gradient is not finite.
     """
     training = trainer.session.training
     weights = list(trainer.updated.parameters())
@@ -75,7 +75,7 @@ def gradient_noise(trainer: Trainer, batches: int) -> GradientNoiseReport:
             square_norms.append(_norm(trainer, gradient) ** 2)
             torch._foreach_add_(mean, gradient, alpha=training.pass_sequences / batch)
     trainer.optimizer.zero_grad(set_to_none=True)
-    return GradientNoiseReport(
+    return GradientNoise(
         tokens_seen=trainer.steps_done * trainer.session.tokens_per_step,
         micro_batch=training.pass_sequences,
         batch=batch,
@@ -94,22 +94,22 @@ def _sketch_logits(trainer: Trainer) -> list[float]:
 
 
 def _sketch_gradient(trainer: Trainer, weights: Sequence[Tensor]) -> list[float]:
-    """Of the gradient of the first global batch, left in place; fp16 that overflows is tried at lower scales."""
+    """Sketch the gradient of the first global batch and leave it in place; where fp16 overflows, lower its scale."""
     trainer.set_rates(0.0, 0.0)
     trainer.accumulate()
     while not math.isfinite(_norm(trainer, _gradients(weights))):
         scale = trainer.precision.scale
         trainer.update()  # is skipped and lowers the scale, if there is one
         if not 1.0 <= trainer.precision.scale < scale:
-            raise Diverged("the first gradient must be a number; got nan or inf: use another dtype or kernel")
+            raise Diverged("the first gradient must be finite; got nan or inf: use another dtype or kernel")
         trainer.accumulate()
     return _sketch(trainer, _gradients(weights))
 
 
 def _true_gradient(trainer: Trainer, first_sequence: int, weights: Sequence[Tensor]) -> list[Tensor]:
-    """The gradient of the mean loss of one pass, in place of any other.
+    """The gradient of the mean loss of one pass; it replaces any other gradient.
 
-    An overflow of fp16 is tried again at a lower scale, and the scale of training is left alone.
+    Where fp16 overflows, it is computed again at a lower scale. The scale of training stays as it is.
     """
     scale = trainer.precision.scale
     while True:
@@ -121,7 +121,7 @@ def _true_gradient(trainer: Trainer, first_sequence: int, weights: Sequence[Tens
             torch._foreach_div_(gradient, scale)
             return gradient
         if scale <= 1.0:
-            raise Diverged("the gradient must be a number; got nan or inf: lower learning_rate")
+            raise Diverged("the gradient must be finite; got nan or inf: lower learning_rate")
         scale /= 2.0
 
 
@@ -136,12 +136,12 @@ def _gradients(weights: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _sketch(trainer: Trainer, tensors: Sequence[Tensor]) -> list[float]:
-    """Of the whole tensors of which these, one for each weight here, are this process's part."""
+    """Sketch the whole tensors, of each of which this process has a part."""
     return sketch(trainer.parallel.whole(tensors))
 
 
 def _norm(trainer: Trainer, tensors: Sequence[Tensor]) -> float:
-    """Of all elements of those whole tensors; an fp32 sum over tens of millions would lose a thousandth."""
+    """The norm of the whole tensors, in fp64: an fp32 sum over tens of millions would lose a thousandth."""
     return _exact_norm(trainer.parallel.whole(tensors))
 
 
@@ -152,7 +152,7 @@ def _exact_norm(tensors: Iterable[Tensor]) -> float:
 
 @contextmanager
 def _randomness_kept(device: torch.device) -> Iterator[None]:
-    """Put the state of torch's random numbers back, as if nothing had been drawn; dropout draws its masks."""
+    """Restore the state of torch's random numbers afterwards; dropout draws its masks from it."""
     state = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     mps = torch.mps.get_rng_state() if device.type == "mps" else None

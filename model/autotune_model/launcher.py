@@ -3,11 +3,7 @@
 Importing torch takes seconds, a fork some milliseconds. It computes nothing with torch itself:
 neither libgomp's threads nor a CUDA context survive a fork.
 
-```
-driver -> launcher   {"fork": {"session": PATH}} with three descriptors: commands, events, log
-launcher -> driver   {"launcher": {"ready": {}}}   {"forked": {"pid": n}}   {"exited": {"pid": n, "status": n}}
-```
-The status is the one of wait(2): it tells a signal (9: the kernel ran out of memory) from an exit.
+Its messages are `Fork` and `Notice` in `autotune_model.protocol`.
 """
 
 from __future__ import annotations
@@ -24,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from autotune_model import worker
-from autotune_model.protocol import message_line, parse_message, send
+from autotune_model.protocol import Exited, Forked, Launcher, Notice, Phase, PhaseName, decode_fork, encode, send
 
 _MESSAGE_BYTES = 65_536
 _DESCRIPTORS = 3  # commands, events, log
@@ -36,7 +32,7 @@ def serve(control: socket.socket) -> None:
     gc.freeze()  # the collector of a child would otherwise touch, hence copy, every page of the imports
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
-    _tell(control, "launcher", {"ready": {}})
+    _tell(control, Launcher(ready={}))
     while True:
         for key, _ in selector.select():
             if key.fileobj is not control:
@@ -47,10 +43,9 @@ def serve(control: socket.socket) -> None:
             message, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, _DESCRIPTORS)
             if not message:
                 return
-            _, request = parse_message(message)
-            pid = _fork(Path(request["session"]), *descriptors)
+            pid = _fork(Path(decode_fork(message).session), *descriptors)
             selector.register(os.pidfd_open(pid), selectors.EVENT_READ, data=pid)
-            _tell(control, "forked", {"pid": pid})
+            _tell(control, Forked(pid=pid))
 
 
 def _fork(session_path: Path, commands_fd: int, events_fd: int, log_fd: int) -> int:
@@ -74,7 +69,7 @@ def _become_worker(session_path: Path, commands_fd: int, events_fd: int, log_fd:
         os.dup2(log_fd, 2)
         _close_all_but(0, 1, 2, commands_fd, events_fd)
         events = os.fdopen(events_fd, "w", encoding="utf-8")
-        send(events, "phase", {"name": "started"})
+        send(events, Phase(name=PhaseName.STARTED))
         worker.serve(session_path, commands_fd, events, started)
     except BaseException:
         traceback.print_exc()
@@ -91,8 +86,8 @@ def _close_all_but(*kept: int) -> None:
 def _report_exit(control: socket.socket, pid_fd: int, pid: int) -> None:
     os.close(pid_fd)
     _, status = os.waitpid(pid, 0)
-    _tell(control, "exited", {"pid": pid, "status": status})
+    _tell(control, Exited(pid=pid, status=status))
 
 
-def _tell(control: socket.socket, name: str, body: dict[str, object]) -> None:
-    control.sendall(message_line(name, body).encode())
+def _tell(control: socket.socket, notice: Notice) -> None:
+    control.sendall(encode(notice).encode())

@@ -1,23 +1,56 @@
-"""What goes over the pipes between driver and worker: one JSON object a line, `{name: body}`. No torch here.
+"""The messages between driver, launcher, worker and ranks: one JSON object `{name: {fields}}` a line.
+
+The only definition of them: both sides of the pipe import this file, and it needs nothing but the standard library.
+A message is named by its `tag`, or else by its class in snake_case.
 
 ```
-driver -> worker   {"advance": {"steps": 12, "round": 3}}   {"evaluate": {}}   {"close": {}}
-                   {"fingerprint": {}}, before the first advance   {"gradient_noise": {"batches": 2}}
-worker -> driver   {"phase": {"name": "started" | "built"}}   {"ready": ReadyReport}
-                   {"slice": SliceReport}   {"evaluation": EvaluationReport}   {"failure": FailureReport}
-                   {"fingerprint": FingerprintReport}   {"gradient_noise": GradientNoiseReport}
+driver -> worker     Advance, Evaluate, MeasureFingerprint, MeasureGradientNoise, Close       (Command)
+worker -> driver     Phase, Ready, Slice, Evaluation, Fingerprint, GradientNoise, Failure     (Event)
+driver -> launcher   Fork, with three descriptors beside it: commands, events, log
+launcher -> driver   Launcher, Forked, Exited                                                 (Notice)
 ```
+The driver trusts no worker: it reads with `autotune.trial.codec`, which checks every field. The functions here are for
+the other side, which trusts the driver.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from collections.abc import Mapping
-from typing import IO, Any, TypedDict
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import IO, Any, ClassVar, TypeVar, get_args
+
+M = TypeVar("M")
 
 
-class ReadyReport(TypedDict):
-    """The session can train. `setup_seconds` until the model stood, `compile_seconds` of the first pass."""
+# -- what a worker says ------------------------------------------------------------------------------
+
+
+class PhaseName(StrEnum):
+    """The signs of progress of a worker that is getting ready."""
+
+    STARTED = "started"  # the process runs and has read its orders
+    BUILT = "built"  # data, model and optimizer stand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A worker on its way to `Ready`."""
+
+    name: PhaseName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a session reports once it can train.
+
+    `setup_seconds` runs from the order to open until the model stands; `compile_seconds` is what
+    compilation added to the first pass (0 where nothing is compiled). `parameters` counts distinct
+    ones. `flops_per_token` is 6N + 12*L*H*Q*T (PaLM, appendix B).
+    """
 
     setup_seconds: float
     compile_seconds: float
@@ -26,28 +59,41 @@ class ReadyReport(TypedDict):
     tokens_per_step: int
     horizon_steps: int
     peak_memory_bytes: int
-    environment: dict[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class SliceReport(TypedDict):
-    """A few whole optimizer steps between two device synchronisations; losses in nats per token.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """A few whole optimizer steps, timed inside the worker between two device synchronisations.
 
-    `tokens` and `energy_joules` are those of one device, so that all rates are: where several train together,
-    its share. The latter is None where no meter can be read. `skipped_steps` made no update: a gradient overflowed.
+    `round` is the pairing round it was taken in, or -1 where it ran alone. `tokens` and `energy_joules` are those of
+    one device (its share, where several train together), because device-hours are what is paid for. `losses` are
+    training losses in nats per token, one per step. `energy_joules` is the difference of a meter's readings at both
+    ends, None where there is no meter. Meters are slow, so only sums over many slices mean anything. `skipped_steps`
+    made no update, because a gradient overflowed in fp16.
     """
 
     round: int
     tokens: int
     seconds: float
-    step_seconds: list[float]
-    losses: list[float]
+    step_seconds: tuple[float, ...]
+    losses: tuple[float, ...]
     peak_memory_bytes: int
-    energy_joules: float | None
-    skipped_steps: int
+    energy_joules: float | None = None
+    skipped_steps: int = 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
 
 
-class EvaluationReport(TypedDict):
-    """Loss on the held-out documents: mean and standard error over windows, in nats per token."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Loss on the held-out documents after `tokens_seen` training tokens.
+
+    `loss` and `stderr` (over windows) are in nats per token over `tokens` tokens; `bits_per_byte` compares across
+    tokenizers.
+    """
 
     tokens_seen: int
     loss: float
@@ -56,16 +102,28 @@ class EvaluationReport(TypedDict):
     bits_per_byte: float
 
 
-class FingerprintReport(TypedDict):
-    """What the session computes before its first step; each is a sketch (`autotune_model.sketch`)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What a session computes before its first step, to be compared with another session of the same seed.
 
-    logits: list[float]
-    gradient: list[float]
-    update: list[float]
+    Each is a sketch: a random linear projection (`autotune_model.sketch`). The norm of the difference of two sketches
+    estimates the norm of the difference of what they stand for. `logits` of held-out windows; `gradient` of the first
+    global batch, not clipped; `update`, the change of the weights by one step at the peak learning rate. Their units
+    are those of logits, loss per weight and weights.
+    """
+
+    logits: tuple[float, ...]
+    gradient: tuple[float, ...]
+    update: tuple[float, ...]
 
 
-class GradientNoiseReport(TypedDict):
-    """Squared norms of the gradients of `micro_batch` sequences, on average, and of all `batch` sequences."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientNoise:
+    """Squared norms of gradients at the weights after `tokens_seen` training tokens; their noise follows from them.
+
+    `micro_square_norm` is the mean squared norm of the gradient of `micro_batch` sequences,
+    `square_norm` that of the gradient of all `batch` sequences; both of a mean loss in nats per token.
+    """
 
     tokens_seen: int
     micro_batch: int
@@ -74,25 +132,167 @@ class GradientNoiseReport(TypedDict):
     square_norm: float
 
 
-class FailureReport(TypedDict):
-    """Why the worker ends: `oom`, `diverged`, `compile`, `invalid` or `crash`, and one line."""
+class InfeasibleKind(StrEnum):
+    """Why a configuration cannot be used here. The search learns from these."""
 
-    kind: str
+    OUT_OF_MEMORY = "oom"
+    PREDICTED_OUT_OF_MEMORY = "predicted_oom"
+    TOO_SLOW = "too_slow"
+    DIVERGED = "diverged"
+    COMPILE = "compile"
+    INVALID = "invalid"
+    NOT_EQUIVALENT = "not_equivalent"
+
+
+class FailedKind(StrEnum):
+    """Why a trial gave no answer although its configuration may be sound."""
+
+    CRASH = "crash"
+    HUNG = "hung"
+    IMPLAUSIBLE = "implausible"  # its figures cannot be: work in no time, or more of it than the device can do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a worker ends, and one line about it. It says nothing after that."""
+
+    kind: InfeasibleKind | FailedKind
     message: str
 
 
-def message_line(name: str, body: Mapping[str, Any]) -> str:
-    """One message as a line of strict JSON (no NaN)."""
-    return json.dumps({name: body}, allow_nan=False) + "\n"
+Event = Phase | Ready | Slice | Evaluation | Fingerprint | GradientNoise | Failure
+"""What a worker says."""
 
 
-def parse_message(line: str | bytes) -> tuple[str, dict[str, Any]]:
-    """The name and body of a message."""
-    ((name, body),) = json.loads(line).items()
-    return name, body
+# -- what a worker is told ---------------------------------------------------------------------------
 
 
-def send(stream: IO[str], name: str, body: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """Train `steps` whole optimizer steps; the slice carries the pairing round `round`."""
+
+    steps: int
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """Report the loss on the held-out documents."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureFingerprint:
+    """Report the fingerprint; only before the first `Advance`."""
+
+    tag: ClassVar[str] = "fingerprint"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureGradientNoise:
+    """Report the gradient noise over the next `batches` global batches, without training on them."""
+
+    tag: ClassVar[str] = "gradient_noise"
+
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """End the session."""
+
+
+Command = Advance | Evaluate | MeasureFingerprint | MeasureGradientNoise | Close
+"""What a worker is told."""
+
+
+# -- the launcher ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """Fork a worker for the session in the file `session`."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launcher:
+    """A launcher has imported everything and takes orders."""
+
+    ready: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forked:
+    """A launcher has started the worker `pid`."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """The worker `pid` has ended with the raw status `status` of wait(2), which tells a signal from an exit."""
+
+    pid: int
+    status: int
+
+
+Notice = Launcher | Forked | Exited
+"""What a launcher says."""
+
+
+# -- lines, on the side of the worker ----------------------------------------------------------------
+
+
+def tag(kind: type) -> str:
+    """The name of a message, or of any member of a closed union: `gradient_noise` for `GradientNoise`."""
+    own: str | None = getattr(kind, "tag", None)
+    return own or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def encode(message: Event | Command | Notice | Fork) -> str:
+    """The line of a message.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot say.
+    """
+    body = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
+    return json.dumps({tag(type(message)): body}, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def send(stream: IO[str], message: Event | Command) -> None:
     """Write one message, now."""
-    stream.write(message_line(name, body))
+    stream.write(encode(message))
     stream.flush()
+
+
+def decode_command(line: str) -> Command:
+    """Raises ValueError: the line is not a command."""
+    command: Command = _decode(line, get_args(Command))
+    return command
+
+
+def decode_fork(line: bytes) -> Fork:
+    """Raises ValueError: the line is not an order to fork."""
+    return _decode(line, (Fork,))
+
+
+def decode_failure(line: str) -> Failure:
+    """Raises ValueError: the line is not a failure."""
+    said = _decode(line, (Failure,))
+    kinds = InfeasibleKind if said.kind in tuple(InfeasibleKind) else FailedKind
+    return Failure(kind=kinds(said.kind), message=said.message)
+
+
+def _decode(line: str | bytes, kinds: tuple[type[M], ...]) -> M:
+    """One of `kinds` by its name, with all of its fields and no others."""
+    by_name: dict[str, Any] = {tag(kind): kind for kind in kinds}
+    try:
+        ((name, body),) = json.loads(line).items()
+        message: M = by_name[name](**body)
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"a message must be one of {', '.join(by_name)} with all its fields; got {line[:200]!r} "
+            f"({type(error).__name__}: {error}): install autotune anew, so that driver and worker are of one version"
+        ) from None
+    return message

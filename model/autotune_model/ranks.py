@@ -1,12 +1,12 @@
 """The other processes of a session that several share: started, told what to do and watched by rank 0.
 
 ```
-driver <-> rank 0 --commands--> rank r     the driver's own, passed on; a pipe each way for each rank,
-           rank 0 <---events--- rank r     of which rank 0 heeds failures and the end only
+driver <-> rank 0 --commands--> rank r     rank 0 passes on what the driver says, over a pipe to each rank
+           rank 0 <---events--- rank r     and reads nothing from them but failures and the end
 ```
-All are in the process group of rank 0. A rank dies when the pipe of its commands closes; where one fails or
-dies, rank 0 says so in its own events and kills the group, from a thread: its main thread may be waiting for
-that rank in a collective operation for ever. No torch here.
+All are in the process group of rank 0. A rank dies when the pipe of its commands closes. Where a rank fails or dies,
+rank 0 reports it in its own events and kills the group. A thread does so, because the main thread may wait forever for
+that rank in a collective operation. No torch here.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
-from autotune_model.protocol import FailureReport, parse_message, send
+from autotune_model.protocol import Command, FailedKind, Failure, InfeasibleKind, decode_failure, send
 
 _ECHO_SECONDS = 2.0
 
 
 class Ranks:
-    """Ranks 1 and up of a session, and the right to report its failure, which only one can have."""
+    """Ranks 1 and up of a session. Only one of all ranks may report how the session ended."""
 
     def __init__(self, events: IO[str]) -> None:
         """Starts none yet; `events` goes to the driver."""
@@ -50,59 +50,59 @@ class Ranks:
             self._commands.append(os.fdopen(commands_write, "w", encoding="utf-8"))
             threading.Thread(target=self._watch, args=(rank, process, events_read), daemon=True).start()
 
-    def tell(self, name: str, body: Mapping[str, Any]) -> None:
-        """Pass a command on; whoever cannot be told is dead, which is noticed elsewhere."""
+    def tell(self, command: Command) -> None:
+        """Pass a command on; a rank that cannot be told is dead, which is noticed elsewhere."""
         for commands in self._commands:
             with suppress(BrokenPipeError):
-                send(commands, name, body)
+                send(commands, command)
 
     def end(self) -> bool:
         """Whether the caller may say how the session ends: the first one to ask."""
         return self._is_over.acquire(blocking=False)
 
-    def fail(self, report: FailureReport) -> None:
-        """Report a failure of rank 0, unless another rank's was the cause: then never return."""
+    def fail(self, failure: Failure) -> None:
+        """Report a failure of rank 0. Never returns where another rank's failure was the cause."""
         if self._commands:
-            let_the_cause_speak(report)
+            let_the_cause_speak(failure)
         if not self.end():
             threading.Event().wait()  # for the end of the group, which is near
-        send(self._events, "failure", report)
+        send(self._events, failure)
 
     def _watch(self, rank: int, process: subprocess.Popen[bytes], events_fd: int) -> None:
         """Wait for a rank to fail or die; then report it, if the session is not over, and end the group."""
-        report = None
+        failure = None
         with os.fdopen(events_fd, encoding="utf-8") as lines:
             for line in lines:
                 if line.startswith('{"failure"') and line.endswith("\n"):
-                    _, body = parse_message(line)
-                    report = FailureReport(kind=body["kind"], message=f"rank {rank}: {body['message']}")
-        report = report or _death(rank, process.wait())
+                    said = decode_failure(line)
+                    failure = replace(said, message=f"rank {rank}: {said.message}")
+        failure = failure or _death(rank, process.wait())
         if self.end():
-            send(self._events, "failure", report)
+            send(self._events, failure)
             os.killpg(0, signal.SIGKILL)
 
 
-def let_the_cause_speak(report: FailureReport) -> None:
-    """Wait a little before a crash is reported, for it may be the echo of another rank's end."""
-    if report["kind"] == "crash":
+def let_the_cause_speak(failure: Failure) -> None:
+    """Wait a little before reporting a crash: it may be the consequence of another rank's end."""
+    if failure.kind is FailedKind.CRASH:
         time.sleep(_ECHO_SECONDS)
 
 
-def fail_as_rank(events: IO[str], report: FailureReport) -> NoReturn:
+def fail_as_rank(events: IO[str], failure: Failure) -> NoReturn:
     """Tell rank 0 of the failure of this rank, and leave."""
-    let_the_cause_speak(report)
-    send(events, "failure", report)
+    let_the_cause_speak(failure)
+    send(events, failure)
     sys.stderr.flush()
     os._exit(1)
 
 
-def _death(rank: int, status: int) -> FailureReport:
-    """How a rank ended that did not say why; `status` is its exit code, or a signal as a negative number."""
+def _death(rank: int, status: int) -> Failure:
+    """The failure of a rank that gave no reason; `status` is its exit code, or a signal as a negative number."""
     if status == -signal.SIGKILL:
-        return FailureReport(
-            kind="oom",
+        return Failure(
+            kind=InfeasibleKind.OUT_OF_MEMORY,
             message=f"rank {rank} was killed by SIGKILL, most likely by the kernel's out-of-memory killer: "
             "use a smaller micro_batch or fewer processes",
         )
     how = f"died of signal {-status}" if status < 0 else f"left with exit code {status}"
-    return FailureReport(kind="crash", message=f"rank {rank} {how} before the session was over: see the log")
+    return Failure(kind=FailedKind.CRASH, message=f"rank {rank} {how} before the session was over: see the log")

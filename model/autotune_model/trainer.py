@@ -21,7 +21,7 @@ from autotune_model.optim import InBackward, build_optimizer, set_rates, updates
 from autotune_model.parallel import STRATEGIES, Backward
 from autotune_model.precision import MasterWeights, Precision
 from autotune_model.processes import share_threads
-from autotune_model.protocol import EvaluationReport, SliceReport
+from autotune_model.protocol import Evaluation, Slice
 from autotune_model.schedule import dropout_factor, lr_factor, weight_decay_factor
 from autotune_model.tokens import Corpus
 
@@ -36,7 +36,7 @@ class Trainer:
         torch.set_float32_matmul_precision(training.matmul_precision)
         if training.pinned_memory and device.type != "cuda":
             raise InvalidConfiguration(
-                f"pinned_memory serves copies to a GPU; got device {device.type}: use pinned_memory false"
+                f"pinned_memory needs a GPU to copy to; got device {device.type}: use pinned_memory false"
             )
         self.session = session
         self.device = device
@@ -102,11 +102,11 @@ class Trainer:
         self.steps_done += 1
         return loss
 
-    def advance(self, steps: int, round: int) -> SliceReport:
+    def advance(self, steps: int, round: int) -> Slice:
         """Train a slice of `steps` optimizer steps and time it, stalls included.
 
         Raises:
-            Diverged: a loss is no number, or above ln(vocabulary) + 2 after warm-up.
+            Diverged: a loss is not finite, or above ln(vocabulary) + 2 after warm-up.
         """
         losses = []
         skipped_before = self.skipped_steps
@@ -124,25 +124,25 @@ class Trainer:
         energy_joules = joules_between(joules, self.meter.read_joules(), devices=self.parallel.devices)
         loss_values: list[float] = mean_losses.tolist()
         self._check(loss_values)
-        return SliceReport(
+        return Slice(
             round=round,
             tokens=steps * self.session.tokens_per_step // self.parallel.devices,
             seconds=seconds,
-            step_seconds=timer.step_seconds(),
-            losses=loss_values,
+            step_seconds=tuple(timer.step_seconds()),
+            losses=tuple(loss_values),
             peak_memory_bytes=self.peak_memory(),
             energy_joules=energy_joules,
             skipped_steps=self.skipped_steps - skipped_before,
         )
 
     @torch.no_grad()
-    def evaluate(self) -> EvaluationReport:
+    def evaluate(self) -> Evaluation:
         """Loss on the held-out windows, in the arithmetic of training; changes nothing of the training's state.
 
         It runs the model uncompiled: compiling a second time for inference costs more than it saves.
 
         Raises:
-            Diverged: the loss is no number.
+            Diverged: the loss is not finite.
         """
         size = self.session.training.micro_batch
         self.model.eval()
@@ -154,9 +154,9 @@ class Trainer:
         window_losses = torch.cat(windows).double()  # (windows,)
         loss = window_losses.mean().item()
         if not math.isfinite(loss):
-            raise Diverged(f"the held-out loss must be a number; got {loss}: lower learning_rate")
+            raise Diverged(f"the held-out loss must be finite; got {loss}: lower learning_rate")
         tokens_evaluated = self.holdout[1].numel()
-        return EvaluationReport(
+        return Evaluation(
             tokens_seen=self.steps_done * self.session.tokens_per_step,
             loss=loss,
             stderr=window_losses.std().item() / math.sqrt(len(window_losses)),

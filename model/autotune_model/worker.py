@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 import torch
 
@@ -22,12 +22,25 @@ from autotune_model.failures import failure_report
 from autotune_model.inspections import fingerprint, gradient_noise
 from autotune_model.probe import environment
 from autotune_model.processes import device_of_rank, host_store, join, visit_store
-from autotune_model.protocol import ReadyReport, parse_message, send
+from autotune_model.protocol import (
+    Advance,
+    Close,
+    Command,
+    Evaluate,
+    Event,
+    MeasureFingerprint,
+    MeasureGradientNoise,
+    Phase,
+    PhaseName,
+    Ready,
+    decode_command,
+    send,
+)
 from autotune_model.ranks import Ranks, fail_as_rank
 from autotune_model.tokens import open_corpus
 from autotune_model.trainer import Trainer
 
-Commands = queue.SimpleQueue[tuple[str, dict[str, Any]]]
+Lines = queue.SimpleQueue[str]
 
 
 def serve(session_path: Path, commands_fd: int, events: IO[str], started: float) -> NoReturn:
@@ -49,12 +62,9 @@ def serve(session_path: Path, commands_fd: int, events: IO[str], started: float)
             open_corpus(session.data)  # tokenised by one, found by the others
             join(store, 0, world_size, device)
         trainer = _open(session, device, open_meter(device, world_size), events, started)
-        while True:
-            name, body = commands.get()
-            if name == "close":
-                break
-            ranks.tell(name, body)
-            _obey(trainer, name, body, events)
+        while not isinstance(command := decode_command(commands.get()), Close):
+            ranks.tell(command)
+            send(events, _answer(trainer, command))
     except Exception as error:
         traceback.print_exc()
         ranks.fail(failure_report(error))
@@ -66,9 +76,9 @@ def serve(session_path: Path, commands_fd: int, events: IO[str], started: float)
 def serve_rank(
     session_path: Path, commands_fd: int, events: IO[str], started: float, *, rank: int, port: int
 ) -> NoReturn:
-    """Be another rank of the session: do as rank 0 does, until it ends this process or is gone.
+    """Be another rank of the session: do as rank 0 does, until rank 0 ends this process or is gone.
 
-    `events` goes to rank 0, which waits for failures alone.
+    `events` goes to rank 0, which reads only failures.
     """
     commands = _listen(commands_fd)
     try:
@@ -78,14 +88,14 @@ def serve_rank(
         join(visit_store(port, world_size), rank, world_size, device)
         trainer = _open(session, device, NoMeter("rank 0 reads it for all"), events, started)
         while True:
-            _obey(trainer, *commands.get(), events)
+            send(events, _answer(trainer, decode_command(commands.get())))
     except Exception as error:
         traceback.print_exc()
         fail_as_rank(events, failure_report(error))
 
 
-def _listen(commands_fd: int) -> Commands:
-    commands: Commands = queue.SimpleQueue()
+def _listen(commands_fd: int) -> Lines:
+    commands: Lines = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(commands_fd, commands), daemon=True).start()
     return commands
 
@@ -94,12 +104,12 @@ def _open(session: SessionConfig, device: torch.device, meter: Meter, events: IO
     """Build the session and rehearse one pass, reporting each stage."""
     trainer = Trainer(session, open_corpus(session.data), device, meter)
     setup_seconds = time.perf_counter() - started
-    send(events, "phase", {"name": "built"})
+    send(events, Phase(name=PhaseName.BUILT))
     first_pass_seconds = trainer.first_pass()
     compile_seconds = 0.0
     if session.training.compile != "off":
         compile_seconds = max(0.0, first_pass_seconds - trainer.first_pass())
-    ready = ReadyReport(
+    ready = Ready(
         setup_seconds=setup_seconds,
         compile_seconds=compile_seconds,
         parameters=trainer.parameter_count,
@@ -109,33 +119,30 @@ def _open(session: SessionConfig, device: torch.device, meter: Meter, events: IO
         peak_memory_bytes=trainer.peak_memory(),
         environment=environment(device) | {"energy_meter": meter.name},
     )
-    send(events, "ready", ready)
+    send(events, ready)
     return trainer
 
 
-def _obey(trainer: Trainer, name: str, body: dict[str, Any], events: IO[str]) -> None:
-    match name:
-        case "advance":
-            send(events, "slice", trainer.advance(body["steps"], body["round"]))
-        case "evaluate":
-            send(events, "evaluation", trainer.evaluate())
-        case "fingerprint":
-            send(events, "fingerprint", fingerprint(trainer))
-        case "gradient_noise":
-            send(events, "gradient_noise", gradient_noise(trainer, body["batches"]))
-        case _:
-            raise ValueError(
-                "a command must be advance, evaluate, fingerprint, gradient_noise or close; "
-                f"got {name!r}: mend the driver"
-            )
+def _answer(trainer: Trainer, command: Command) -> Event:
+    match command:
+        case Advance(steps=steps, round=round):
+            return trainer.advance(steps, round)
+        case Evaluate():
+            return trainer.evaluate()
+        case MeasureFingerprint():
+            return fingerprint(trainer)
+        case MeasureGradientNoise(batches=batches):
+            return gradient_noise(trainer, batches)
+        case Close():
+            raise ValueError("rank 0 ends a session; another rank is never told to")
 
 
-def _read_commands(commands_fd: int, commands: Commands) -> None:
-    """Pass commands on; when the other end of the pipe closes, kill the process group, whatever it is doing."""
+def _read_commands(commands_fd: int, commands: Lines) -> None:
+    """Queue the lines of commands. When the other end of the pipe closes, kill the process group at once."""
     try:
         with os.fdopen(commands_fd, encoding="utf-8") as lines:
             for line in lines:
-                commands.put(parse_message(line))
+                commands.put(line)
     finally:
         os.killpg(0, signal.SIGKILL)
 

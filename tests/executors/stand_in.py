@@ -2,6 +2,10 @@
 
     stand_in.py MOOD launcher --control FD
     stand_in.py MOOD worker --session PATH --commands FD --events FD
+    stand_in.py MOOD prepare --order PATH
+
+It writes its JSON by hand, so that it starts in no time and can misspell it. The driver holds every line against
+`autotune_model.protocol`; what the real worker says is in `tests/test_seam.py`.
 
 MOOD is `good` or the name of a misbehaviour below. Whatever the mood, a micro-batch above 256 is out of
 memory and fp16 never finishes its first pass, as in the scripted `ExampleWorld`.
@@ -75,6 +79,8 @@ class Worker:
             step_seconds=[STEP_SECONDS] * steps,
             losses=[5.0] * steps,
             peak_memory_bytes=1,
+            energy_joules=None,
+            skipped_steps=0,
         )
 
     def evaluate(self):
@@ -167,6 +173,20 @@ def launch(mood, control_fd):
                 control.sendall(json.dumps({"exited": {"pid": pid, "status": status}}).encode() + b"\n")
 
 
+def prepare(order_path):
+    json.loads(open(order_path).read())  # noqa: PTH123, SIM115
+    corpus = {
+        "train_tokens": 90_000,
+        "holdout_tokens": 10_000,
+        "documents": 10,
+        "bytes_per_token": 1.0,
+        "vocab_size": 257,
+        "content_sha256": "of nothing",
+    }
+    environment = {"device": "cpu", "pid": str(os.getpid())}
+    print(json.dumps({"corpus": corpus, "environment": environment, "peak_flops": {"fp32": 1e11}, "limits": {}}))
+
+
 def run_worker(mood, session_path, commands, events):
     try:
         Worker(mood, session_path, commands, events).run()
@@ -182,5 +202,7 @@ if __name__ == "__main__":
     options = dict(zip(rest[::2], rest[1::2], strict=True))
     if kind == "launcher":
         launch(mood, int(options["--control"]))
+    elif kind == "prepare":
+        prepare(options["--order"])
     else:
         run_worker(mood, options["--session"], int(options["--commands"]), int(options["--events"]))

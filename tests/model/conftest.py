@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_corpus import made_up_documents
+
 from autotune_model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
 from autotune_model.tokens import Corpus, open_corpus
 from autotune_model.trainer import Trainer
-from tiny_corpus import made_up_documents
 
 
 @pytest.fixture(scope="session", autouse=True)

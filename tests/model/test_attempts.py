@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from autotune_model.attempts import attempt
 
 
@@ -25,9 +26,9 @@ def _saying(body: str) -> tuple[str, ...]:
             "no attempt flex --device cpu",
         ),
         ("print('{\"reason\": \"no\"}', flush=True)\nprint('late chatter', file=sys.stderr)\nos.abort()", "no"),
-        ("print('last words', flush=True)\nos.kill(os.getpid(), 11)", "a trial of it died of signal 11 (last words)"),
-        ("sys.exit(3)", "a trial of it left with exit code 3 (without a word)"),
-        ("pass", "a trial of it left with exit code 0 (without a word)"),
+        ("print('last words', flush=True)\nos.kill(os.getpid(), 11)", "trying it died of signal 11 (last words)"),
+        ("sys.exit(3)", "trying it left with exit code 3 (without a message)"),
+        ("pass", "trying it left with exit code 0 (without a message)"),
     ],
 )
 def test_whatever_becomes_of_the_process_is_an_answer(body: str, reason: str) -> None:
@@ -41,7 +42,7 @@ def test_a_standstill_is_a_reason_and_nothing_is_left_of_it(tmp_path: Path) -> N
     alive = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     hang = f"alive = open({str(path)!r}, 'w')\nos.fork()\nsignal.pause()"
     reason = attempt("compile", "cpu", command=_saying(hang), patience_seconds=1.0)
-    assert reason == "a trial of it did not end within 1 s"
+    assert reason == "trying it did not end within 1 s"
     os.set_blocking(alive, True)
     assert os.read(alive, 1) == b""
     os.close(alive)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from autotune_model import capabilities
 from autotune_model.attempts import attempt
 from autotune_model.knobs import KNOBS
@@ -116,7 +117,7 @@ def test_an_error_without_words_is_told_by_its_kind() -> None:
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ("CppCompileError: C++ compile error\n\nOutput:\n", "CppCompileError: C++ compile error: it says nothing"),
+        ("CppCompileError: C++ compile error\n\nOutput:\n", "CppCompileError: C++ compile error: without a message"),
         ("backend='inductor' raised:\nImportError: no", "backend='inductor' raised: ImportError: no"),
         ("Use another device. Or none.\nmore", "Use another device"),
     ],

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from autotune_model.config import InvalidConfiguration
-from autotune_model.corpus import find_source, hold_out
 from hypothesis import given
 from hypothesis import strategies as st
+
+from autotune_model.config import InvalidConfiguration
+from autotune_model.corpus import find_source, hold_out
 
 
 def documents(corpus: Path | str) -> list[str]:

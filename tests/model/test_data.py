@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_corpus import made_up_documents
+
 from autotune_model.config import DataConfig, InvalidConfiguration
 from autotune_model.corpus import Source
 from autotune_model.data import Batches, holdout_windows
 from autotune_model.tokenizer import byte_encoding
 from autotune_model.tokens import Corpus, open_corpus
-from tiny_corpus import made_up_documents
 
 END = byte_encoding().eot_token
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from autotune_model import energy
 from autotune_model.energy import NoMeter, joules_between, nvml_meter, open_meter, rapl_meter
 
@@ -77,9 +78,9 @@ def test_a_counter_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(energy, "_number", refuse)
         meter = rapl_meter(tmp_path)
-    assert meter.name.startswith(f"{path / 'max_energy_range_uj'} is for root alone")
+    assert meter.name.startswith(f"{path / 'max_energy_range_uj'} can only be read by root")
     (path / "energy_uj").write_text("many\n")
-    assert "is no number: invalid literal" in rapl_meter(tmp_path).name
+    assert "is not a number: invalid literal" in rapl_meter(tmp_path).name
     (path / "energy_uj").unlink()
     assert rapl_meter(tmp_path).name == f"{path / 'energy_uj'} cannot be read: No such file or directory"
 
@@ -141,8 +142,8 @@ def test_gpus_are_added_up() -> None:
 @pytest.mark.parametrize(
     ("nvml", "why"),
     [
-        (FakeNvml({"GPU-a": 1, "GPU-b": None}), "NVML does not tell the energy of this GPU: Not Supported"),
-        (FakeNvml({"GPU-a": 1}), "NVML does not tell the energy of this GPU: Not Found"),
+        (FakeNvml({"GPU-a": 1, "GPU-b": None}), "NVML does not report the energy of this GPU: Not Supported"),
+        (FakeNvml({"GPU-a": 1}), "NVML does not report the energy of this GPU: Not Found"),
         (FakeNvml({"GPU-a": 1, "GPU-b": 1}, mig=1), "a GPU in MIG mode counts the energy of all its instances"),
     ],
 )
@@ -164,7 +165,7 @@ def test_cuda_devices_are_found_by_their_uuid(monkeypatch: pytest.MonkeyPatch) -
 def test_without_the_optional_package_or_on_another_device_it_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert "pip install 'autotune[energy]'" in open_meter(torch.device("cuda")).name
-    assert open_meter(torch.device("mps")).name == "no energy meter is known for mps"
+    assert open_meter(torch.device("mps")).name == "there is no energy meter for mps"
 
 
 def test_a_cpu_is_metered_where_linux_has_its_zones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

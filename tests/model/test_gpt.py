@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from autotune_model.config import GPTConfig, TrainingConfig
 from autotune_model.gpt import GPT
 

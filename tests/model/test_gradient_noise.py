@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
+
 from autotune_model.config import GPTConfig
 from autotune_model.inspections import _exact_norm, gradient_noise
 from autotune_model.trainer import Trainer
-
-from autotune.trial.types import GradientNoise
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -28,20 +26,19 @@ def test_norms_are_those_of_the_next_batches(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(micro_batch=4, global_batch=8)
     trainer.advance(2, round=-1)
     report = gradient_noise(trainer, 3)
-    assert set(report) == {field.name for field in dataclasses.fields(GradientNoise)}
-    assert report["tokens_seen"] == 2 * 8 * 16
-    assert (report["micro_batch"], report["batch"]) == (4, 24)
+    assert report.tokens_seen == 2 * 8 * 16
+    assert (report.micro_batch, report.batch) == (4, 24)
     micro = [square_norm(trainer, first, 4) for first in range(16, 40, 4)]
-    assert report["micro_square_norm"] == pytest.approx(math.fsum(micro) / 6, rel=1e-4)
-    assert report["square_norm"] == pytest.approx(square_norm(trainer, 16, 24), rel=1e-4)
-    assert report["square_norm"] < report["micro_square_norm"]
+    assert report.micro_square_norm == pytest.approx(math.fsum(micro) / 6, rel=1e-4)
+    assert report.square_norm == pytest.approx(square_norm(trainer, 16, 24), rel=1e-4)
+    assert report.square_norm < report.micro_square_norm
 
 
 @pytest.mark.parametrize(("dtype", "rel"), [("bf16_autocast", 0.03), ("fp16_autocast", 0.003)])
 def test_norms_have_their_true_size_in_every_dtype(make_trainer: MakeTrainer, dtype: str, rel: float) -> None:
     exact, rounded = (gradient_noise(trainer, 2) for trainer in (make_trainer(), make_trainer(dtype=dtype)))
-    assert rounded["square_norm"] == pytest.approx(exact["square_norm"], rel=rel)
-    assert rounded["micro_square_norm"] == pytest.approx(exact["micro_square_norm"], rel=rel)
+    assert rounded.square_norm == pytest.approx(exact.square_norm, rel=rel)
+    assert rounded.micro_square_norm == pytest.approx(exact.micro_square_norm, rel=rel)
 
 
 def test_an_overflow_is_tried_again_and_the_scale_of_training_stays(make_trainer: MakeTrainer) -> None:
@@ -52,7 +49,7 @@ def test_an_overflow_is_tried_again_and_the_scale_of_training_stays(make_trainer
     report = gradient_noise(trainer, 2)
     hook.remove()
     assert next(overflows, None) is None
-    assert report["square_norm"] == pytest.approx(undisturbed["square_norm"], rel=0.003)
+    assert report.square_norm == pytest.approx(undisturbed.square_norm, rel=0.003)
     assert trainer.precision.scale == 65_536.0
 
 
@@ -65,8 +62,8 @@ def test_measuring_leaves_no_trace(make_trainer: MakeTrainer, dtype: str) -> Non
             if disturbed:
                 gradient_noise(trainer, 2)
                 assert all(p.grad is None for p in trainer.model.parameters())
-            found += trainer.advance(1, round=-1)["losses"]
-        return [*found, trainer.evaluate()["loss"]]
+            found += trainer.advance(1, round=-1).losses
+        return [*found, trainer.evaluate().loss]
 
     assert losses(disturbed=True) == losses(disturbed=False)
 

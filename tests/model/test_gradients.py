@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from autotune_model.config import TrainingConfig
 from autotune_model.gradients import condition_gradients
-from torch import nn
 
 MATRIX = [[3.0, 0.0], [0.0, 4.0]]  # of norm 5
 VECTOR = [12.0, 0.0]

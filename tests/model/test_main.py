@@ -3,10 +3,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
-from autotune_model.config import DataConfig
 from worker_client import MODEL
+
+from autotune_model.config import DataConfig
+from autotune_model.protocol import InfeasibleKind, decode_failure
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -15,9 +18,13 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
     )
 
 
+def prepare(folder: Path, order: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
+    (folder / "order.json").write_text(json.dumps(order))
+    return run("prepare", "--order", "order.json", cwd=folder)
+
+
 def test_prepare_describes_corpus_and_machine_in_one_line(data: DataConfig, tmp_path: Path) -> None:
-    (tmp_path / "data.json").write_text(json.dumps(data.to_mapping()))
-    done = run("prepare", "--data", "data.json", "--device", "cpu", "--attempt=flex", cwd=tmp_path)
+    done = prepare(tmp_path, {"data": data.to_mapping(), "device": "cpu", "attempts": ["flex"]})
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     answer = json.loads(line)
@@ -34,12 +41,17 @@ def test_prepare_describes_corpus_and_machine_in_one_line(data: DataConfig, tmp_
 
 
 def test_prepare_says_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "data.json").write_text('{"corpus": "nowhere"}')
-    done = run("prepare", "--data", "data.json", cwd=tmp_path)
+    done = prepare(tmp_path, {"data": {"corpus": "nowhere"}, "device": "auto", "attempts": []})
     assert done.returncode == 2
-    failure = json.loads(done.stdout)["failure"]
-    assert failure["kind"] == "invalid"
-    assert "'nowhere'" in failure["message"]
+    failure = decode_failure(done.stdout)
+    assert failure.kind is InfeasibleKind.INVALID
+    assert "'nowhere'" in failure.message
+
+
+def test_prepare_tries_nothing_that_it_does_not_know(data: DataConfig, tmp_path: Path) -> None:
+    done = prepare(tmp_path, {"data": data.to_mapping(), "device": "cpu", "attempts": ["luck"]})
+    assert done.returncode == 2
+    assert decode_failure(done.stdout).message == "ValueError: attempts must be of compile, flex; got luck"
 
 
 def test_model_of_the_users_own_is_passed_by(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from autotune_model.config import GPTConfig, TrainingConfig
 from autotune_model.gpt import GPT
 from autotune_model.optim import MuonWithAdamW, build_optimizer, set_rates, updates_made

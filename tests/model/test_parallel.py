@@ -7,24 +7,39 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
 import torch
 import torch.distributed as dist
-from autotune_model.config import GPTConfig, SessionConfig, TrainingConfig
-from autotune_model.parallel import Parallelism
-from autotune_model.processes import share_threads
-from autotune_model.trainer import Trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from worker_client import Client, DirectWorkers, ForkedWorkers
 
 from autotune.analysis.gates import equivalence
-from autotune.trial.types import Fingerprint
+from autotune.space.configuration import Configuration
+from autotune.workload.gpt_gate import tolerances_of
+from autotune_model.config import GPTConfig, SessionConfig, TrainingConfig, default_knobs
+from autotune_model.parallel import Parallelism
+from autotune_model.processes import share_threads
+from autotune_model.protocol import (
+    Advance,
+    Close,
+    Evaluate,
+    Evaluation,
+    Failure,
+    Fingerprint,
+    GradientNoise,
+    MeasureFingerprint,
+    MeasureGradientNoise,
+    Ready,
+    Slice,
+)
+from autotune_model.trainer import Trainer
 
 MakeSession = Callable[..., SessionConfig]
 GPT = GPTConfig(layers=3, heads=2, width=16, sequence_length=16)
@@ -39,30 +54,34 @@ def workers() -> Iterator[DirectWorkers]:
 
 
 @pytest.fixture(scope="module")
-def single(workers: DirectWorkers, make_session: MakeSession, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def single(workers: DirectWorkers, make_session: MakeSession, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     session = make_session(micro_batch=4, **KNOBS)
     return everything(Client(tmp_path_factory.mktemp("single"), session, workers.start))
 
 
-def everything(client: Client) -> dict[str, Any]:
+class Answers(NamedTuple):
+    ready: Ready
+    fingerprint: Fingerprint
+    gradient_noise: GradientNoise
+    trained: Slice
+    evaluation: Evaluation
+
+
+def everything(client: Client) -> Answers:
     """What a session answers when it is asked for everything, and closed."""
-    answers = {"ready": client.receive("ready")}
-    client.send("fingerprint")
-    answers["fingerprint"] = client.receive("fingerprint")
-    client.send("gradient_noise", batches=2)
-    answers["gradient_noise"] = client.receive("gradient_noise")
-    client.send("advance", steps=5, round=0)
-    answers["slice"] = client.receive("slice")
-    client.send("evaluate")
-    answers["evaluation"] = client.receive("evaluation")
-    client.send("close")
+    ready = client.receive(Ready)
+    client.send(MeasureFingerprint())
+    fingerprint = client.receive(Fingerprint)
+    client.send(MeasureGradientNoise(batches=2))
+    noise = client.receive(GradientNoise)
+    client.send(Advance(steps=5, round=0))
+    trained = client.receive(Slice)
+    client.send(Evaluate())
+    evaluation = client.receive(Evaluation)
+    client.send(Close())
     client.wait_until_gone()
     client.hang_up()
-    return answers
-
-
-def fingerprint(answers: dict[str, Any]) -> Fingerprint:
-    return Fingerprint(**{name: tuple(numbers) for name, numbers in answers["fingerprint"].items()})
+    return Answers(ready, fingerprint, noise, trained, evaluation)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +92,7 @@ def test_processes_compute_what_one_does(
     workers: DirectWorkers,
     make_session: MakeSession,
     tmp_path: Path,
-    single: dict[str, Any],
+    single: Answers,
     parallelism: str,
     world_size: int,
     micro_batch: int,
@@ -84,17 +103,18 @@ def test_processes_compute_what_one_does(
     assert workers.exit_status(client.pid) == 0
     assert_same(answers, single, dtype="fp32", rel=1e-5)
     for unchanged in ("parameters", "flops_per_token", "tokens_per_step"):
-        assert answers["ready"][unchanged] == single["ready"][unchanged]
-    assert answers["slice"]["tokens"] == single["slice"]["tokens"]
-    assert answers["slice"]["peak_memory_bytes"] > 1.5 * single["slice"]["peak_memory_bytes"]
+        assert getattr(answers.ready, unchanged) == getattr(single.ready, unchanged)
+    assert answers.trained.tokens == single.trained.tokens
+    assert answers.trained.peak_memory_bytes > 1.5 * single.trained.peak_memory_bytes
     assert client.log.read_text() == ""
 
 
-def assert_same(answers: dict[str, Any], single: dict[str, Any], *, dtype: str, rel: float) -> None:
-    assert equivalence(fingerprint(answers), fingerprint(single), dtype=dtype) is None
-    assert answers["slice"]["losses"] == pytest.approx(single["slice"]["losses"], rel=rel)
-    assert answers["evaluation"] == pytest.approx(single["evaluation"], rel=rel)
-    assert answers["gradient_noise"] == pytest.approx(single["gradient_noise"], rel=10 * rel)
+def assert_same(answers: Answers, single: Answers, *, dtype: str, rel: float) -> None:
+    gate = tolerances_of(Configuration(TrainingConfig(dtype=dtype).to_mapping()), Configuration(default_knobs()))
+    assert equivalence(answers.fingerprint, single.fingerprint, gate) is None
+    assert answers.trained.losses == pytest.approx(single.trained.losses, rel=rel)
+    assert asdict(answers.evaluation) == pytest.approx(asdict(single.evaluation), rel=rel)
+    assert asdict(answers.gradient_noise) == pytest.approx(asdict(single.gradient_noise), rel=10 * rel)
 
 
 @pytest.mark.parametrize(
@@ -197,15 +217,15 @@ def test_a_rank_that_dies_ends_the_session(
 ) -> None:
     session = make_session(parallelism="ddp", world_size=2, micro_batch=1, **KNOBS)
     client = Client(tmp_path, session, workers.start)
-    client.receive("ready")
+    client.receive(Ready)
     (rank,) = psutil.Process(client.pid).children()
-    client.send("advance", steps=1_000_000, round=0)
+    client.send(Advance(steps=1_000_000, round=0))
     rank.send_signal(ending)
-    failure = client.receive("failure")
+    failure = client.receive(Failure)
     client.wait_until_gone()
     client.hang_up()
-    assert failure["kind"] == kind
-    assert words in failure["message"]
+    assert failure.kind == kind
+    assert words in failure.message
     assert workers.exit_status(client.pid) == -signal.SIGKILL
     assert group_ends(client.pid)
 
@@ -213,7 +233,7 @@ def test_a_rank_that_dies_ends_the_session(
 def test_ranks_die_with_rank_0(workers: DirectWorkers, make_session: MakeSession, tmp_path: Path) -> None:
     session = make_session(parallelism="tensor", world_size=2, micro_batch=1, **KNOBS)
     client = Client(tmp_path, session, workers.start)
-    client.receive("ready")
+    client.receive(Ready)
     os.kill(client.pid, signal.SIGKILL)
     client.wait_until_gone()
     client.hang_up()
@@ -226,15 +246,15 @@ def test_a_failure_of_all_ranks_is_told_once(make_session: MakeSession, tmp_path
     forked = ForkedWorkers()
     knobs = {"learning_rate": 10.0, "clip_norm": 0.0, "warmup_fraction": 0.0, "schedule": "constant", "threads": 1}
     client = Client(tmp_path, make_session(parallelism="ddp", world_size=2, micro_batch=4, **knobs), forked.start)
-    client.receive("ready")
-    client.send("advance", steps=20, round=0)
-    failure = client.receive("failure")
+    client.receive(Ready)
+    client.send(Advance(steps=20, round=0))
+    failure = client.receive(Failure)
     assert client.events.read() == ""
     client.events.close()
     client.hang_up()
     forked.exit_status(client.pid)
     forked.close()
-    assert failure["kind"] == "diverged"
+    assert failure.kind == "diverged"
     assert group_ends(client.pid)
 
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from autotune_model.precision import Precision
 from torch import nn
+
+from autotune_model.precision import Precision
 
 CPU = torch.device("cpu")
 

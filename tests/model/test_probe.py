@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+
 from autotune_model import probe
 from autotune_model.config import InvalidConfiguration
 from autotune_model.device import resolve_device

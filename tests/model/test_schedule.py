@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from autotune_model.knobs import KNOBS
-from autotune_model.schedule import dropout_factor, lr_factor, weight_decay_factor
 from hypothesis import given
 from hypothesis import strategies as st
+
+from autotune_model.knobs import KNOBS
+from autotune_model.schedule import dropout_factor, lr_factor, weight_decay_factor
 
 schedules = st.sampled_from(KNOBS["schedule"].values)
 warmups = st.floats(0.0, 0.9)

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from autotune_model import sketch as sketch_module
-from autotune_model.sketch import BUCKETS, sketch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from autotune_model import sketch as sketch_module
+from autotune_model.sketch import BUCKETS, sketch
 
 shapes = st.lists(st.integers(1, 700), min_size=1, max_size=3)
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import tiktoken
+from tiny_corpus import made_up_documents
+
 from autotune_model import tokenizer
 from autotune_model.config import InvalidConfiguration
-from tiny_corpus import made_up_documents
 
 AWKWARD = "the model — naïve, 東京 \U0001f642\n\n\ttoken<|endoftext|> \x00\r\n"
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from autotune_model import gpt as gpt_module
 from autotune_model.config import InvalidConfiguration, TrainingConfig
 from autotune_model.data import Prefetching
@@ -14,8 +17,6 @@ from autotune_model.gpt import GPT, GPTConfig
 from autotune_model.inspections import fingerprint
 from autotune_model.optim import InBackward
 from autotune_model.trainer import Trainer
-from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -149,17 +150,17 @@ def test_a_master_adds_up_what_bf16_alone_would_lose(make_trainer: MakeTrainer) 
 @pytest.mark.parametrize("dtype", ["bf16_master", "bf16_pure"])
 def test_bf16_weights_learn(make_trainer: MakeTrainer, dtype: str) -> None:
     trainer = make_trainer(dtype=dtype, micro_batch=4, global_batch=8)
-    before = trainer.evaluate()["loss"]
+    before = trainer.evaluate().loss
     trainer.advance(20, round=-1)
-    assert trainer.evaluate()["loss"] < before - 1.0
+    assert trainer.evaluate().loss < before - 1.0
 
 
 def test_medium_precision_is_set_for_the_process_and_changes_products(make_trainer: MakeTrainer) -> None:
-    exact = make_trainer().advance(1, round=-1)["losses"]
+    exact = make_trainer().advance(1, round=-1).losses
     assert torch.get_float32_matmul_precision() == "highest"
     make_trainer(matmul_precision="medium").advance(1, round=-1)
     assert torch.get_float32_matmul_precision() == "medium"
-    assert make_trainer().advance(1, round=-1)["losses"] == exact, "set back by the next session"
+    assert make_trainer().advance(1, round=-1).losses == exact, "set back by the next session"
 
 
 class LargestTensor(TorchDispatchMode):
@@ -230,7 +231,7 @@ def test_an_update_in_the_backward_pass_leaves_no_gradient(make_trainer: MakeTra
     again = make_trainer(optimizer_in_backward=True, clip_norm=0.0)
     again.first_pass()
     fingerprint(again)
-    assert again.advance(5, round=-1)["losses"] == pytest.approx(plain.advance(5, round=-1)["losses"], rel=1e-5)
+    assert again.advance(5, round=-1).losses == pytest.approx(plain.advance(5, round=-1).losses, rel=1e-5)
     assert again.skipped_steps == 0
 
 
@@ -251,7 +252,7 @@ def test_regional_compilation_compiles_each_block_and_evaluates_without(
 
 
 def test_pinned_memory_without_a_gpu_is_refused(make_trainer: MakeTrainer) -> None:
-    with pytest.raises(InvalidConfiguration, match="pinned_memory serves copies to a GPU"):
+    with pytest.raises(InvalidConfiguration, match="pinned_memory needs a GPU to copy to"):
         make_trainer(pinned_memory=True)
 
 
@@ -268,10 +269,10 @@ def test_pinned_batches_are_copied_without_waiting() -> None:
     [
         ({"optimizer_in_backward": True}, "needs clip_norm"),
         ({"optimizer_in_backward": True, "clip_norm": 0.0, "micro_batch": 4}, "needs accumulation_steps"),
-        ({"optimizer_in_backward": True, "clip_norm": 0.0, "dtype": "bf16_master"}, "no step to skip"),
-        ({"loss_kernel": "chunked", "compile": "default"}, "no part of a graph"),
-        ({"loss_kernel": "chunked", "vocab_multiple": 64}, "no place for padded rows"),
-        ({"matmul_precision": "medium", "dtype": "bf16_pure"}, "concerns fp32 products"),
+        ({"optimizer_in_backward": True, "clip_norm": 0.0, "dtype": "bf16_master"}, "neither skip a step"),
+        ({"loss_kernel": "chunked", "compile": "default"}, "as part of the whole graph"),
+        ({"loss_kernel": "chunked", "vocab_multiple": 64}, "not work with padded rows"),
+        ({"matmul_precision": "medium", "dtype": "bf16_pure"}, "only affects fp32 products"),
     ],
 )
 def test_what_cannot_exist_together_is_refused(knobs: dict[str, Any], rule: str) -> None:

@@ -10,11 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from autotune_model.config import SessionConfig
-from autotune_model.failures import failure_report
 from worker_client import Client, DirectWorkers, ForkedWorkers
 
-from autotune.trial.types import Fingerprint, Ready
+from autotune.trial.codec import parse_event
+from autotune_model.config import SessionConfig
+from autotune_model.failures import failure_report
+from autotune_model.protocol import (
+    Advance,
+    Close,
+    Evaluate,
+    Evaluation,
+    Failure,
+    Fingerprint,
+    GradientNoise,
+    MeasureFingerprint,
+    MeasureGradientNoise,
+    Ready,
+    Slice,
+    encode,
+)
 
 MakeSession = Callable[..., SessionConfig]
 Workers = DirectWorkers | ForkedWorkers
@@ -52,31 +66,29 @@ def is_alive(pid: int) -> bool:
 def test_session_from_start_to_close(workers: Workers, make_session: MakeSession, tmp_path: Path) -> None:
     session = make_session(micro_batch=4, global_batch=8)
     client = Client(tmp_path, session, workers.start)
-    ready = client.receive("ready")
+    ready = client.receive(Ready)
     assert client.phases == ["started", "built"]
-    assert set(ready) == {field.name for field in dataclasses.fields(Ready)}
-    assert ready["setup_seconds"] > 0.0
-    assert ready["compile_seconds"] == 0.0
-    assert ready["tokens_per_step"] == session.tokens_per_step
-    assert ready["horizon_steps"] == session.horizon_steps
-    assert ready["environment"]["device"] == "cpu"
-    assert ready["environment"]["energy_meter"], "what it is, or why there is none"
+    assert ready.setup_seconds > 0.0
+    assert ready.compile_seconds == 0.0
+    assert ready.tokens_per_step == session.tokens_per_step
+    assert ready.horizon_steps == session.horizon_steps
+    assert ready.environment["device"] == "cpu"
+    assert ready.environment["energy_meter"], "what it is, or why there is none"
     assert os.getpgid(client.pid) == client.pid
-    client.send("fingerprint")
-    fingerprint = client.receive("fingerprint")
-    assert set(fingerprint) == {field.name for field in dataclasses.fields(Fingerprint)}
-    assert {len(numbers) for numbers in fingerprint.values()} == {256}
-    client.send("advance", steps=3, round=5)
-    first = client.receive("slice")
-    assert (first["round"], len(first["losses"])) == (5, 3)
-    client.send("evaluate")
-    assert client.receive("evaluation")["tokens_seen"] == 3 * session.tokens_per_step
-    client.send("gradient_noise", batches=2)
-    noise = client.receive("gradient_noise")
-    assert (noise["tokens_seen"], noise["batch"]) == (3 * session.tokens_per_step, 16)
-    client.send("advance", steps=1, round=-1)
-    assert client.receive("slice")["losses"][0] < first["losses"][0]
-    client.send("close")
+    client.send(MeasureFingerprint())
+    fingerprint = client.receive(Fingerprint)
+    assert {len(numbers) for numbers in dataclasses.astuple(fingerprint)} == {256}
+    client.send(Advance(steps=3, round=5))
+    first = client.receive(Slice)
+    assert (first.round, len(first.losses)) == (5, 3)
+    client.send(Evaluate())
+    assert client.receive(Evaluation).tokens_seen == 3 * session.tokens_per_step
+    client.send(MeasureGradientNoise(batches=2))
+    noise = client.receive(GradientNoise)
+    assert (noise.tokens_seen, noise.batch) == (3 * session.tokens_per_step, 16)
+    client.send(Advance(steps=1, round=-1))
+    assert client.receive(Slice).losses[0] < first.losses[0]
+    client.send(Close())
     client.wait_until_gone()
     client.hang_up()
     assert workers.exit_status(client.pid) == 0
@@ -86,8 +98,8 @@ def test_worker_dies_at_once_when_the_driver_is_gone(
     workers: Workers, make_session: MakeSession, tmp_path: Path
 ) -> None:
     client = Client(tmp_path, make_session(), workers.start)
-    client.receive("ready")
-    client.send("advance", steps=1_000_000, round=-1)
+    client.receive(Ready)
+    client.send(Advance(steps=1_000_000, round=-1))
     client.hang_up()
     client.wait_until_gone()
     assert workers.exit_status(client.pid) == -signal.SIGKILL
@@ -116,13 +128,13 @@ def test_what_the_worker_started_dies_with_it() -> None:
 def test_divergence_is_reported_and_logged(forked: ForkedWorkers, make_session: MakeSession, tmp_path: Path) -> None:
     session = make_session(learning_rate=10.0, clip_norm=0.0, warmup_fraction=0.0, schedule="constant")
     client = Client(tmp_path, session, forked.start)
-    client.receive("ready")
-    client.send("advance", steps=20, round=0)
-    failure = client.receive("failure")
+    client.receive(Ready)
+    client.send(Advance(steps=20, round=0))
+    failure = client.receive(Failure)
     client.wait_until_gone()
     client.hang_up()
-    assert failure["kind"] == "diverged"
-    assert "lower learning_rate" in failure["message"]
+    assert failure.kind == "diverged"
+    assert "lower learning_rate" in failure.message
     assert "Traceback" in client.log.read_text()
     assert forked.exit_status(client.pid) == 1
 
@@ -132,15 +144,32 @@ def test_a_fingerprint_asked_for_too_late_ends_the_session(
     forked: ForkedWorkers, make_session: MakeSession, tmp_path: Path
 ) -> None:
     client = Client(tmp_path, make_session(), forked.start)
-    client.receive("ready")
-    client.send("advance", steps=1, round=0)
-    client.receive("slice")
-    client.send("fingerprint")
-    failure = client.receive("failure")
+    client.receive(Ready)
+    client.send(Advance(steps=1, round=0))
+    client.receive(Slice)
+    client.send(MeasureFingerprint())
+    failure = client.receive(Failure)
     client.wait_until_gone()
     client.hang_up()
-    assert failure["kind"] == "crash"
-    assert "ask earlier" in failure["message"]
+    assert failure.kind == "crash"
+    assert "ask earlier" in failure.message
+    assert forked.exit_status(client.pid) == 1
+
+
+@needs_launcher
+@pytest.mark.parametrize("line", ['{"advance": {"steps": 1}}', '{"train": {}}', "advance"])
+def test_a_command_that_nobody_knows_ends_the_session_with_a_reason(
+    forked: ForkedWorkers, make_session: MakeSession, tmp_path: Path, line: str
+) -> None:
+    client = Client(tmp_path, make_session(), forked.start)
+    client.receive(Ready)
+    client.commands.write(line + "\n")
+    client.commands.flush()
+    failure = client.receive(Failure)
+    client.wait_until_gone()
+    client.hang_up()
+    assert failure.kind == "crash"
+    assert "a message must be one of advance, evaluate" in failure.message
     assert forked.exit_status(client.pid) == 1
 
 
@@ -156,12 +185,12 @@ def test_session_that_cannot_be_is_invalid(
     forked: ForkedWorkers, make_session: MakeSession, tmp_path: Path, knobs: dict[str, Any], words: str
 ) -> None:
     client = Client(tmp_path, make_session(**knobs), forked.start)
-    failure = client.receive("failure")
+    failure = client.receive(Failure)
     client.wait_until_gone()
     client.hang_up()
-    assert failure["kind"] == "invalid"
-    assert words in failure["message"]
-    assert "\n" not in failure["message"]
+    assert failure.kind == "invalid"
+    assert words in failure.message
+    assert "\n" not in failure.message
     assert forked.exit_status(client.pid) == 1
 
 
@@ -176,16 +205,16 @@ def test_forked_workers_train_alike_and_hold_nothing_of_each_other(
     first, second = clients
     losses = []
     for client in clients:
-        client.receive("ready")
-        client.send("advance", steps=2, round=0)
-        losses.append(client.receive("slice")["losses"])
+        client.receive(Ready)
+        client.send(Advance(steps=2, round=0))
+        losses.append(client.receive(Slice).losses)
     assert losses[0] == losses[1]
     first.hang_up()
     first.wait_until_gone()
     assert forked.exit_status(first.pid) == -signal.SIGKILL
-    second.send("evaluate")
-    second.receive("evaluation")
-    second.send("close")
+    second.send(Evaluate())
+    second.receive(Evaluation)
+    second.send(Close())
     second.wait_until_gone()
     second.hang_up()
     assert forked.exit_status(second.pid) == 0
@@ -195,10 +224,10 @@ def test_forked_workers_train_alike_and_hold_nothing_of_each_other(
 def test_worker_outlives_the_launcher_but_not_the_driver(make_session: MakeSession, tmp_path: Path) -> None:
     launcher = ForkedWorkers()
     client = Client(tmp_path, make_session(), launcher.start)
-    client.receive("ready")
+    client.receive(Ready)
     launcher.close()
-    client.send("evaluate")
-    client.receive("evaluation")
+    client.send(Evaluate())
+    client.receive(Evaluation)
     client.hang_up()
     client.wait_until_gone()
 
@@ -221,12 +250,14 @@ def test_imports_of_the_launcher_leave_cuda_alone() -> None:
         (RuntimeError("shape mismatch\nand much more"), "crash"),
         (OSError("disk full"), "crash"),
         (RuntimeError("No available kernel.  Aborting execution."), "invalid"),
+        (OSError("cannot read 'caf\udce9'"), "crash"),  # the name of a file in another encoding
     ],
 )
 def test_kinds_of_failure(error: Exception, kind: str) -> None:
     report = failure_report(error)
-    assert report["kind"] == kind
-    assert "\n" not in report["message"]
+    assert report.kind == kind
+    assert "\n" not in report.message
+    assert parse_event(encode(report).encode()) == report
 
 
 def test_kinds_of_failure_that_torch_raises() -> None:
@@ -234,7 +265,7 @@ def test_kinds_of_failure_that_torch_raises() -> None:
 
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 46)
-    assert failure_report(caught.value)["kind"] == "oom"
+    assert failure_report(caught.value).kind == "oom"
 
     def uncompilable(x: torch.Tensor) -> torch.Tensor:
         torch._dynamo.graph_break()
@@ -242,4 +273,4 @@ def test_kinds_of_failure_that_torch_raises() -> None:
 
     with pytest.raises(torch._dynamo.exc.TorchDynamoException) as uncompiled:
         torch.compile(uncompilable, backend="eager", fullgraph=True)(torch.ones(1))
-    assert failure_report(uncompiled.value)["kind"] == "compile"
+    assert failure_report(uncompiled.value).kind == "compile"

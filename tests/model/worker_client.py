@@ -9,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from autotune.trial.codec import parse_event
 from autotune_model.config import SessionConfig
+from autotune_model.protocol import Command, Fork, Phase, PhaseName, encode, send
 
 MODEL = (sys.executable, "-P", "-m", "autotune_model")
+
+E = TypeVar("E")
 
 Start = Callable[[Path, int, int, int], int]
 """Session file and descriptors of commands, events and log to the worker's process id."""
@@ -34,22 +38,21 @@ class Client:
         os.close(events_write)
         self.commands = os.fdopen(commands_write, "w")
         self.events = os.fdopen(events_read)
-        self.phases: list[str] = []
+        self.phases: list[PhaseName] = []
 
-    def send(self, name: str, **body: Any) -> None:
-        self.commands.write(json.dumps({name: body}) + "\n")
-        self.commands.flush()
+    def send(self, command: Command) -> None:
+        send(self.commands, command)
 
-    def receive(self, expected: str) -> dict[str, Any]:
-        """The body of the next event that is no sign of progress."""
+    def receive(self, expected: type[E]) -> E:
+        """The next event that is no sign of progress."""
         for line in self.events:
-            ((name, body),) = json.loads(line).items()
-            if name == "phase":
-                self.phases.append(body["name"])
+            event = parse_event(line.encode())
+            if isinstance(event, Phase):
+                self.phases.append(event.name)
                 continue
-            assert name == expected, f"{name}: {body}\n{self.log.read_text()}"
-            return body  # type: ignore[no-any-return]
-        raise AssertionError(f"no {expected}: the worker is gone\n{self.log.read_text()}")
+            assert isinstance(event, expected), f"{event}\n{self.log.read_text()}"
+            return event
+        raise AssertionError(f"no {expected.__name__}: the worker is gone\n{self.log.read_text()}")
 
     def hang_up(self) -> None:
         """Close the pipe of commands, as the end of the driver's process would."""
@@ -102,8 +105,8 @@ class ForkedWorkers:
         return json.loads(self.lines.readline())  # type: ignore[no-any-return]
 
     def start(self, session: Path, commands_fd: int, events_fd: int, log_fd: int) -> int:
-        request = json.dumps({"fork": {"session": str(session)}}) + "\n"
-        socket.send_fds(self.control, [request.encode()], [commands_fd, events_fd, log_fd])
+        order = encode(Fork(session=str(session)))
+        socket.send_fds(self.control, [order.encode()], [commands_fd, events_fd, log_fd])
         return self.receive()["forked"]["pid"]  # type: ignore[no-any-return]
 
     def exit_status(self, pid: int) -> int:
