@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KNOBS, KnobValue
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
+from small_space import SPACE as TEXT
 
 from autotune.analysis.techniques import label_without, without
 from autotune.search.propose import one_at_a_time
-from autotune.space.moves import turn, turned_back
-from autotune.space.space import Choice, Dimension
+from autotune.space.configuration import Configuration
+from autotune.space.document import parse_document
+from autotune.space.knobs import Choice, Dimension, KnobValue
+from autotune.workload.space import SearchSpace, space_of
 
-ALONE = TrainingConfig(micro_batch=16, global_batch=16, clip_norm=0.0)
+
+def space_from(text: str) -> SearchSpace:
+    return space_of(parse_document(text, name="moves", source="moves", folder=Path()))
+
+
+SPACE = space_from(
+    TEXT.replace("micro_batch = 8\nglobal_batch = 16", "micro_batch = 16\nglobal_batch = 16\nclip_norm = 0.0").replace(
+        "[2, 4, 8]", "[4, 8, 16]"
+    )
+)
+ALONE = SPACE.baseline
 STRATEGIES = ("none", "ddp", "fsdp", "tensor", "pipeline")
-COMPANIONS = {"micro_batch": [8, 4], "threads": [1, 2], "parallelism": [*STRATEGIES[1:]], "world_size": [2]}
+COMPANIONS: dict[str, list[KnobValue]] = {
+    "micro_batch": [8, 4],
+    "threads": [1, 2],
+    "parallelism": [*STRATEGIES[1:]],
+    "world_size": [2],
+}
+
+
+def turn(
+    config: Configuration, name: str, value: KnobValue, companions: Mapping[str, Sequence[KnobValue]]
+) -> Iterator[Configuration]:
+    return SPACE.turn(config, name, value, companions)
 
 
 def test_what_is_possible_by_itself_takes_nothing_along() -> None:
@@ -34,20 +60,23 @@ def test_there_may_be_no_way() -> None:
 
 def test_a_design_tries_every_strategy() -> None:
     listed = {"micro_batch": (4, 8, 16), "parallelism": STRATEGIES, "world_size": (1, 2)}
-    dimensions = [Dimension(knob=KNOBS[name], domain=Choice(values=values)) for name, values in listed.items()]
-    tried = list(one_at_a_time(ALONE, dimensions))
-    assert {(c.parallelism, c.world_size) for c in tried if c.parallelism != "none"} == {(s, 2) for s in STRATEGIES[1:]}
+    knobs = SPACE.workload.knobs
+    dimensions = [Dimension(knob=knobs[name], domain=Choice(values=values)) for name, values in listed.items()]
+    tried = list(one_at_a_time(replace(SPACE, dimensions=tuple(dimensions)), ALONE, dimensions))
+    assert {(c["parallelism"], c["world_size"]) for c in tried if c["parallelism"] != "none"} == {
+        (s, 2) for s in STRATEGIES[1:]
+    }
 
 
 def test_what_depends_on_each_other_is_left_out_together_and_once() -> None:
-    shared = ALONE.with_knobs({"parallelism": "ddp", "world_size": 2, "micro_batch": 8, "attention": "sdpa"})
-    variants = without(shared, ALONE)
+    shared = ALONE.with_values({"parallelism": "ddp", "world_size": 2, "micro_batch": 8, "attention": "sdpa"})
+    variants = without(SPACE, shared)
     assert {label: v.difference(ALONE) for label, v in variants.items()} == {
         "without attention": {"micro_batch": 8, "parallelism": "ddp", "world_size": 2},
         "without micro_batch": {"attention": "sdpa"},
         "without parallelism": {"micro_batch": 8, "attention": "sdpa"},
     }, "two processes cannot be without their halves of the batch, and one can have them"
-    assert label_without(shared, ALONE, "world_size") == "without parallelism"
+    assert label_without(SPACE, shared, "world_size") == "without parallelism"
 
 
 _VALUES: dict[str, list[KnobValue]] = {
@@ -68,6 +97,6 @@ def test_turning_back_leads_to_the_baseline(changes: list[tuple[str, int]]) -> N
     for name, index in changes:
         config = next(turn(config, name, _VALUES[name][index % len(_VALUES[name])], _VALUES), config)
     for name in config.difference(ALONE):
-        for back in turned_back(config, name, ALONE):
-            assert getattr(back, name) == getattr(ALONE, name)
+        for back in SPACE.turned_back(config, name):
+            assert back[name] == ALONE[name]
             assert set(back.difference(ALONE)) < set(config.difference(ALONE)), "nothing else has changed"

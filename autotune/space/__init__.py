@@ -1,1 +1,1 @@
-"""Reading a space once: what may be turned, over which values, for which plan."""
+"""Reading a space once: its document, knobs and domains, the plan, limits and moves."""

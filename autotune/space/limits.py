@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autotune_model.knobs import KnobValue
-
-from autotune.space.space import Choice, Dimension, Domain, IntRange, SearchSpace
+from autotune.space.configuration import Configuration
+from autotune.space.knobs import Choice, Dimension, Domain, IntRange, KnobValue, members
 
 Limits = Mapping[str, Mapping[str, str]]
 """By knob and value (as text): why the value is of no use on a machine."""
@@ -23,97 +21,23 @@ class Pruned:
     reason: str
 
 
-def attempts_for(space: SearchSpace) -> tuple[str, ...]:
-    """What only a compiler can tell about `space`, of `autotune_model.attempts.NAMES`: it costs seconds.
-
-    A search that compiles nothing is not made to wait. One that does gains more than it waits for, as what torch
-    keeps of the trial shortens the first sessions.
-    """
-    compiles = any(v not in ("off", space.baseline.compile) for v in _values(space, "compile"))
-    attends = "flex" in _values(space, "attention") and space.baseline.attention != "flex"
-    return ("compile",) * compiles + ("flex",) * attends
-
-
-def limits_of(
-    space: SearchSpace, limits: Limits, *, vocab_size: int, environment: Mapping[str, str]
-) -> dict[str, dict[str, str]]:
-    """What the machine was found to lack, and what follows for the values in `space` from its cores and vocabulary."""
-    found = {knob: dict(values) for knob, values in limits.items()}
-    found["world_size"] = _too_many_processes(space, environment)
-    found["parallelism"] = found.get("parallelism", {}) | _without_processes(space, found["world_size"])
-    found["threads"] = found.get("threads", {}) | _beyond_the_cores(_values(space, "threads"), environment)
-    found["vocab_multiple"] = _same_padding(space, vocab_size)
-    return {knob: reasons for knob, reasons in found.items() if reasons}
-
-
-def _beyond_the_cores(values: Sequence[KnobValue], environment: Mapping[str, str]) -> dict[str, str]:
-    cores = int(environment.get("logical_cores", "0"))
-    return {str(v): f"there are {cores} logical cores to run on" for v in values if cores and int(v) > cores}
-
-
-def _same_padding(space: SearchSpace, vocab_size: int) -> dict[str, str]:
-    """Of multiples that pad to the same number of rows, the first one is enough."""
-    reasons = {}
-    own = space.baseline.vocab_multiple
-    rows = {_padded(vocab_size, own)}
-    for value in _values(space, "vocab_multiple"):
-        padded = _padded(vocab_size, int(value))
-        if padded in rows and value != own:
-            reasons[str(value)] = f"the vocabulary has {padded} rows with another value already"
-        rows.add(padded)
-    return reasons
-
-
-def _too_many_processes(space: SearchSpace, environment: Mapping[str, str]) -> dict[str, str]:
-    """Why sizes of the world do not serve: on a CPU its cores are shared out, elsewhere each has a device."""
-    sizes = _values(space, "world_size")
-    if environment.get("device", "cpu") == "cpu":
-        return _beyond_the_cores(sizes, environment)
-    devices = int(environment.get("devices", "0"))
-    return {str(v): f"there are {devices} devices" for v in sizes if devices and int(v) > devices}
-
-
-def _without_processes(space: SearchSpace, sizes: Mapping[str, str]) -> dict[str, str]:
-    """Why strategies do not serve where no number of processes is left that they could be tried with."""
-    if space.baseline.world_size > 1 or any(int(v) > 1 and str(v) not in sizes for v in _values(space, "world_size")):
-        return {}
-    reason = next(iter(sizes.values()), "") or "world_size has no value above 1 to try"
-    return {str(v): reason for v in _values(space, "parallelism") if v != space.baseline.parallelism}
-
-
-def _values(space: SearchSpace, name: str) -> Sequence[KnobValue]:
-    """What the knob may be turned to in `space`; nothing where that cannot be counted."""
-    return next((_all_of(d.domain) for d in space.dimensions if d.knob.name == name), ())
-
-
-def _all_of(domain: Domain) -> Sequence[KnobValue]:
-    match domain:
-        case Choice(values=values):
-            return values
-        case IntRange(low=low, high=high):
-            return range(low, high + 1)
-        case _:
-            return ()
-
-
-def _padded(vocab_size: int, multiple: int) -> int:
-    return math.ceil(vocab_size / multiple) * multiple
-
-
-def prune(space: SearchSpace, limits: Limits) -> tuple[SearchSpace, tuple[Pruned, ...]]:
-    """`space` without the values that `limits` names, and these; a knob with nothing left to try is no dimension.
+def prune(
+    dimensions: Sequence[Dimension], baseline: Configuration, limits: Limits
+) -> tuple[tuple[Dimension, ...], tuple[Pruned, ...]]:
+    """`dimensions` without the values that `limits` names, and these; a knob with nothing left to try is no dimension.
 
     The baseline's own value always stays: where it does not run, the search says so by itself. A range of whole
     numbers loses its ends alone, for what is left must be a range.
     """
-    dimensions, pruned = [], []
-    for dimension in space.dimensions:
+    remaining: list[Dimension] = []
+    pruned: list[Pruned] = []
+    for dimension in dimensions:
         name = dimension.knob.name
-        kept, gone = _split(dimension, limits.get(name, {}), getattr(space.baseline, name))
+        kept, gone = _split(dimension, limits.get(name, {}), baseline[name])
         pruned += gone
         if kept is not None:
-            dimensions.append(kept)
-    return replace(space, dimensions=tuple(dimensions)), tuple(pruned)
+            remaining.append(kept)
+    return tuple(remaining), tuple(pruned)
 
 
 def _split(
@@ -121,7 +45,7 @@ def _split(
 ) -> tuple[Dimension | None, list[Pruned]]:
     if not reasons:
         return dimension, []
-    values = _all_of(dimension.domain)
+    values = members(dimension.domain)
     kept = [v for v in values if v == baseline or str(v) not in reasons]
     domain: Domain
     if isinstance(dimension.domain, IntRange):

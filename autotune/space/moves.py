@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from autotune_model.config import InvalidConfiguration, TrainingConfig
-from autotune_model.knobs import KnobValue
+from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.space.knobs import KnobValue
+
+Check = Callable[[Configuration], None]
+"""Raises InvalidConfiguration for what cannot be: `Workload.check`."""
 
 _MOST_COMPANIONS = 2  # a strategy brings along the number of processes, and that the size of a micro-batch
 
 
 def turn(
-    config: TrainingConfig, name: str, value: KnobValue, companions: Mapping[str, Sequence[KnobValue]]
-) -> Iterator[TrainingConfig]:
-    """`config` with the knob `name` at `value`; where that is impossible by itself, with the fewest others turned too.
+    configuration: Configuration,
+    name: str,
+    value: KnobValue,
+    companions: Mapping[str, Sequence[KnobValue]],
+    check: Check,
+) -> Iterator[Configuration]:
+    """`configuration` with the knob `name` at `value`; where that is impossible by itself, with the fewest others too.
 
     `companions` are the values that other knobs may be turned to. All possibilities with that fewest number
     of them, in the order of `companions`; none where two do not suffice.
@@ -24,8 +31,9 @@ def turn(
         is_possible = False
         for names in itertools.combinations(others, count):
             for values in itertools.product(*(others[other] for other in names)):
+                turned = configuration.with_values({name: value, **dict(zip(names, values, strict=True))})
                 try:
-                    turned = config.with_knobs({name: value, **dict(zip(names, values, strict=True))})
+                    check(turned)
                 except InvalidConfiguration:
                     continue
                 is_possible = True
@@ -34,7 +42,8 @@ def turn(
             return
 
 
-def turned_back(config: TrainingConfig, name: str, baseline: TrainingConfig) -> Iterator[TrainingConfig]:
-    """`config` with the knob as in `baseline`; with others that differ turned back too, where they depend on it."""
-    changes = config.difference(baseline)
-    return turn(config, name, getattr(baseline, name), {other: (getattr(baseline, other),) for other in changes})
+def turned_back(
+    configuration: Configuration, name: str, baseline: Configuration, changes: Sequence[str], check: Check
+) -> Iterator[Configuration]:
+    """`configuration` with the knob as in `baseline`; with others of its `changes` turned back where it must be."""
+    return turn(configuration, name, baseline[name], {other: (baseline[other],) for other in changes}, check)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KNOBS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.errors import BadInput, ExitCode
-from autotune.space.load import load_space, parse_duration
-from autotune.space.space import Choice, FloatRange, IntRange, SearchSpace
+from autotune.space.document import parse_duration, read_document
+from autotune.space.knobs import Choice, FloatRange, IntRange, contains
+from autotune.space.shipped import shipped_spaces
+from autotune.workload.gpt import GPTWorkload
+from autotune.workload.gpt_knobs import KNOBS
+from autotune.workload.space import SearchSpace, load_space
+from autotune_model.config import DataConfig, TrainingConfig
 
-SHIPPED = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.toml"))
 SPACE = """\
 # A space to spoil.
 [search]
@@ -49,10 +53,24 @@ tied_head = [false, true]
 """
 
 
-def load(folder: Path, text: str) -> SearchSpace:
+@dataclass(frozen=True)
+class Loaded:
+    """A space of the built-in GPT, with its workload by its own type."""
+
+    space: SearchSpace
+    workload: GPTWorkload
+
+
+def load(folder: Path, text: str) -> Loaded:
     path = folder / "mine.toml"
     path.write_text(text, encoding="utf-8")
-    return load_space(path)
+    return loaded(path)
+
+
+def loaded(path: Path) -> Loaded:
+    space = load_space(path)
+    assert isinstance(space.workload, GPTWorkload)
+    return Loaded(space=space, workload=space.workload)
 
 
 def spoiled(old: str, new: str) -> str:
@@ -62,13 +80,14 @@ def spoiled(old: str, new: str) -> str:
 
 
 def test_a_space_is_read_as_it_is_written(tmp_path: Path) -> None:
-    space = load(tmp_path, SPACE)
+    read = load(tmp_path, SPACE)
+    space, workload = read.space, read.workload
     assert space.name == "mine"
-    assert (space.workload.gpt.layers, space.workload.horizon_tokens, space.workload.device) == (2, 40_000, "cpu")
-    assert (space.workload.data.corpus, space.workload.data.tokenizer) == ("stdlib", "bytes")
+    assert (workload.gpt.layers, workload.horizon_tokens, workload.evaluation_tokens) == (2, 40_000, 8_192)
+    assert (workload.data.corpus, workload.data.tokenizer, workload.device) == ("stdlib", "bytes", "cpu")
     assert (space.plan.tokens, space.plan.runs, space.plan.currency) == (20_000_000, 3, "device-hours")
     assert space.budget_seconds == 90.0
-    assert space.baseline == TrainingConfig(micro_batch=4, global_batch=8, learning_rate=1e-3, clip_norm=1.0)
+    assert workload.training == TrainingConfig(micro_batch=4, global_batch=8, learning_rate=1e-3, clip_norm=1.0)
     assert {d.knob.name: d.domain for d in space.dimensions} == {
         "micro_batch": Choice(values=(2, 4)),
         "dtype": Choice(values=("fp32", "bf16_autocast")),
@@ -79,33 +98,69 @@ def test_a_space_is_read_as_it_is_written(tmp_path: Path) -> None:
 
 def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     text = spoiled('[search]\nbudget = "90s"\n', "").replace("evaluation_tokens = 8_192\n", "")
-    space = load(tmp_path, text.replace('device = "cpu"\n', "").replace('corpus = "stdlib"\n', ""))
-    assert space.budget_seconds == 600.0
-    assert (space.workload.evaluation_tokens, space.workload.device) == (16_384, "auto")
-    assert space.workload.data.corpus == "stdlib"
+    for line in ('device = "cpu"\n', 'corpus = "stdlib"\n', 'tokenizer = "bytes"\n'):
+        text = text.replace(line, "")
+    read = load(tmp_path, text)
+    assert read.space.budget_seconds == 600.0
+    assert (read.workload.evaluation_tokens, read.workload.device) == (16_384, "auto")
+    assert read.workload.data == DataConfig()
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_a_shipped_space_loads(path: Path) -> None:
-    space = load_space(path)
-    assert space.name == path.stem
+@pytest.mark.parametrize("name", shipped_spaces())
+def test_a_shipped_space_loads(name: str) -> None:
+    read = loaded(shipped_spaces()[name])
+    assert read.space.name == name
     order = list(KNOBS)
-    names = [d.knob.name for d in space.dimensions]
+    names = [d.knob.name for d in read.space.dimensions]
     assert names == sorted(names, key=order.index)
-    assert space.workload.horizon_tokens >= 10 * space.baseline.global_batch * space.workload.gpt.sequence_length
+    step_tokens = read.space.workload.cost(read.space.baseline).tokens
+    assert read.workload.horizon_tokens >= 10 * step_tokens
 
 
 def test_spaces_are_shipped() -> None:
-    assert {path.stem for path in SHIPPED} == {"quickstart", "gpt_cpu", "gpt2_small_gpu", "techniques", "power_of_two"}
+    assert list(shipped_spaces()) == ["gpt2_small_gpu", "gpt_cpu", "power_of_two", "quickstart", "techniques"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_space(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("\ufeff" + SPACE, encoding="utf-8")
+    assert path.read_bytes().startswith(codecs.BOM_UTF8)
+    assert read_document(path).text == SPACE
+    assert load_space(path) == load(tmp_path, SPACE).space
+
+
+INTEGERS = (
+    "layers = 2",
+    "heads = 2",
+    "width = 64",
+    "sequence_length = 128",
+    "horizon_tokens = 40_000",
+    "evaluation_tokens = 8_192",
+    "runs = 3",
+    "micro_batch = 4",
+    "global_batch = 8",
+)
+
+
+@pytest.mark.parametrize("line", INTEGERS)
+def test_every_integer_may_be_written_as_a_power_of_ten(tmp_path: Path, line: str) -> None:
+    key, _, number = line.partition(" = ")
+    space = load(tmp_path, SPACE).space
+    same = load(tmp_path, spoiled(line + "\n", f"{key} = {int(number) / 1000}e3\n")).space
+    assert same == space
+    assert repr(same) == repr(space), "an int, not a float that equals one"
 
 
 def test_whole_numbers_stand_for_floats_and_the_reverse_where_nothing_is_lost(tmp_path: Path) -> None:
-    text = spoiled("runs = 3", "runs = 3.0\ndevice_hour_usd = 2").replace("[2, 4]", "{ low = 1, high = 8, log = true }")
-    space = load(tmp_path, text.replace("{ low = 3e-4, high = 1e-2, log = true }", "[1e-3, 1]"))
-    assert (space.plan.runs, space.plan.device_hour_usd, space.plan.currency) == (3, 2.0, "USD")
+    text = spoiled("runs = 3", "devices = 3.0\ndevice_hour_usd = 2").replace("[2, 4]", "{ low = 1.0, high = 8 }")
+    space = load(tmp_path, text.replace("{ low = 3e-4, high = 1e-2, log = true }", "[1e-3, 1]")).space
+    assert (space.plan.devices, space.plan.device_hour_usd, space.plan.currency) == (3, 2.0, "USD")
+    assert [type(v) for v in (space.plan.devices, space.plan.device_hour_usd)] == [int, float]
     domains = {d.knob.name: d.domain for d in space.dimensions}
-    assert domains["micro_batch"] == IntRange(low=1, high=8, log=True)
+    assert domains["micro_batch"] == IntRange(low=1, high=8)
     assert domains["learning_rate"] == Choice(values=(1e-3, 1.0))
+    listed = {d.knob.name: d.domain for d in load(tmp_path, spoiled("[2, 4]", "[2, 4.0]")).space.dimensions}
+    assert contains(listed["micro_batch"], 4)
 
 
 @pytest.mark.parametrize("corpus", ["texts", "./texts/../texts", "texts/*.txt"])
@@ -117,8 +172,7 @@ def test_a_relative_corpus_is_taken_from_the_folder_of_the_file(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (folder / "mine.toml").write_text(spoiled('"stdlib"', f'"{corpus}"'))
-    space = load_space(Path("../spaces/mine.toml"))
-    assert space.workload.data.corpus == str(folder / corpus)
+    assert loaded(Path("../spaces/mine.toml")).workload.data.corpus == str(folder / corpus)
 
 
 def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
@@ -137,7 +191,7 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         (
             "[search]",
             "[serach]  # <<",
-            "there is no table 'serach' here: use one of workload, plan, search, baseline, knobs",
+            "there is no table 'serach' here: did you mean search?",
         ),
         (
             "# A space to spoil.",
@@ -167,7 +221,7 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         (
             "clip_norm = 1",
             '"clip norm" = 1  # <<',
-            f"[baseline] there is no key 'clip norm' here: use one of {', '.join(KNOBS)}",
+            "[baseline] there is no key 'clip norm' here: did you mean clip_norm?",
         ),
         (
             "tied_head = [false, true]",
@@ -188,9 +242,43 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         (
             '[workload]\ncorpus = "stdlib"\ntokenizer = "bytes"\nlayers = 2\n',
             '[workload]  # <<\ncorpus = "stdlib"\n',
-            "[workload] GPTConfig needs every field; got 'no layers': add it",
+            "[workload] layers must be given; got none: add it",
         ),
-        ("layers = 2", 'layers = "2"  # <<', "[workload] GPTConfig.layers must be int; got '2': write a int"),
+        (
+            "heads = 2\nwidth = 64\n",
+            "with = 64  # <<\n",
+            "[workload] there is no key 'with' here: did you mean width?",
+        ),
+        (
+            '[workload]\ncorpus = "stdlib"\ntokenizer = "bytes"\nlayers = 2\nheads = 2\n',
+            "[workload]  # <<\n",
+            "[workload] layers, heads must be given; got none: add them",
+        ),
+        (
+            "layers = 2",
+            'layers = "2"  # <<',
+            "[workload] layers must be an integer; got '2': write a whole number such as 12",
+        ),
+        (
+            "layers = 2",
+            "layers = true  # <<",
+            "[workload] layers must be an integer; got True: write a whole number such as 12",
+        ),
+        (
+            "layers = 2",
+            "layers = 2\nholdout_fraction = 0  # <<",
+            "[workload] holdout_fraction must be above 0; got 0.0: use a larger one",
+        ),
+        (
+            "layers = 2",
+            "layers = 2\nholdout_fraction = 0.6  # <<",
+            "[workload] holdout_fraction must be at most 0.5; got 0.6: use 0.5 or less",
+        ),
+        (
+            '"bytes"',
+            "257  # <<",
+            '[workload] tokenizer must be a string; got 257: write it in quotes such as "bpe:2048"',
+        ),
         ("layers = 2", "layers = 0  # <<", "[workload] layers must be at least 1; got 0: use 1 or more"),
         (
             "heads = 2",
@@ -206,12 +294,15 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         (
             '"stdlib"',
             '"~no-such-user/text"  # <<',
-            "[workload] ~ must stand for a user's folder; got '~no-such-user/text': write the path out",
+            (
+                "[workload] corpus starts with ~, which must stand for a user's folder; got '~no-such-user/text': "
+                "write the path out"
+            ),
         ),
         (
             "horizon_tokens = 40_000",
-            "horizon_tokens = 4e4  # <<",
-            "[workload] horizon_tokens must be a positive int; got 40000.0: try 50_000",
+            "horizon_tokens = 4.5  # <<",
+            "[workload] horizon_tokens must be an integer; got 4.5: write a whole number such as 50000",
         ),
         (
             "horizon_tokens = 40_000",
@@ -221,12 +312,12 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         (
             "evaluation_tokens = 8_192",
             "evaluation_tokens = 0  # <<",
-            "[workload] evaluation_tokens must be a positive int; got 0: try 50_000",
+            "[workload] evaluation_tokens must be at least 1; got 0: use 1 or more",
         ),
         (
             'device = "cpu"',
             'device = "gpu"  # <<',
-            "[workload] device must be auto, cpu, cuda or mps; got 'gpu': use \"auto\"",
+            "[workload] device must be 'auto', 'cpu', 'cuda' or 'mps'; got 'gpu': choose one of them",
         ),
         # plan
         (
@@ -245,26 +336,26 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         (
             "runs = 3",
             "device_hour_usd = -0.1  # <<",
-            "[plan] device_hour_usd must be finite and not negative; got -0.1: use 0 or more",
+            "[plan] device_hour_usd must be at least 0; got -0.1: use 0 or more",
         ),
         (
             "runs = 3",
             "kwh_usd = nan  # <<",
-            "[plan] kwh_usd must be finite and not negative; got nan: use 0 or more",
+            "[plan] kwh_usd must be finite; got nan: write an ordinary number",
         ),
         (
             "runs = 3",
             "engineer_hour_usd = inf  # <<",
-            "[plan] engineer_hour_usd must be finite and not negative; got inf: use 0 or more",
+            "[plan] engineer_hour_usd must be finite; got inf: write an ordinary number",
         ),
-        ("runs = 3", "runs = 0  # <<", "[plan] runs must be at least 1; got 0: use 1"),
-        ("runs = 3", "runs = 2.5  # <<", "[plan] runs must be int; got 2.5: write a int"),
-        ("runs = 3", "runs = true  # <<", "[plan] runs must be int; got True: write a int"),
-        ("runs = 3", "devices = 0  # <<", "[plan] devices must be at least 1; got 0: use 1"),
-        ("runs = 3", "owned = 1  # <<", "[plan] owned must be bool; got 1: write a bool"),
-        ("runs = 3", "pue = 0.5  # <<", "[plan] pue must be at least 1; got 0.5: use 1.0 for a machine in a room"),
+        ("runs = 3", "runs = 0  # <<", "[plan] runs must be at least 1; got 0: use 1 or more"),
+        ("runs = 3", "runs = 2.5  # <<", "[plan] runs must be an integer; got 2.5: write a whole number"),
+        ("runs = 3", "runs = true  # <<", "[plan] runs must be an integer; got True: write a whole number"),
+        ("runs = 3", "devices = 0  # <<", "[plan] devices must be at least 1; got 0: use 1 or more"),
+        ("runs = 3", "owned = 1  # <<", "[plan] owned must be true or false; got 1: write one of them"),
+        ("runs = 3", "pue = 0.5  # <<", "[plan] pue must be at least 1; got 0.5: use 1 or more"),
         # budget
-        ('"90s"', "90  # <<", '[search] budget must be a duration; got 90: write "10m"'),
+        ('"90s"', "90  # <<", '[search] budget must be a string; got 90: write it in quotes such as "20m"'),
         (
             '"90s"',
             '"soon"  # <<',
@@ -279,7 +370,7 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         (
             "clip_norm = 1",
             'clip_norm = "off"  # <<',
-            "[baseline] TrainingConfig.clip_norm must be float; got 'off': write a float",
+            "[baseline] clip_norm must be a number; got 'off': write one",
         ),
         (
             "clip_norm = 1",
@@ -289,8 +380,12 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         # domains
         ("[2, 4]", "[]  # <<", "[knobs] a domain must not be empty; got []: list the values to try"),
         ("[2, 4]", "[2, 4, 2]  # <<", "[knobs] a domain must not repeat a value; got [2, 4, 2]: list each once"),
-        ("[2, 4]", "[2, 4.0]  # <<", "[knobs] micro_batch must be int; got 4.0: write a int"),
-        ("[2, 4]", "[  # <<\n  2,\n  4,\n  true,\n]", "[knobs] micro_batch must be int; got True: write a int"),
+        ("[2, 4]", "[2, 4.5]  # <<", "[knobs] micro_batch must be an integer; got 4.5: write a whole number"),
+        (
+            "[2, 4]",
+            "[  # <<\n  2,\n  4,\n  true,\n]",
+            "[knobs] micro_batch must be an integer; got True: write a whole number",
+        ),
         (
             "[2, 4]",
             "4  # <<",
@@ -377,7 +472,7 @@ def test_bad_input_is_told_with_place_rule_value_and_remedy(tmp_path: Path, old:
 
 def test_dotted_keys_have_a_place_too(tmp_path: Path) -> None:
     text = spoiled('[search]\nbudget = "90s"\n', "").replace("# A space to spoil.\n", '\nsearch . "budget" = 5\n')
-    with pytest.raises(BadInput, match=r"mine\.toml:2: \[search\] budget must be a duration; got 5"):
+    with pytest.raises(BadInput, match=r"mine\.toml:2: \[search\] budget must be a string; got 5: write it in quotes"):
         load(tmp_path, text)
 
 

@@ -1,0 +1,135 @@
+"""Knobs: what can be turned, over which values, and what has to be measured about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from types import MappingProxyType
+
+KnobValue = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A domain of listed values, in the order given."""
+
+    values: tuple[KnobValue, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntRange:
+    """Whole numbers from `low` to `high` inclusive, sampled evenly or (`log`) by their logarithm."""
+
+    low: int
+    high: int
+    log: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatRange:
+    """Numbers from `low` to `high` inclusive, sampled evenly or (`log`) by their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Domain = Choice | IntRange | FloatRange
+
+
+def contains(domain: Domain, value: KnobValue) -> bool:
+    """Whether `value` lies in `domain`, its type included (True is not 1)."""
+    match domain:
+        case Choice(values=values):
+            return any(value == v and type(value) is type(v) for v in values)
+        case IntRange(low=low, high=high):
+            return type(value) is int and low <= value <= high
+        case FloatRange(low=low, high=high):
+            return type(value) is float and low <= value <= high
+
+
+def members(domain: Domain) -> Sequence[KnobValue]:
+    """The values of a finite domain; nothing for a continuous range."""
+    match domain:
+        case Choice(values=values):
+            return values
+        case IntRange(low=low, high=high):
+            return range(low, high + 1)
+        case FloatRange():
+            return ()
+
+
+class KnobClass(StrEnum):
+    """What a knob can change, hence what has to be measured before it may be recommended."""
+
+    SYSTEM = "system"  # same mathematics, other speed
+    NUMERICS = "numerics"  # other rounding: loss is checked on paired seeds
+    LEARNING = "learning"  # other optimisation: loss is measured over complete schedules
+
+
+class Complexity(IntEnum):
+    """What adopting a technique costs the user, in steps an engineer would recognise."""
+
+    FLAG = 1  # a value in a config file
+    CARE = 2  # a flag that needs an eye kept on it (compile failures, overflow, memory)
+    CHANGE = 3  # a change of code or of the checkpoint format
+
+
+ADOPTION_HOURS: Mapping[Complexity, float] = MappingProxyType(
+    {Complexity.FLAG: 0.1, Complexity.CARE: 1.0, Complexity.CHANGE: 4.0}
+)
+"""Engineer-hours that adopting one technique is priced at: our estimate, multiplied by the plan's hourly price."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knob:
+    """One knob of a workload.
+
+    `domain` holds all legal values, of which a space searches some. `title` is what a report calls it, `technique`
+    the row of the technique table it belongs to (3.1 to 3.9; empty where it is none of them), `help` one line.
+    `short_horizon_favours` says which values look better in a short trial than they are in a long run.
+    """
+
+    name: str
+    domain: Domain
+    knob_class: KnobClass
+    complexity: Complexity
+    title: str
+    technique: str = ""
+    help: str = ""
+    short_horizon_favours: str = ""
+
+    @property
+    def kind(self) -> type[KnobValue]:
+        """The type of its values."""
+        match self.domain:
+            case Choice(values=values):
+                return type(values[0])
+            case IntRange():
+                return int
+            case FloatRange():
+                return float
+
+    def problem_with(self, value: object) -> str:
+        """Why `value` is not legal for this knob (rule, value, remedy), or the empty string."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if self.kind is float and is_number and not isinstance(value, float):
+            return f"{self.name} must be float; got {value!r}: write {value}.0"
+        if type(value) is not self.kind:
+            return f"{self.name} must be {self.kind.__name__}; got {value!r}: write a {self.kind.__name__}"
+        match self.domain:
+            case Choice(values=values) if value not in values:
+                choices = ", ".join(map(str, values))
+                return f"{self.name} must be one of {choices}; got {value!r}: choose one of them"
+            case IntRange(low=low, high=high) | FloatRange(low=low, high=high) if not low <= value <= high:  # type: ignore[operator]
+                return f"{self.name} must be in [{low:g}, {high:g}]; got {value!r}: choose a value in the range"
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dimension:
+    """One knob that is searched, and over what."""
+
+    knob: Knob
+    domain: Domain

@@ -1,0 +1,257 @@
+"""The built-in GPT as a workload: the one place of the driver that knows its knobs and their arithmetic."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+
+from autotune.quantity import Unknown
+from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.space.document import SpaceDocument, Table, value_of
+from autotune.space.knobs import Knob, KnobValue
+from autotune.space.limits import Limits
+from autotune.workload.base import Gate, SpeedClaim, StepCost, Values, WorkerOrder
+from autotune.workload.gpt_gate import tolerances_of
+from autotune.workload.gpt_knobs import KNOBS
+from autotune.workload.gpt_table import GPTTable
+from autotune.workload.machine import Machine
+from autotune_model import config as model
+from autotune_model.memory import predict_peak_bytes
+
+PROGRAM = (sys.executable, "-P", "-m", "autotune_model")
+"""How the trial side is started. `-P` keeps the user's folder off its import path."""
+
+_EXPERT: Mapping[str, KnobValue] = MappingProxyType(
+    {"dtype": "bf16_autocast", "attention": "sdpa", "optimizer_kernel": "fused", "tied_head": True}
+)
+"""What a careful engineer would type without measuring, bf16 only where the machine gains from it."""
+_BF16_GAINS = 1.1  # times faster in a matrix product than fp32
+
+_BATCHES = ((64, 62), (128, 120))
+_MULTIPLE = 64  # rows of the vocabulary
+
+_ARITHMETIC = {
+    "fp32": "fp32",
+    "bf16_autocast": "bf16",
+    "fp16_autocast": "fp16",
+    "bf16_master": "bf16",
+    "bf16_pure": "bf16",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTWorkload:
+    """A GPT-2-style decoder on a text. See `autotune.workload.base.Workload`."""
+
+    gpt: model.GPTConfig
+    data: model.DataConfig
+    training: model.TrainingConfig
+    horizon_tokens: int
+    evaluation_tokens: int
+    device: str
+
+    @classmethod
+    def read(cls, document: SpaceDocument) -> Self:
+        """The workload that the tables [workload] and [baseline] describe.
+
+        Raises:
+            BadInput: they do not, with place, rule, value and remedy.
+        """
+        table = document.table("workload")
+        told = table.read(GPTTable)
+        with table.refusing(model.InvalidConfiguration):
+            gpt, data = told.gpt(), told.text(document.folder)
+        if told.horizon_tokens < gpt.sequence_length:
+            raise table.error(
+                "horizon_tokens",
+                f"horizon_tokens must hold at least one sequence of {gpt.sequence_length}; "
+                f"got {told.horizon_tokens}: try {100 * gpt.sequence_length}",
+            )
+        return cls(
+            gpt=gpt,
+            data=data,
+            training=_training_of(document.table("baseline")),
+            horizon_tokens=told.horizon_tokens,
+            evaluation_tokens=told.evaluation_tokens,
+            device=told.device,
+        )
+
+    @property
+    def knobs(self) -> Mapping[str, Knob]:
+        return KNOBS
+
+    @cached_property
+    def baseline(self) -> Configuration:
+        return Configuration(self.training.to_mapping())
+
+    @property
+    def corpus(self) -> str:
+        return self.data.corpus
+
+    def with_corpus(self, corpus: str) -> GPTWorkload:
+        path = corpus if corpus == "stdlib" else str(Path(corpus).expanduser().absolute())
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, corpus=path))
+
+    def identity(self) -> Mapping[str, str]:
+        told = self.gpt.to_mapping() | self.data.to_mapping()
+        del told["corpus"], told["cache_dir"]  # what the text is, its content says
+        told |= {name: getattr(self, name) for name in ("horizon_tokens", "evaluation_tokens", "device")}
+        return {key: json.dumps(value) for key, value in told.items()}
+
+    def check(self, configuration: Configuration) -> None:
+        self._session(configuration, seed=0, horizon_tokens=self.horizon_tokens)
+
+    def expert(self, machine: Machine) -> Configuration:
+        peak = machine.peak_flops
+        gains = peak.get("bf16", 0.0) > _BF16_GAINS * peak.get("fp32", math.inf)
+        granted = self.baseline
+        for name, value in _EXPERT.items():
+            if gains or name != "dtype":
+                wished = granted.with_values({name: value})
+                with contextlib.suppress(InvalidConfiguration):  # the baseline has something that excludes it
+                    self.check(wished)
+                    granted = wished
+        return granted
+
+    def limits(self, machine: Machine, values: Values) -> Limits:
+        """What the machine was found to lack, and what follows for `values` from its cores and the vocabulary."""
+        found = {knob: dict(reasons) for knob, reasons in machine.limits.items()}
+        found["world_size"] = _too_many_processes(values, machine.environment)
+        found["parallelism"] = found.get("parallelism", {}) | self._without_processes(values, found["world_size"])
+        found["threads"] = found.get("threads", {}) | _beyond_the_cores(values.get("threads", ()), machine.environment)
+        found["vocab_multiple"] = self._same_padding(values, machine.corpus.vocab_size)
+        return {knob: reasons for knob, reasons in found.items() if reasons}
+
+    def cost(self, configuration: Configuration) -> StepCost:
+        training = _training(configuration)
+        return StepCost(
+            tokens=training.global_batch * self.gpt.sequence_length,
+            pass_tokens=training.micro_batch * self.gpt.sequence_length,
+            compiles=training.compile != "off",
+            # TF32 and bf16 products of fp32 numbers have no measured peak
+            arithmetic=""
+            if training.dtype == "fp32" and training.matmul_precision != "highest"
+            else _ARITHMETIC[training.dtype],
+        )
+
+    def peak_bytes(self, configuration: Configuration, machine: Machine) -> int | Unknown:
+        """Of the machine's memory on a CPU, which all processes share; elsewhere of each one's own device."""
+        training = _training(configuration)
+        together = predict_peak_bytes(self.gpt, machine.corpus.vocab_size, training)
+        return together if machine.environment.get("device") == "cpu" else together // training.world_size
+
+    def gate(self, configuration: Configuration) -> Gate:
+        return tolerances_of(configuration, self.baseline)
+
+    def order(self, configuration: Configuration, *, seed: int, horizon_tokens: int) -> WorkerOrder:
+        session = self._session(configuration, seed=seed, horizon_tokens=horizon_tokens)
+        return WorkerOrder(program=PROGRAM, payload=session.to_mapping())
+
+    def examination(self, values: Values) -> WorkerOrder:
+        """A search that compiles nothing is not made to wait for an attempt; one that does gains more than it waits
+        for, as what torch keeps of the attempt shortens the first sessions.
+        """
+        compiles = any(v not in ("off", self.training.compile) for v in values.get("compile", ()))
+        attends = "flex" in values.get("attention", ()) and self.training.attention != "flex"
+        attempts = ["compile"] * compiles + ["flex"] * attends
+        return WorkerOrder(
+            program=PROGRAM, payload={"data": self.data.to_mapping(), "device": self.device, "attempts": attempts}
+        )
+
+    def speed_claims(self, machine: Machine) -> tuple[SpeedClaim, ...]:
+        """Powers of two in the micro-batch, and a padded vocabulary where it is not a multiple already."""
+        claims = [
+            SpeedClaim(words=f"micro-batch {even} over {odd}", aligned=self._batch_of(even), other=self._batch_of(odd))
+            for even, odd in _BATCHES
+        ]
+        vocab_size = machine.corpus.vocab_size
+        if vocab_size % _MULTIPLE:
+            claims.append(
+                SpeedClaim(
+                    words=f"vocabulary padded from {vocab_size} to {_padded(vocab_size, _MULTIPLE)}",
+                    aligned=self.baseline.with_values({"vocab_multiple": _MULTIPLE}),
+                    other=self.baseline.with_values({"vocab_multiple": 1}),
+                )
+            )
+        return tuple(claims)
+
+    def _batch_of(self, sequences: int) -> Configuration:
+        return self.baseline.with_values({"micro_batch": sequences, "global_batch": sequences})
+
+    def _session(self, configuration: Configuration, *, seed: int, horizon_tokens: int) -> model.SessionConfig:
+        try:
+            return model.SessionConfig(
+                gpt=self.gpt,
+                data=self.data,
+                training=_training(configuration),
+                seed=seed,
+                horizon_tokens=horizon_tokens,
+                evaluation_tokens=self.evaluation_tokens,
+                device=self.device,
+            )
+        except model.InvalidConfiguration as error:
+            raise InvalidConfiguration(str(error)) from None
+
+    def _without_processes(self, values: Values, sizes: Mapping[str, str]) -> dict[str, str]:
+        """Why strategies do not serve where no number of processes is left that they could be tried with."""
+        if self.training.world_size > 1 or any(
+            int(v) > 1 and str(v) not in sizes for v in values.get("world_size", ())
+        ):
+            return {}
+        reason = next(iter(sizes.values()), "") or "world_size has no value above 1 to try"
+        return {str(v): reason for v in values.get("parallelism", ()) if v != self.training.parallelism}
+
+    def _same_padding(self, values: Values, vocab_size: int) -> dict[str, str]:
+        """Of multiples that pad to the same number of rows, the first one is enough."""
+        reasons = {}
+        own = self.training.vocab_multiple
+        rows = {_padded(vocab_size, own)}
+        for value in values.get("vocab_multiple", ()):
+            padded = _padded(vocab_size, int(value))
+            if padded in rows and value != own:
+                reasons[str(value)] = f"the vocabulary has {padded} rows with another value already"
+            rows.add(padded)
+        return reasons
+
+
+@lru_cache(maxsize=10_000)
+def _training(configuration: Configuration) -> model.TrainingConfig:
+    """Raises InvalidConfiguration where no run can have these values together."""
+    try:
+        return model.TrainingConfig(**configuration)  # type: ignore[arg-type]
+    except model.InvalidConfiguration as error:
+        raise InvalidConfiguration(str(error)) from None
+
+
+def _training_of(baseline: Table) -> model.TrainingConfig:
+    baseline.know(KNOBS)
+    values = {name: value_of(baseline, KNOBS[name], value) for name, value in baseline.items()}
+    with baseline.refusing(model.InvalidConfiguration):
+        return model.TrainingConfig(**values)
+
+
+def _beyond_the_cores(values: Sequence[KnobValue], environment: Mapping[str, str]) -> dict[str, str]:
+    cores = int(environment.get("logical_cores", "0"))
+    return {str(v): f"there are {cores} logical cores to run on" for v in values if cores and int(v) > cores}
+
+
+def _too_many_processes(values: Values, environment: Mapping[str, str]) -> dict[str, str]:
+    """Why numbers of processes do not serve: on a CPU its cores are shared out, elsewhere each has a device."""
+    sizes = values.get("world_size", ())
+    if environment.get("device", "cpu") == "cpu":
+        return _beyond_the_cores(sizes, environment)
+    devices = int(environment.get("devices", "0"))
+    return {str(v): f"there are {devices} devices" for v in sizes if devices and int(v) > devices}
+
+
+def _padded(vocab_size: int, multiple: int) -> int:
+    return math.ceil(vocab_size / multiple) * multiple

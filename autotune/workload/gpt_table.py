@@ -1,0 +1,105 @@
+"""The table [workload] of a space for the built-in GPT, and the JSON Schema of such a space.
+
+`python -m autotune.workload.gpt_table > search_spaces/space.schema.json` renews the schema that is shipped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from autotune.space.keys import told
+from autotune.space.schema import space_schema
+from autotune.workload.gpt_knobs import KNOBS
+from autotune_model import config as model
+
+_TEXT = model.DataConfig()
+_GPT_KEYS = ("layers", "heads", "width", "sequence_length")
+_TEXT_KEYS = ("corpus", "text_field", "tokenizer", "holdout_fraction")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPTTable:
+    """What [workload] says, each key within its own rule. What the keys must be together is checked by the model."""
+
+    corpus: str = field(
+        default=_TEXT.corpus,
+        metadata=told(
+            "The text: a file, a folder, a glob, a .jsonl file, or stdlib for the Python library of this machine. "
+            "A relative path starts at the folder of this file.",
+            examples=["stdlib"],
+        ),
+    )
+    text_field: str = field(
+        default=_TEXT.text_field,
+        metadata=told("The field of each line of a .jsonl file that holds the text.", examples=["text"]),
+    )
+    tokenizer: str = field(
+        default=_TEXT.tokenizer,
+        metadata=told(
+            "bpe:<vocabulary> trains a vocabulary on the corpus, bytes needs none, "
+            "and every other name is an encoding of tiktoken.",
+            examples=["bpe:2048", "bytes", "gpt2"],
+        ),
+    )
+    holdout_fraction: float = field(
+        default=_TEXT.holdout_fraction,
+        metadata=told("Share of the documents that is held out for validation.", gt=0, le=0.5, examples=[0.1]),
+    )
+    layers: int = field(metadata=told("Transformer blocks.", ge=1, le=10**4, examples=[12]))
+    heads: int = field(metadata=told("Attention heads of each block.", ge=1, le=10**4, examples=[12]))
+    width: int = field(
+        metadata=told("Size of the residual stream; a multiple of heads.", ge=1, le=10**6, examples=[768])
+    )
+    sequence_length: int = field(metadata=told("Tokens of each sequence.", ge=1, le=10**7, examples=[1024]))
+    horizon_tokens: int = field(
+        metadata=told(
+            "Token budget of a trial: every trial that is judged on its loss runs its own complete schedule to here.",
+            ge=1,
+            le=10**15,
+            examples=[50_000],
+        )
+    )
+    evaluation_tokens: int = field(
+        default=16_384,
+        metadata=told("Held-out tokens that the validation loss is taken of.", ge=1, le=10**15, examples=[16_384]),
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = field(
+        default="auto", metadata={"description": "What to train on; auto takes a GPU where there is one."}
+    )
+
+    def gpt(self) -> model.GPTConfig:
+        """The shape of the model.
+
+        Raises:
+            autotune_model.config.InvalidConfiguration: no model can have it.
+        """
+        return model.GPTConfig(**{key: getattr(self, key) for key in _GPT_KEYS})
+
+    def text(self, folder: Path) -> model.DataConfig:
+        """The text, a relative path taken from `folder`.
+
+        Raises:
+            autotune_model.config.InvalidConfiguration: it cannot be told what to train on.
+        """
+        data = model.DataConfig(**{key: getattr(self, key) for key in _TEXT_KEYS})
+        if data.corpus == "stdlib":
+            return data
+        try:
+            corpus = str(folder / Path(data.corpus).expanduser())
+        except RuntimeError:
+            raise model.InvalidConfiguration(
+                f"corpus starts with ~, which must stand for a user's folder; got {data.corpus!r}: write the path out"
+            ) from None
+        return model.DataConfig(**asdict(data) | {"corpus": corpus})
+
+
+def gpt_space_schema() -> dict[str, Any]:
+    """The JSON Schema of a space that searches the built-in GPT."""
+    return space_schema(workload=GPTTable, knobs=KNOBS, defaults=model.default_knobs())
+
+
+if __name__ == "__main__":
+    print(json.dumps(gpt_space_schema(), indent=2))

@@ -1,0 +1,224 @@
+"""A whole question: which configuration in these domains serves the plan best for the workload?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.space.document import SpaceDocument, Table, read_document, value_of
+from autotune.space.knobs import (
+    Choice,
+    Dimension,
+    Domain,
+    FloatRange,
+    IntRange,
+    Knob,
+    KnobClass,
+    KnobValue,
+    contains,
+    members,
+)
+from autotune.space.limits import Limits, Pruned, prune
+from autotune.space.moves import turn, turned_back
+from autotune.space.plan import Plan
+from autotune.workload.base import Values, Workload
+from autotune.workload.gpt import GPTWorkload
+
+Read = Callable[[SpaceDocument], Workload]
+"""Makes a workload of a space file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """What is searched, for what, and in how much time.
+
+    A knob of the workload that is no dimension keeps its baseline value. `budget_seconds` caps the search unless the
+    command line says otherwise.
+    """
+
+    name: str
+    workload: Workload
+    plan: Plan
+    dimensions: tuple[Dimension, ...]
+    budget_seconds: float
+
+    @property
+    def baseline(self) -> Configuration:
+        """What the user would run today."""
+        return self.workload.baseline
+
+    def of_class(self, *classes: KnobClass) -> tuple[Dimension, ...]:
+        """The dimensions whose knob is of one of `classes`, in the order of the table of knobs."""
+        return tuple(d for d in self.dimensions if d.knob.knob_class in classes)
+
+    def turned(self, configuration: Configuration, values: Mapping[str, KnobValue]) -> Configuration:
+        """`configuration` with those values.
+
+        Raises:
+            InvalidConfiguration: the combination cannot exist.
+        """
+        turned = configuration.with_values(values)
+        self.workload.check(turned)
+        return turned
+
+    def changed(
+        self, configuration: Configuration, *classes: KnobClass, base: Configuration | None = None
+    ) -> dict[str, KnobValue]:
+        """The knobs of those classes (all, where none is named) that differ from the baseline's, in the table's order.
+
+        With `base`, those that differ from it instead.
+        """
+        different = configuration.difference(self.baseline if base is None else base)
+        return {
+            name: different[name]
+            for name, knob in self.workload.knobs.items()
+            if name in different and (not classes or knob.knob_class in classes)
+        }
+
+    def complexity(self, configuration: Configuration) -> int:
+        """How much there is to adopt: the sum of the complexities of the changed knobs."""
+        return sum(self.workload.knobs[name].complexity for name in self.changed(configuration))
+
+    def system_part(self, configuration: Configuration) -> Configuration:
+        """`configuration` with every learning knob back at the baseline's value.
+
+        Raises:
+            InvalidConfiguration: the two halves do not go together.
+        """
+        learning = self.changed(configuration, KnobClass.LEARNING)
+        return self.turned(configuration, {name: self.baseline[name] for name in learning})
+
+    def turn(
+        self,
+        configuration: Configuration,
+        name: str,
+        value: KnobValue,
+        companions: Mapping[str, Sequence[KnobValue]],
+    ) -> Iterator[Configuration]:
+        """See `autotune.space.moves.turn`."""
+        return turn(configuration, name, value, companions, self.workload.check)
+
+    def turned_back(
+        self, configuration: Configuration, name: str, base: Configuration | None = None
+    ) -> Iterator[Configuration]:
+        """`configuration` with the knob as in the baseline (or `base`), and what depends on it turned back, too."""
+        target = self.baseline if base is None else base
+        changes = tuple(self.changed(configuration, base=target))
+        return turned_back(configuration, name, target, changes, self.workload.check)
+
+    def pruned(self, limits: Limits) -> tuple[SearchSpace, tuple[Pruned, ...]]:
+        """The same question without the values that `limits` names, and these."""
+        dimensions, gone = prune(self.dimensions, self.baseline, limits)
+        return replace(self, dimensions=dimensions), gone
+
+    def completed(self, configuration: Configuration) -> Configuration:
+        """`configuration` with the baseline's value of every knob that is younger than the study that kept it."""
+        return self.baseline.with_values(configuration)
+
+    @property
+    def values(self) -> Values:
+        """By knob: what it may be turned to, as far as that can be listed."""
+        return {d.knob.name: members(d.domain) for d in self.dimensions}
+
+    def with_corpus(self, corpus: str) -> SearchSpace:
+        """The same question on another text."""
+        return replace(self, workload=self.workload.with_corpus(corpus))
+
+    def identity(self) -> dict[str, str]:
+        """By key of the space file, all that a measurement depends on; plan, prices and budget are not among it."""
+        told = {f"workload.{key}": value for key, value in self.workload.identity().items()}
+        told |= {f"baseline.{name}": json.dumps(value) for name, value in self.baseline.items()}
+        told |= {
+            f"knobs.{d.knob.name}": json.dumps([type(d.domain).__name__, dataclasses.asdict(d.domain)])
+            for d in self.dimensions
+        }
+        return told
+
+
+def load_space(path: Path, read: Read = GPTWorkload.read) -> SearchSpace:
+    """The space in the TOML file at `path`.
+
+    Raises:
+        BadInput: the file is missing or says something that cannot be searched.
+    """
+    return space_of(read_document(path), read)
+
+
+def space_of(document: SpaceDocument, read: Read = GPTWorkload.read) -> SearchSpace:
+    """The question that a space file asks; `read` makes its workload.
+
+    Raises:
+        BadInput: it cannot be searched.
+    """
+    workload = read(document)
+    space = SearchSpace(
+        name=document.name,
+        workload=workload,
+        plan=document.plan(),
+        dimensions=_dimensions(document, workload),
+        budget_seconds=document.budget_seconds(),
+    )
+    with document.table("baseline").refusing(InvalidConfiguration):
+        workload.check(workload.baseline)
+    return space
+
+
+def _dimensions(document: SpaceDocument, workload: Workload) -> tuple[Dimension, ...]:
+    table = document.table("knobs")
+    table.know(workload.knobs)
+    if not table:
+        raise table.error("", f"a search needs at least one knob; got none: choose from {', '.join(workload.knobs)}")
+    dimensions = tuple(
+        Dimension(knob=knob, domain=_domain(table, knob)) for name, knob in workload.knobs.items() if name in table
+    )
+    for dimension in dimensions:
+        name = dimension.knob.name
+        value = workload.baseline[name]
+        if not contains(dimension.domain, value):
+            raise table.error(
+                name,
+                f"the domain of {name} must contain the baseline's value; got {table[name]!r} without {value!r}: "
+                f"add it, or change [baseline] {name}",
+            )
+    return dimensions
+
+
+def _domain(table: Table, knob: Knob) -> Domain:
+    value = table[knob.name]
+    if isinstance(value, list):
+        return _choice(table, knob, value)
+    if isinstance(value, dict) and knob.kind in (int, float) and {"low", "high"} <= set(value):
+        return _range(table, knob, value)
+    raise table.error(
+        knob.name,
+        f"a domain is a list of values or, for a number, {{ low = .., high = .. }}; got {value!r}: "
+        "list the values to try",
+    )
+
+
+def _choice(table: Table, knob: Knob, listed: list[Any]) -> Choice:
+    values = tuple(value_of(table, knob, value) for value in listed)
+    if not values:
+        raise table.error(knob.name, "a domain must not be empty; got []: list the values to try")
+    if len(set(values)) != len(values):
+        raise table.error(knob.name, f"a domain must not repeat a value; got {listed!r}: list each once")
+    return Choice(values=values)
+
+
+def _range(table: Table, knob: Knob, given: Mapping[str, Any]) -> IntRange | FloatRange:
+    table.know(("low", "high", "log"), within=knob.name)
+    low, high, log = value_of(table, knob, given["low"]), value_of(table, knob, given["high"]), given.get("log", False)
+    if not isinstance(log, bool):
+        raise table.error(knob.name, f"log must be true or false; got {log!r}: use true for learning rates")
+    if low >= high:
+        raise table.error(knob.name, f"a range needs low below high; got {low!r} and {high!r}: widen it")
+    if log and low <= 0:
+        raise table.error(knob.name, f"a log range needs a positive low; got {low!r}: try 1e-5")
+    if knob.kind is int:
+        return IntRange(low=low, high=high, log=log)
+    return FloatRange(low=low, high=high, log=log)
