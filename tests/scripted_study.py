@@ -1,11 +1,12 @@
-"""Scripted studies: the real pipeline on an imagined machine, in simulated time."""
+"""Scripted studies: the real pipeline on a simulated machine, in simulated time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autotune.simulation.executor import ExampleWorld, ScriptedWorld
+from autotune.simulation.example import ExampleWorld
 from autotune.simulation.study import SimulatedStudy
+from autotune.simulation.world import ScriptedWorld
 
 SPACE = """
 [workload]

@@ -11,15 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from autotune_model.config import TrainingConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_space import SPACE
 
 from autotune.errors import BadInput, ExitCode, StoreDamaged, StudyBusy
-from autotune.study.events import Event, EventKind
+from autotune.space.configuration import Configuration
+from autotune.study.events import Event, TrialStarted
 from autotune.study.ledger import SHARES, Budget
-from autotune.study.store import FORMAT, Fingerprint, StageMark, Study, StudyInfo, check_name, read_records, studies
+from autotune.study.reading import read_records
+from autotune.study.store import FORMAT, StageMark, Study, StudyInfo, check_name, differences
 from autotune.trial.types import (
     Completed,
     Costs,
@@ -30,30 +31,30 @@ from autotune.trial.types import (
     Ready,
     Slice,
     Stage,
+    StageEnd,
     TrialRecord,
     TrialSpec,
 )
 
 INFO = StudyInfo(
     format=FORMAT,
-    name="mine",
     created_at="2026-01-01T00:00:00+00:00",
     space_name="space",
     corpus="/data/text",
-    corpus_in_space="stdlib",
+    corpus_as_written="",
     budget_seconds=100.0,
-    fingerprint=Fingerprint(space="s", data="d", code="c", hardware="h"),
+    identity={"workload.layers": "2", "text": "abc", "code": "1"},
     forked_from="older",
-    warm_start=(TrainingConfig(micro_batch=4),),
+    warm_start=(Configuration({"micro_batch": 4}),),
 )
 
 
-def make(root: Path, info: StudyInfo = INFO) -> Study:
-    return Study.create(root / info.name, info, SPACE)
+def make(root: Path, info: StudyInfo = INFO, name: str = "mine") -> Study:
+    return Study.create(root / name, info, SPACE)
 
 
 def order(study: Study, *, label: str = "trial", seed: int = 0, stage: Stage = Stage.RACE) -> TrialSpec:
-    return study.order(stage=stage, label=label, config=TrainingConfig(), seed=seed, horizon_tokens=1_000, block=0)
+    return study.order(stage=stage, label=label, config=study.space.baseline, seed=seed, horizon_tokens=1_000, block=0)
 
 
 def record_of(spec: TrialSpec, outcome: Outcome | None = None) -> TrialRecord:
@@ -94,15 +95,19 @@ def test_a_new_study_is_read_back_as_it_was_made(tmp_path: Path) -> None:
         assert study.info == INFO
         assert study.space == made
         assert study.space.name == "space"
-        assert (study.space.workload.data.corpus, study.space.budget_seconds) == ("/data/text", 100.0)
+        assert (study.space.workload.corpus, study.space.budget_seconds) == ("/data/text", 100.0)
         assert (study.folder / "space.toml").read_text() == SPACE
-    assert list(studies(tmp_path)) == [(tmp_path / "mine", INFO)]
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "-flag", "..", "a/b", "../up", "two words", "tab\t", "x" * 61, "a:b"])
-def test_a_name_that_no_folder_should_have_makes_nothing(tmp_path: Path, name: str) -> None:
+def test_a_name_that_no_folder_should_have_is_none(name: str) -> None:
     with pytest.raises(BadInput, match=r"^a study's name is .*; got .*: try 'my-study'$"):
-        Study.create(tmp_path / "folder", replace(INFO, name=name), SPACE)
+        check_name(name)
+
+
+def test_a_study_in_a_folder_of_such_a_name_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="got 'two words'"):
+        make(tmp_path, name="two words")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -217,6 +222,8 @@ def test_a_trial_counts_from_its_result_on_and_survives(tmp_path: Path) -> None:
             study.acknowledge(record)
         kept.sort(key=lambda r: r.spec.number)
         assert study.records == tuple(kept)
+    readable = Infeasible(kind=InfeasibleKind.OUT_OF_MEMORY, message="Größe\n\x1b[31m?")
+    kept[1] = replace(kept[1], outcome=readable)  # half a character is no text that could be read back
     with Study.open(tmp_path / "mine") as study:
         assert study.records == tuple(kept)
         assert study.of_stage(Stage.CONFIRM) == (kept[1],)
@@ -229,7 +236,6 @@ def test_reading_the_records_needs_no_lock_and_leaves_nothing(tmp_path: Path) ->
         study.acknowledge(record_of(order(study)))
         before = sorted(tmp_path.rglob("*"))
         assert len(read_records(study.folder)) == 1
-        assert len(list(studies(tmp_path))) == 1
         assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -294,12 +300,22 @@ def test_a_result_with_a_field_of_another_kind_is_foreign(tmp_path: Path) -> Non
             read_records(tmp_path / "mine")
 
 
-def test_a_study_of_another_format_is_left_to_the_version_that_made_it(tmp_path: Path) -> None:
-    make(tmp_path, replace(INFO, name="other")).close()
-    path = tmp_path / "other" / "study.json"
-    path.write_text(path.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}'))
-    with pytest.raises(StoreDamaged, match=rf"reads studies of format {FORMAT}; got {FORMAT + 1} .*: use the version"):
-        Study.open(tmp_path / "other")
+def test_a_study_of_another_format_can_be_read_and_not_resumed(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        study.acknowledge(record_of(order(study)))
+    path = tmp_path / "mine" / "study.json"
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 2'))
+    with pytest.raises(BadInput, match=rf"goes on with studies of format {FORMAT}; got format 2 in 'mine'.*report"):
+        Study.open(tmp_path / "mine")
+    assert len(read_records(tmp_path / "mine")) == 1
+
+
+def test_a_study_from_before_the_door_is_read_as_it_is() -> None:
+    gallery = Path(__file__).parent.parent / "reports" / "gallery" / "reality"
+    records = read_records(gallery)
+    assert len(records) == 121
+    assert records[0].spec.config["dtype"] == "fp32"
+    assert {r.spec.stage for r in records} == set(Stage)
 
 
 def test_a_lost_space_is_told(tmp_path: Path) -> None:
@@ -309,25 +325,47 @@ def test_a_lost_space_is_told(tmp_path: Path) -> None:
         Study.open(tmp_path / "mine")
 
 
-def test_an_edited_space_is_another_question(tmp_path: Path) -> None:
+def test_an_edited_space_is_another_question_and_an_edited_plan_is_not(tmp_path: Path) -> None:
     with make(tmp_path) as study:
-        asked = study.space.fingerprint
+        asked = study.space.identity()
         path = study.folder / "space.toml"
-    path.write_text("# a remark\n" + SPACE)
-    with Study.open(tmp_path / "mine") as study:
-        assert study.space.fingerprint == asked
-    path.write_text(SPACE.replace("[2, 4, 8]", "[2, 8]"))
-    with Study.open(tmp_path / "mine") as study:
-        assert study.space.fingerprint != asked
+    for same in ("# a remark\n" + SPACE, SPACE.replace("tokens = 400_000", "tokens = 500_000\nruns = 3")):
+        path.write_text(same)
+        with Study.open(tmp_path / "mine") as study:
+            assert study.space.identity() == asked
+    for other, key in (
+        (SPACE.replace("[2, 4, 8]", "[2, 8]"), "knobs.micro_batch"),
+        (SPACE.replace("layers = 2", "layers = 3"), "workload.layers"),
+        (SPACE.replace("global_batch = 16", "global_batch = 32"), "baseline.global_batch"),
+    ):
+        path.write_text(other)
+        with Study.open(tmp_path / "mine") as study:
+            (different,) = differences(asked, study.space.identity())
+            assert different.startswith(f"{key} was ")
     path.write_text(SPACE.replace("[2, 4, 8]", "[2, 4]"))
     with pytest.raises(BadInput, match=r"space\.toml:\d+: \[knobs\] the domain of micro_batch must contain"):
         Study.open(tmp_path / "mine")
 
 
-def test_a_fingerprint_says_in_what_it_differs() -> None:
-    now = replace(INFO.fingerprint, code="x" * 200, hardware="another")
-    assert INFO.fingerprint.differences(INFO.fingerprint) == ()
-    assert INFO.fingerprint.differences(now) == (f"code was c, is {'x' * 80}", "hardware was h, is another")
+def test_a_study_that_was_moved_and_renamed_is_the_same(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        study.acknowledge(record_of(order(study)))
+        before = study.info, study.space, study.records
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "mine").rename(tmp_path / "elsewhere" / "renamed")
+    with Study.open(tmp_path / "elsewhere" / "renamed") as study:
+        assert (study.info, study.space, study.records) == before
+        assert study.name == "renamed"
+
+
+def test_differences_name_the_key_and_both_values_whole() -> None:
+    long = "x" * 200
+    assert differences({"a": "1", "b": "2"}, {"a": "1", "b": "2"}) == ()
+    assert differences({"a": "1", "b": long}, {"b": "2", "c": "3"}) == (
+        "a was 1, is not there",
+        f"b was {long}, is 2",
+        "c was not there, is 3",
+    )
 
 
 # -- the decision log --------------------------------------------------------------------------------
@@ -335,7 +373,7 @@ def test_a_fingerprint_says_in_what_it_differs() -> None:
 
 def event(number: int) -> Event:
     return Event(
-        kind=EventKind.TRIAL_STARTED, stage="race", elapsed_seconds=1.5, data={"number": number, "label": "ä\n"}
+        elapsed_seconds=1.5, what=TrialStarted(stage=Stage.RACE, number=number, label="ä\n", changes={"dtype": "fp32"})
     )
 
 
@@ -351,12 +389,10 @@ def test_a_torn_last_line_of_the_log_is_cut_and_what_follows_is_whole(tmp_path: 
     with Study.open(tmp_path / "mine") as study:
         study.log(event(2))
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [line["data"]["number"] for line in lines] == [0, 1, 2]
+    assert [line["what"]["trial_started"]["number"] for line in lines] == [0, 1, 2]
     assert lines[2] == {
-        "kind": "trial_started",
-        "stage": "race",
         "elapsed_seconds": 1.5,
-        "data": {"number": 2, "label": "ä\n"},
+        "what": {"trial_started": {"stage": "race", "number": 2, "label": "ä\n", "changes": {"dtype": "fp32"}}},
     }
 
 
@@ -366,7 +402,7 @@ def test_a_log_that_is_one_torn_line_starts_anew(tmp_path: Path) -> None:
     path.write_bytes(b'{"kind":')
     with Study.open(tmp_path / "mine") as study:
         study.log(event(0))
-    assert json.loads(path.read_text())["data"]["number"] == 0
+    assert json.loads(path.read_text())["what"]["trial_started"]["number"] == 0
 
 
 # -- the budget --------------------------------------------------------------------------------------
@@ -394,7 +430,7 @@ def test_each_stage_has_its_share_of_the_whole(tmp_path: Path) -> None:
             assert mark.deadline_seconds - mark.started_seconds == pytest.approx(100.0 * SHARES[stage])
             clock.seconds += 100.0 * SHARES[stage]
             assert budget.left_seconds(stage) == pytest.approx(0.0, abs=1e-6)
-            budget.finish(stage, "spent")
+            budget.finish(stage, StageEnd.BUDGET)
         assert budget.remaining_seconds == pytest.approx(0.0, abs=1e-6)
         clock.seconds += 50.0
         assert budget.remaining_seconds == 0.0
@@ -416,7 +452,7 @@ def test_what_a_stage_leaves_flows_on_and_what_it_overspends_is_paid_by_the_late
             assert allotted == pytest.approx(remaining * SHARES[stage] / later)
             assert mark.deadline_seconds <= 100.0 + 1e-6
             clock.seconds += share * allotted
-            budget.finish(stage, "")
+            budget.finish(stage, StageEnd.DONE)
         assert mark.deadline_seconds == pytest.approx(100.0), "the last stage may use all that is left"
 
 
@@ -435,13 +471,13 @@ def test_resuming_buys_no_time(tmp_path: Path) -> None:
         clock.seconds += 2.0
         assert budget.left_seconds(Stage.CALIBRATE) == pytest.approx(4.0)
         assert budget.remaining_seconds == pytest.approx(88.0)
-        budget.finish(Stage.CALIBRATE, "precise enough")
+        budget.finish(Stage.CALIBRATE, StageEnd.DONE)
     with Study.open(tmp_path / "mine") as study:
         budget = Budget(study, Clock(0.0))
         assert budget.is_finished(Stage.CALIBRATE)
         assert not budget.is_finished(Stage.RACE)
         mark = study.stage(Stage.CALIBRATE)
-        assert mark == replace(first, finished=True, finished_seconds=mark.finished_seconds, reason="precise enough")
+        assert mark == replace(first, finished_seconds=mark.finished_seconds, reason=StageEnd.DONE)
         assert mark.finished_seconds == pytest.approx(12.0)
 
 
@@ -461,7 +497,7 @@ def test_reading_a_finished_study_costs_it_nothing(tmp_path: Path) -> None:
         budget = Budget(study, clock)
         for stage in Stage:
             clock.seconds += 2.0
-            budget.finish(stage, "done")
+            budget.finish(stage, StageEnd.DONE)
     clock = Clock(0.0)
     with Study.open(tmp_path / "mine") as study:
         budget = Budget(study, clock)
@@ -484,10 +520,8 @@ def test_less_than_two_seconds_are_lost_with_a_killed_driver(tmp_path: Path) -> 
 
 def test_a_corpus_edited_in_the_study_s_own_space_is_seen(tmp_path: Path) -> None:
     with make(tmp_path) as study:
-        assert study.space.workload.data.corpus == "/data/text", "--data stands for the space's own corpus"
-        before = study.space.fingerprint
+        assert study.space.workload.corpus == "/data/text", "--data stands for the space's own corpus"
     path = tmp_path / "mine" / "space.toml"
     path.write_text(path.read_text().replace("[workload]", '[workload]\ncorpus = "/elsewhere"', 1))
     with Study.open(tmp_path / "mine") as study:
-        assert study.space.workload.data.corpus == "/elsewhere"
-        assert study.space.fingerprint != before
+        assert study.space.workload.corpus == "/elsewhere"

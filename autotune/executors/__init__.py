@@ -1,1 +1,28 @@
-"""Where sessions run: this machine or a cluster, behind one small protocol."""
+"""Where sessions run. Executors are chosen here, and nowhere else."""
+
+from __future__ import annotations
+
+from autotune.errors import BadInput
+from autotune.executors.base import Executor
+
+EXECUTORS = ("local", "ray")
+
+
+def open_executor(name: str) -> Executor:
+    """The executor of that name, ready to open sessions; the caller closes it.
+
+    Raises:
+        BadInput: there is none of that name.
+        EnvironmentProblem: what it needs is not installed or does not answer.
+    """
+    match name:
+        case "local":
+            from autotune.executors.local import LocalExecutor
+
+            return LocalExecutor()
+        case "ray":
+            from autotune.executors.ray import RayExecutor
+
+            return RayExecutor()
+        case _:
+            raise BadInput(f"an executor is one of {', '.join(EXECUTORS)}; got {name!r}: use local for this machine")

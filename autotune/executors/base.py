@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from autotune_model.config import SessionConfig
-
+from autotune.space.configuration import Configuration
 from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
+from autotune.workload.base import WorkerOrder
+from autotune.workload.machine import Machine
 
 _PROVEN = 10.0
 
@@ -29,9 +30,9 @@ class Patience:
 
     `setup_seconds` covers imports, data and building the model; `pass_seconds` the first forward
     and backward pass (with compilation, where there is any); `step_seconds` one optimizer step.
-    A session past one of the last two is TOO_SLOW: that it merely computes slowly is not told apart
-    from that it hangs, and need not be. One that has trained at a fair pace before has proven itself;
-    it is then given ten times as long, because a burst on a shared machine is no fault of its own.
+    A session past one of the last two is TOO_SLOW: slow and hung sessions are treated alike. One that has trained
+    at a fair pace before has proven itself. It is then given ten times as long, because a burst on a shared machine
+    is no fault of its own.
     """
 
     setup_seconds: float
@@ -41,9 +42,17 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest:
-    """An order to open a session; the worker's own output goes to `log_path`."""
+    """An order to open a session of `configuration`; the worker's own output goes to `log_path`.
 
-    config: SessionConfig
+    `tokens_per_step` are those of an optimizer step; `evaluation_tokens` are read of the held-out text.
+    """
+
+    configuration: Configuration
+    seed: int
+    horizon_tokens: int
+    evaluation_tokens: int
+    tokens_per_step: int
+    order: WorkerOrder
     log_path: Path
     patience: Patience
 
@@ -57,7 +66,7 @@ class SessionRequest:
         That is generous (a forward pass is about a third of a step), and ten times more is given as to
         any session that has proven itself.
         """
-        steps = math.ceil(self.config.evaluation_tokens / self.config.tokens_per_step)
+        steps = math.ceil(self.evaluation_tokens / self.tokens_per_step)
         return max(1.0, _PROVEN * (self.patience.pass_seconds + steps * self.patience.step_seconds))
 
     def fingerprint_seconds(self) -> float:
@@ -107,6 +116,17 @@ class Executor(Protocol):
     @property
     def slots(self) -> int: ...
 
+    def examine(self, order: WorkerOrder) -> Machine:
+        """Text and machine as they are where sessions run, the free memory included.
+
+        It takes as long as the text is large, and it can be interrupted.
+
+        Raises:
+            BadInput: the text cannot be trained on.
+            EnvironmentProblem: the trial side does not work there.
+        """
+        ...
+
     def open(self, request: SessionRequest) -> Session:
         """Start a worker and wait until it is ready.
 
@@ -116,7 +136,7 @@ class Executor(Protocol):
         ...
 
     def renew(self) -> None:
-        """Let the sessions opened from now on share no process image with earlier ones (METHOD 3.5)."""
+        """Let the sessions opened from now on share no process image with earlier ones (docs/method.md, 3.5)."""
         ...
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Sessions on this machine: one worker process each, watched for progress, with nothing left behind.
 
-    driver --commands--> worker     a pipe each way, JSON lines (autotune/trial/codec.py);
+    driver --commands--> worker     a pipe each way, JSON lines (autotune_model/protocol.py);
     driver <---events--- worker     stdout and stderr of the worker go to the log of the session
 
 On Linux a launcher process imports torch once and forks the workers; elsewhere each is started by
@@ -16,13 +16,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Literal, NoReturn, Self
 
 from autotune.errors import EnvironmentProblem
 from autotune.executors.base import SessionEnded, SessionRequest
+from autotune.executors.examine import examine_here
 from autotune.executors.process import (
     LauncherProcess,
     LineReader,
@@ -32,24 +32,23 @@ from autotune.executors.process import (
     last_line,
     signal_name,
 )
-from autotune.trial.codec import (
-    MODEL_COMMAND,
+from autotune.trial.codec import Malformed, encode_command, parse_event
+from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
+from autotune.workload.base import WorkerOrder
+from autotune.workload.machine import Machine
+from autotune_model.protocol import (
     Advance,
     Close,
     Command,
     Evaluate,
     Event,
     Failure,
-    Malformed,
     MeasureFingerprint,
     MeasureGradientNoise,
     Phase,
     PhaseName,
-    encode_command,
-    parse_event,
     tag,
 )
-from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
 
 _CLOSE_SECONDS = 2.0  # for a worker to leave by itself
 _REAP_SECONDS = 10.0  # for the kernel to clear away a large process that was killed
@@ -58,15 +57,11 @@ _REAP_SECONDS = 10.0  # for the kernel to clear away a large process that was ki
 class LocalExecutor:
     """Runs sessions on this machine. One may step at a time: two would disturb each other's timing.
 
-    `command` starts the torch side; `launch` says how workers come to be, `fork` from one launcher
-    (what Linux does) or `spawn` each by itself.
+    `launch` says how workers come to be: `fork` from one launcher (what Linux does) or `spawn` each by itself.
     """
 
-    def __init__(
-        self, *, command: Sequence[str] = MODEL_COMMAND, launch: Literal["fork", "spawn"] | None = None
-    ) -> None:
+    def __init__(self, *, launch: Literal["fork", "spawn"] | None = None) -> None:
         """Starts nothing: the launcher comes with the first session, so that its imports disturb no measurement."""
-        self._command = tuple(command)
         self._forks = (launch or ("fork" if sys.platform == "linux" else "spawn")) == "fork"
         self._launcher: LauncherProcess | None = None
         self._sessions: set[LocalSession] = set()
@@ -76,6 +71,10 @@ class LocalExecutor:
         """One."""
         return 1
 
+    def examine(self, order: WorkerOrder) -> Machine:
+        """See `Executor.examine`."""
+        return examine_here(order)
+
     def open(self, request: SessionRequest) -> LocalSession:
         """See `Executor.open`.
 
@@ -84,7 +83,7 @@ class LocalExecutor:
             EnvironmentProblem: the torch side cannot even start.
         """
         with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:  # read before it is ready
-            json.dump(request.config.to_mapping(), file)
+            json.dump(request.order.payload, file)
             file.flush()
             session = self._start(request, file.name)
             try:
@@ -126,17 +125,18 @@ class LocalExecutor:
             log_start = os.fstat(log).st_size
             process: WorkerProcess
             if self._forks:
-                process = self._ready_launcher().fork(session_path, (commands, events, log))
+                process = self._ready_launcher(request.order).fork(session_path, (commands, events, log))
             else:
-                process = SpawnedWorker(self._command, session_path, commands, events, log)
+                process = SpawnedWorker(request.order, session_path, commands, events, log)
             ours.pop_all()
         return LocalSession(request, process, commands_end, events_end, log_start, self._sessions)
 
-    def _ready_launcher(self) -> LauncherProcess:
-        if self._launcher is not None and self._launcher.is_gone:
+    def _ready_launcher(self, order: WorkerOrder) -> LauncherProcess:
+        """A launcher of the order's program in its environment: the one at hand where it is that, else a new one."""
+        if self._launcher is not None and (self._launcher.is_gone or not self._launcher.serves(order)):
             self.renew()
         if self._launcher is None:
-            self._launcher = LauncherProcess(self._command)
+            self._launcher = LauncherProcess(order)
         return self._launcher
 
 
@@ -222,7 +222,7 @@ class LocalSession:
 
     def _ask(self, command: Command, seconds: float, duty: str) -> Event:
         if self._is_closed:
-            raise SessionEnded(FailedKind.CRASH, "a session takes orders until it ends; this one has: open another")
+            raise SessionEnded(FailedKind.CRASH, "this session has ended: open another one")
         with suppress(BrokenPipeError):  # dead; how it died is heard next
             os.write(self._commands, encode_command(command))
         return self._hear(time.monotonic() + seconds, InfeasibleKind.TOO_SLOW, duty)
@@ -232,15 +232,17 @@ class LocalSession:
         try:
             line = self._events.line(deadline)
         except TimeoutError:
-            self._end(late, f"a worker must {duty}; this one did not: it was stopped")
+            self._end(late, f"timed out: the worker must {duty}; it was stopped")
         if not line:
             self._end_dead()
         try:
             event = parse_event(line) if line.endswith(b"\n") else None
         except Malformed as problem:
-            self._end(FailedKind.CRASH, f"a worker must speak the protocol; {problem}: see {self._request.log_path}")
+            self._end(FailedKind.CRASH, f"the worker broke the protocol ({problem}): see {self._request.log_path}")
         if event is None:
-            self._end(FailedKind.CRASH, f"a worker must finish its lines; got {line[:80]!r}: {self._last_line()}")
+            self._end(
+                FailedKind.CRASH, f"the worker stopped in the middle of a line, {line[:80]!r} ({self._last_line()})"
+            )
         self._has_spoken = True
         if isinstance(event, Failure):
             self._end(event.kind, event.message)
@@ -254,7 +256,7 @@ class LocalSession:
             self._end(
                 InfeasibleKind.OUT_OF_MEMORY,
                 "the worker was killed by SIGKILL, most likely by the kernel's out-of-memory killer: "
-                "use a smaller micro_batch or free memory",
+                "use a smaller batch or free memory",
             )
         if code is None:
             self._end(FailedKind.CRASH, f"the worker closed its event pipe and did not say why ({said})")
@@ -270,7 +272,7 @@ class LocalSession:
 
     def _end_out_of_turn(self, event: Event) -> NoReturn:
         name = tag(type(event))
-        self._end(FailedKind.CRASH, f"a worker must answer what it is asked; got an unexpected {name}: it was stopped")
+        self._end(FailedKind.CRASH, f"the worker gave an unexpected answer, {name}: it was stopped")
 
     def _end(self, kind: InfeasibleKind | FailedKind, message: str) -> NoReturn:
         self._shut(0.0)

@@ -10,13 +10,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Protocol
 
 from autotune.errors import EnvironmentProblem
 from autotune.executors.base import SessionEnded
-from autotune.trial.codec import Exited, Forked, Launcher, Malformed, Notice, encode_fork, parse_notice
+from autotune.trial.codec import Malformed, encode_fork, parse_notice
 from autotune.trial.types import FailedKind
+from autotune.workload.base import WorkerOrder
+from autotune_model.protocol import Exited, Forked, Launcher, Notice
 
 _LAUNCHER_SECONDS = 120.0  # importing torch: 4 s, from a cold network disk a minute
 _LEAVE_SECONDS = 2.0  # for a launcher to leave by itself
@@ -77,16 +79,10 @@ class WorkerProcess(Protocol):
 class SpawnedWorker:
     """A worker started by itself, torch imported anew."""
 
-    def __init__(self, command: Sequence[str], session_path: str, commands: int, events: int, log: int) -> None:
+    def __init__(self, order: WorkerOrder, session_path: str, commands: int, events: int, log: int) -> None:
         """Start it; the descriptors are inherited and stay the caller's to close."""
-        self._process = subprocess.Popen(
-            [*command, "worker", "--session", session_path, "--commands", str(commands), "--events", str(events)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(commands, events),
-            start_new_session=True,
-        )
+        duty = ["worker", "--session", session_path, "--commands", str(commands), "--events", str(events)]
+        self._process = _start(order, duty, log=log, descriptors=(commands, events))
 
     @property
     def pid(self) -> int:
@@ -102,6 +98,30 @@ class SpawnedWorker:
 
     def release(self) -> None:
         """Nothing is kept."""
+
+
+def _start(
+    order: WorkerOrder, duty: Sequence[str], *, log: int, descriptors: tuple[int, ...]
+) -> subprocess.Popen[bytes]:
+    """The program of `order` on that duty, as the leader of a session of its own.
+
+    Raises:
+        EnvironmentProblem: there is no such program.
+    """
+    try:
+        return subprocess.Popen(
+            [*order.program, *duty],
+            env=os.environ | order.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"a trial's program must start; got {error}: check that it is installed here, and executable"
+        ) from None
 
 
 class ForkedWorker:
@@ -129,27 +149,25 @@ class ForkedWorker:
 class LauncherProcess:
     """A process that has imported torch once and forks workers from that image."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        """Start it and wait until it takes orders.
+    def __init__(self, order: WorkerOrder) -> None:
+        """Start the order's program and wait until it takes orders to fork.
 
         Raises:
             EnvironmentProblem: it cannot start, for example because torch is missing.
         """
-        self._command = tuple(command)
+        self._program = order.program
+        self._environment = dict(order.environment)
         self._workers = 0
         self._is_retired = False
         self._exit_codes: dict[int, int] = {}
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end
-            self._process = subprocess.Popen(
-                [*command, "launcher", "--control", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+        with ExitStack() as opened:
+            ours, theirs = map(opened.enter_context, socket.socketpair())
+            self._log = opened.enter_context(tempfile.TemporaryFile())
+            control = theirs.fileno()
+            duty = ["launcher", "--control", str(control)]
+            self._process = _start(order, duty, log=self._log.fileno(), descriptors=(control,))
+            theirs.close()
+            opened.pop_all()  # from here on `_end` closes what is left
         self._control = ours
         self._reader = LineReader(os.dup(ours.fileno()))
         try:
@@ -162,6 +180,10 @@ class LauncherProcess:
     def is_gone(self) -> bool:
         """Whether it has died."""
         return self._process.poll() is not None
+
+    def serves(self, order: WorkerOrder) -> bool:
+        """Whether it is the program of `order` in its environment."""
+        return (self._program, self._environment) == (order.program, dict(order.environment))
 
     def fork(self, session_path: str, descriptors: tuple[int, int, int]) -> ForkedWorker:
         """Fork a worker onto `descriptors`: its commands to read, its events to write, its log.
@@ -214,7 +236,7 @@ class LauncherProcess:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_LEAVE_SECONDS)  # its last words may still be on their way
             raise EnvironmentProblem(
-                f"`{' '.join(self._command)} launcher` must start within {_LAUNCHER_SECONDS:g} s; "
+                f"`{' '.join(self._program)} launcher` must start within {_LAUNCHER_SECONDS:g} s; "
                 f"got exit code {self._process.poll()} ({last_line(self._log.fileno())}): "
                 "check that torch and autotune are installed together"
             )

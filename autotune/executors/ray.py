@@ -3,28 +3,31 @@
 Plain data crosses between driver and node: what `SessionRequest` holds goes out, lines of the wire
 come back, a session's end among them. Nothing is ever rerun by Ray: a repeated step would be timed
 as one. autotune must be installed on every node, and logs stay there unless the folder is shared.
-Ray's core actors, not Ray Tune: Tune would tell out-of-memory trials as failures (FIELD_NOTES).
+Ray's core actors, not Ray Tune: Tune would tell out-of-memory trials as failures, which samplers ignore.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
-from autotune_model.config import SessionConfig
-
-from autotune.errors import AutotuneError, EnvironmentProblem
+from autotune.errors import AutotuneError, BadInput, EnvironmentProblem
 from autotune.executors.base import Executor, Patience, Session, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
-from autotune.trial.codec import Event, Failure, encode_event, from_json, parse_event, to_json
+from autotune.space.configuration import Configuration
+from autotune.trial.codec import encode_event, from_json, parse_event, to_json
 from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, Ready, Slice
+from autotune.workload.base import WorkerOrder
+from autotune.workload.machine import Machine
+from autotune_model.protocol import Event, Failure
 
 E = TypeVar("E", Ready, Slice, Evaluation, Fingerprint, GradientNoise)
 
@@ -62,6 +65,19 @@ class RayExecutor:
         """The accelerators of the cluster, or its nodes where there are none."""
         return len(self._places())
 
+    def examine(self, order: WorkerOrder) -> Machine:
+        """See `Executor.examine`: of the node that this thread's sessions run on."""
+        actor = self._actor_here()
+        try:
+            return from_json(Machine, json.loads(self._ray.get(actor.examine.remote(to_json(order)))))
+        except self._ray.exceptions.RayError as error:
+            cause = error.cause if isinstance(error, self._ray.exceptions.RayTaskError) else error
+            if isinstance(cause, BadInput):
+                raise BadInput(str(cause)) from None
+            raise EnvironmentProblem(f"on a node of the cluster: {cause}") from None
+        finally:
+            self._ray.kill(actor)
+
     def open(self, request: SessionRequest) -> RaySession:
         """See `Executor.open`.
 
@@ -69,10 +85,7 @@ class RayExecutor:
             SessionEnded: the worker did not get ready, or its node died.
             EnvironmentProblem: the torch side cannot even start on the node.
         """
-        node, device = self._place()
-        here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        actor = self._host.options(scheduling_strategy=here).remote(self._inner, device)
-        session = RaySession(self._ray, actor, request, self._sessions)
+        session = RaySession(self._ray, self._actor_here(), request, self._sessions)
         try:
             session.await_ready()
         except BaseException:
@@ -96,6 +109,12 @@ class RayExecutor:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _actor_here(self) -> Any:
+        """A new actor at the place of this thread."""
+        node, device = self._place()
+        here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        return self._host.options(scheduling_strategy=here).remote(self._inner, device)
 
     def _places(self) -> list[tuple[str, str]]:
         """Node and device of every slot; the device is "" where nodes are used as a whole."""
@@ -136,9 +155,10 @@ class RaySession:
 
     def await_ready(self) -> None:
         """Have the session opened on the node."""
-        request, patience = self._request, self._request.patience
-        plain = (request.config.to_mapping(), str(request.log_path), to_json(patience))
-        self._ready = self._ask(Ready, patience.setup_seconds + patience.pass_seconds, self._actor.open, *plain)
+        patience = self._request.patience
+        self._ready = self._ask(
+            Ready, patience.setup_seconds + patience.pass_seconds, self._actor.open, _plain(self._request)
+        )
 
     def advance(self, steps: int, round: int = -1) -> Slice:
         """See `Session.advance`."""
@@ -203,12 +223,11 @@ class _Host:
         self._executor = inner()
         self._session: Session
 
-    def open(self, config: dict[str, Any], log_path: str, patience: dict[str, float]) -> bytes:
-        request = SessionRequest(
-            config=SessionConfig.from_mapping(config),
-            log_path=Path(log_path),
-            patience=from_json(Patience, patience),
-        )
+    def examine(self, order: dict[str, Any]) -> str:
+        return json.dumps(to_json(self._executor.examine(from_json(WorkerOrder, order))))
+
+    def open(self, plain: dict[str, Any]) -> bytes:
+        request = _request(plain)
         return _answer(lambda: self._open(request))
 
     def _open(self, request: SessionRequest) -> Ready:
@@ -229,6 +248,33 @@ class _Host:
 
     def close(self) -> None:
         self._executor.close()
+
+
+def _plain(request: SessionRequest) -> dict[str, Any]:
+    """The request as plain data: nothing of ours is pickled on its way to a node."""
+    return {
+        "configuration": dict(request.configuration),
+        "seed": request.seed,
+        "horizon_tokens": request.horizon_tokens,
+        "evaluation_tokens": request.evaluation_tokens,
+        "tokens_per_step": request.tokens_per_step,
+        "order": to_json(request.order),
+        "log_path": str(request.log_path),
+        "patience": to_json(request.patience),
+    }
+
+
+def _request(plain: Mapping[str, Any]) -> SessionRequest:
+    return SessionRequest(
+        configuration=Configuration(plain["configuration"]),
+        seed=plain["seed"],
+        horizon_tokens=plain["horizon_tokens"],
+        evaluation_tokens=plain["evaluation_tokens"],
+        tokens_per_step=plain["tokens_per_step"],
+        order=from_json(WorkerOrder, plain["order"]),
+        log_path=Path(plain["log_path"]),
+        patience=from_json(Patience, plain["patience"]),
+    )
 
 
 def _answer(ask: Callable[[], Event]) -> bytes:

@@ -1,7 +1,7 @@
-"""Do powers of two pay on this machine? The source's claim 3.1, measured: 62 against 64, 120 against 128, padding.
+"""Do aligned shapes pay on this machine? 64 against 62, 128 against 120, a padded vocabulary: measured.
 
 Each claim is a pair of configurations that do the same work per token. Their sessions run side by side in fresh
-processes, slices alternating (METHOD 3.3), restart after restart; one pair is of two copies, which shows what
+processes, slices alternating (docs/method.md, 3.3), restart after restart. One pair is of two copies: it shows what
 this machine can tell apart at all.
 """
 
@@ -14,20 +14,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from autotune_model.config import TrainingConfig
-
 from autotune.analysis.rates import as_ratio, interval_over_restarts, paired_speed
 from autotune.errors import NothingFeasible
 from autotune.executors.base import Executor, Patience, SessionEnded, SessionRequest
 from autotune.measure.run import Run
 from autotune.quantity import Interval, Quantity, Unknown
-from autotune.space.space import SearchSpace
+from autotune.workload.base import SpeedClaim
+from autotune.workload.space import SearchSpace
 
 _LEVEL = 0.9
-_ROUNDS = 16  # of a restart: METHOD 3.4 asks for 12 at least, the first ones are warm-up
+_ROUNDS = 16  # of a restart: docs/method.md, 3.4 asks for 12 at least, the first ones are warm-up
 _PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
-_BATCHES = ((64, 62), (128, 120))
-_MULTIPLE = 64
 
 
 class Answer(StrEnum):
@@ -37,15 +34,6 @@ class Answer(StrEnum):
     FALSE = "false here"
     BELOW_FLOOR = "below the noise floor"
     UNDECIDED = "undecided"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """`aligned` is said to be faster than `other`."""
-
-    words: str
-    aligned: TrainingConfig
-    other: TrainingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,34 +53,15 @@ class Alignment:
     findings: tuple[Finding, ...]
 
 
-def claims_of(space: SearchSpace, vocab_size: int) -> tuple[Claim, ...]:
-    """The claims as configurations of `space`; padding is one where the vocabulary is not a multiple already."""
-    base = space.baseline
-    claims = [
-        Claim(words=f"micro-batch {even} over {odd}", aligned=_batch(base, even), other=_batch(base, odd))
-        for even, odd in _BATCHES
-    ]
-    if vocab_size % _MULTIPLE:
-        padded = -(-vocab_size // _MULTIPLE) * _MULTIPLE
-        claims.append(
-            Claim(
-                words=f"vocabulary padded from {vocab_size} to {padded}",
-                aligned=base.with_knobs({"vocab_multiple": _MULTIPLE}),
-                other=base.with_knobs({"vocab_multiple": 1}),
-            )
-        )
-    return tuple(claims)
-
-
 def measure_alignment(
-    executor: Executor, space: SearchSpace, claims: Sequence[Claim], *, restarts: int, tell: Callable[[str], None]
+    executor: Executor, space: SearchSpace, claims: Sequence[SpeedClaim], *, restarts: int, tell: Callable[[str], None]
 ) -> Alignment:
     """Measure every claim and a pair of copies, `restarts` times each in fresh processes; at least 2.
 
     Raises:
         NothingFeasible: a configuration cannot be trained here.
     """
-    copies = Claim(words="a copy over itself", aligned=space.baseline, other=space.baseline)
+    copies = SpeedClaim(words="the baseline over a copy of it", aligned=space.baseline, other=space.baseline)
     centres: dict[str, list[float]] = {claim.words: [] for claim in (copies, *claims)}
     order = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,20 +94,22 @@ def answer_of(ratio: Interval | Unknown, floor: float | Unknown) -> Answer:
     return Answer.BELOW_FLOOR if inside else Answer.UNDECIDED
 
 
-def _batch(base: TrainingConfig, sequences: int) -> TrainingConfig:
-    return base.with_knobs({"micro_batch": sequences, "global_batch": sequences})
-
-
 def _pair(
-    executor: Executor, space: SearchSpace, claim: Claim, order: random.Random, *, seed: int, log_path: Path
+    executor: Executor, space: SearchSpace, claim: SpeedClaim, order: random.Random, *, seed: int, log_path: Path
 ) -> float | Unknown:
     """ln of the aligned configuration's speed over the other's, in one pair of fresh processes."""
+    workload = space.workload
     opened: list[Run] = []
     try:
         for config in order.sample([claim.aligned, claim.other], 2):
             session = executor.open(
                 SessionRequest(
-                    config=space.session(config, seed=seed, horizon_tokens=space.workload.horizon_tokens),
+                    configuration=config,
+                    seed=seed,
+                    horizon_tokens=workload.horizon_tokens,
+                    evaluation_tokens=workload.evaluation_tokens,
+                    tokens_per_step=workload.cost(config).tokens,
+                    order=workload.order(config, seed=seed, horizon_tokens=workload.horizon_tokens),
                     log_path=log_path,
                     patience=_PATIENCE,
                 )
@@ -153,7 +124,7 @@ def _pair(
         return speed if isinstance(speed, Unknown) else speed.centre
     except SessionEnded as ended:
         raise NothingFeasible(
-            f"both sides of a claim must be trainable here; got {ended.kind} with {claim.words}: {ended.message}: "
+            f"both configurations must train on this machine; got {ended.kind} with {claim.words}: {ended.message}: "
             "use a smaller model or shorter sequences"
         ) from None
     finally:

@@ -1,7 +1,7 @@
 """The bench: sessions measured side by side, and every result kept before anything else happens.
 
 `Lab.trial` measures one candidate against the warm reference; `Lab.block` opens a group afresh, with
-one seed and common rounds, and trains each to the end of its schedule (METHOD 3 and 4).
+one seed and common rounds, and trains each to the end of its schedule (docs/method.md, 3 and 4).
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
-from autotune_model.config import InvalidConfiguration, TrainingConfig
 
-from autotune.analysis.footprint import peak_of
 from autotune.analysis.rates import paired_speed
 from autotune.errors import NothingFeasible
 from autotune.executors.base import Executor, Patience, SessionEnded, SessionRequest
-from autotune.hardware.memory import fits, predict_peak_bytes
-from autotune.hardware.prepare import Machine
+from autotune.executors.memory import fits
 from autotune.measure.run import Run, now, outcome_of, own_seconds, record_of
 from autotune.quantity import Unknown
-from autotune.space.limits import limits_of, prune
-from autotune.study.events import Event, EventKind, Listener
+from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.study.events import Event, Happening, Listener, TrialFinished, TrialRepeated, TrialStarted
 from autotune.study.ledger import Budget
 from autotune.study.store import Study
 from autotune.trial.types import (
@@ -39,6 +37,8 @@ from autotune.trial.types import (
     outcome_kind,
     outcome_reason,
 )
+from autotune.workload.base import CompareSketches
+from autotune.workload.machine import Machine
 
 _FREE_SLICES = 7  # in one: where nothing is paired, only progress and Ctrl-C need slices
 _HOPELESS = 8.0  # times slower than the reference: not worth a second look
@@ -46,8 +46,8 @@ _LEAST_PATIENCE_SECONDS = 1.5  # a burst on a shared machine slows everything si
 _FIRST_PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
 _COMPILE_PATIENCE_SECONDS = 240.0
 _ROUNDS_BEFORE_PRUNING = 5
-_LEAST_ROUNDS = 12  # METHOD 3.4: the fewest that a centre is worth anything from
-_BLOCK_ROUNDS = 60  # more pairs resolve nothing that restarts do not hide (METHOD 3.4, 3.5)
+_LEAST_ROUNDS = 12  # docs/method.md, 3.4: the fewest that a centre is worth anything from
+_BLOCK_ROUNDS = 60  # more pairs resolve nothing that restarts do not hide (docs/method.md, 3.4, 3.5)
 _DISTURBED = 2.5  # times slower than usual: the machine is in a burst
 
 
@@ -61,7 +61,6 @@ class Lab:
         executor: Executor,
         machine: Machine,
         storage: optuna.storages.BaseStorage,
-        capacity_bytes: int,
         clock: Callable[[], float],
         listeners: Sequence[Listener],
         sitting_started: float | None = None,
@@ -72,24 +71,20 @@ class Lab:
         Args:
             study: whose trials are measured and kept.
             executor: where sessions run.
-            machine: the corpus as it is trained on, and the device.
+            machine: text and machine as the executor found them, the memory that sessions may use among them.
             storage: where Optuna keeps what is proposed.
-            capacity_bytes: the memory that all sessions may use together.
             clock: monotonic, in seconds.
             listeners: told of every event, after the study's own log.
             sitting_started: what `clock` read when this sitting began; now, if not given.
             seed: of the order of slices within a round.
         """
         self.study = study
-        limits = limits_of(
-            study.space, machine.limits, vocab_size=machine.corpus.vocab_size, environment=machine.environment
-        )
-        self.space, self.pruned = prune(study.space, study.keep_limits(limits))
-        self.machine = machine
+        self.machine = study.keep_machine(machine)
+        limits = study.space.workload.limits(self.machine, study.space.values)
+        self.space, self.pruned = study.space.pruned(limits)
         self.storage = storage
         self.budget = Budget(study, clock, sitting_started)
         self._executor = executor
-        self._capacity_bytes = capacity_bytes
         self._clock = clock
         self._listeners = (study.log, *listeners)
         self._order = random.Random(seed)
@@ -103,9 +98,9 @@ class Lab:
             self._reference.session.close()
             self._reference = None
 
-    def tell(self, kind: EventKind, stage: str = "", **data: object) -> None:
+    def tell(self, what: Happening) -> None:
         """Tell the decision log and all listeners."""
-        event = Event(kind=kind, stage=str(stage), elapsed_seconds=round(self.budget.elapsed_seconds, 3), data=data)
+        event = Event(elapsed_seconds=round(self.budget.elapsed_seconds, 3), what=what)
         for listener in self._listeners:
             listener(event)
 
@@ -140,9 +135,7 @@ class Lab:
         )
         record = measure(leniency=1.0)
         if outcome_kind(record.outcome) == InfeasibleKind.TOO_SLOW and self._is_disturbed():
-            self.tell(
-                EventKind.DECISION, spec.stage, what=f"trial {spec.number} again", why="the machine was in a burst"
-            )
+            self.tell(TrialRepeated(stage=spec.stage, number=spec.number))
             record = measure(leniency=6.0)
         self._keep(record)
         return record
@@ -177,10 +170,10 @@ class Lab:
     ) -> TrialRecord:
         started, started_at = self._clock(), now()
         predicted = self._predict(spec.config)
-        if not fits(predicted, self._capacity_bytes):
+        if not fits(predicted, self.machine.available_bytes):
             outcome = Infeasible(
                 kind=InfeasibleKind.PREDICTED_OUT_OF_MEMORY,
-                message=f"needs about {predicted / 2**30:.1f} GiB of {self._capacity_bytes / 2**30:.1f} GiB",
+                message=f"needs about {predicted / 2**30:.1f} GiB of {self.machine.available_bytes / 2**30:.1f} GiB",
             )
             return record_of(spec, outcome, (), self._clock() - started, started_at)
         reference = self._warm_reference()
@@ -192,8 +185,9 @@ class Lab:
         run = self._open(spec, leniency)
         if isinstance(run, Run):
             try:
-                if gate and self._fingerprint:
-                    run.compare(self._fingerprint, self.space.baseline)
+                how = self.space.workload.gate(spec.config)
+                if gate and self._fingerprint and isinstance(how, CompareSketches):
+                    run.compare(self._fingerprint, how)
                 if together:
                     partners = self._pair([run], reference, rounds, complete=complete, must_beat=must_beat)
                 else:
@@ -305,7 +299,7 @@ class Lab:
         """Train to the end of the schedule and evaluate there."""
         while run.outcome is None and run.steps_left:
             if self.budget.remaining_seconds <= 0:
-                run.outcome = Pruned(reason="the budget ended")
+                run.outcome = Pruned(reason="out of time")
                 return
             chunk = round(run.steps_per_slice * _FREE_SLICES)
             run.take(min(run.steps_left, max(1, chunk)), -1)
@@ -320,33 +314,54 @@ class Lab:
     def _open(self, spec: TrialSpec, leniency: float) -> Run | Outcome:
         started = self._clock()
         try:
-            config = self.space.session(spec.config, seed=spec.seed, horizon_tokens=spec.horizon_tokens)
-        except InvalidConfiguration as error:  # the knobs go together, but not with the shape of the model
-            return Infeasible(kind=InfeasibleKind.INVALID, message=str(error))
-        request = SessionRequest(
-            config=config,
-            log_path=self.study.trial_folder(spec.number) / "log.txt",
-            patience=self._patience(spec.config, leniency),
-        )
-        try:
+            request = self._request(
+                spec.config,
+                seed=spec.seed,
+                horizon_tokens=spec.horizon_tokens,
+                log_path=self.study.trial_folder(spec.number) / "log.txt",
+                patience=self._patience(spec.config, leniency),
+            )
             session = self._executor.open(request)
+        except InvalidConfiguration as error:  # the knobs go together, but not with this model
+            return Infeasible(kind=InfeasibleKind.INVALID, message=str(error))
         except SessionEnded as ended:
             return outcome_of(ended)
         return Run(
             config=spec.config,
             session=session,
             open_seconds=self._clock() - started,
-            peak_flops=peak_of(spec.config, self.machine.peak_flops),
+            peak_flops=self._peak_flops(spec.config),
             spec=spec,
         )
 
+    def _request(
+        self, config: Configuration, *, seed: int, horizon_tokens: int, log_path: Path, patience: Patience
+    ) -> SessionRequest:
+        workload = self.space.workload
+        return SessionRequest(
+            configuration=config,
+            seed=seed,
+            horizon_tokens=horizon_tokens,
+            evaluation_tokens=workload.evaluation_tokens,
+            tokens_per_step=workload.cost(config).tokens,
+            order=workload.order(config, seed=seed, horizon_tokens=horizon_tokens),
+            log_path=log_path,
+            patience=patience,
+        )
+
+    def _peak_flops(self, config: Configuration) -> float:
+        """The machine's rate in the arithmetic of `config`, in FLOP/s; 0 where it was not measured."""
+        return self.machine.peak_flops.get(self.space.workload.cost(config).arithmetic, 0.0)
+
     def _warm_reference(self) -> Run:
-        """The session of the baseline that stays warm for the whole study (METHOD 3.3)."""
+        """The session of the baseline that stays warm for the whole study (docs/method.md, 3.3)."""
         if self._reference is None:
             started = self._clock()
             config = self.space.baseline
-            request = SessionRequest(
-                config=self.space.session(config, seed=0, horizon_tokens=self.space.workload.horizon_tokens),
+            request = self._request(
+                config,
+                seed=0,
+                horizon_tokens=self.space.workload.horizon_tokens,
                 log_path=self.study.folder / "reference.log",
                 patience=_FIRST_PATIENCE,
             )
@@ -355,37 +370,37 @@ class Lab:
                     config=config,
                     session=self._executor.open(request),
                     open_seconds=self._clock() - started,
-                    peak_flops=peak_of(config, self.machine.peak_flops),
+                    peak_flops=self._peak_flops(config),
                 )
                 self._fingerprint = run.session.fingerprint()
                 for _ in range(3):  # warm: the first steps of a process are slower
                     self._usual_rate = max(self._usual_rate, run.session.advance(1).tokens_per_second)
             except SessionEnded as ended:
                 raise NothingFeasible(
-                    f"the baseline must be trainable here; got {ended.kind}: {ended.message}: "
+                    f"the baseline must train on this machine; got {ended.kind}: {ended.message}: "
                     f"change [baseline], see {request.log_path}"
                 ) from None
             self._reference = run
         return self._reference
 
-    def _patience(self, config: TrainingConfig, leniency: float) -> Patience:
+    def _patience(self, config: Configuration, leniency: float) -> Patience:
         if not self._usual_rate:
             return _FIRST_PATIENCE
-        sequence = self.space.workload.gpt.sequence_length
-        step = max(_LEAST_PATIENCE_SECONDS, _HOPELESS * config.global_batch * sequence / self._usual_rate) * leniency
-        first = max(_LEAST_PATIENCE_SECONDS, _HOPELESS * config.micro_batch * sequence / self._usual_rate) * leniency
-        if config.compile != "off":
+        cost = self.space.workload.cost(config)
+        step = max(_LEAST_PATIENCE_SECONDS, _HOPELESS * cost.tokens / self._usual_rate) * leniency
+        first = max(_LEAST_PATIENCE_SECONDS, _HOPELESS * cost.pass_tokens / self._usual_rate) * leniency
+        if cost.compiles:
             first += _COMPILE_PATIENCE_SECONDS
         return Patience(setup_seconds=_FIRST_PATIENCE.setup_seconds, pass_seconds=first, step_seconds=step)
 
-    def _predict(self, config: TrainingConfig) -> int:
-        """Peak bytes of what processes share: the machine's memory, or that of each one's own device."""
-        together = predict_peak_bytes(self.space.workload.gpt, self.machine.corpus.vocab_size, config)
-        return together if self.machine.environment.get("device") == "cpu" else together // config.world_size
+    def _predict(self, config: Configuration) -> int:
+        """Peak bytes of what sessions share; 0 where nobody can tell, so that it is tried."""
+        predicted = self.space.workload.peak_bytes(config, self.machine)
+        return 0 if isinstance(predicted, Unknown) else predicted
 
-    def _fit_together(self, *configs: TrainingConfig) -> bool:
+    def _fit_together(self, *configs: Configuration) -> bool:
         """Whether sessions of all of these can be resident at once."""
-        return fits(sum(map(self._predict, configs)), self._capacity_bytes)
+        return fits(sum(map(self._predict, configs)), self.machine.available_bytes)
 
     def _is_disturbed(self) -> bool:
         """Whether the reference, too, is slow just now."""
@@ -395,23 +410,22 @@ class Lab:
 
     def _announce(self, spec: TrialSpec) -> None:
         self.tell(
-            EventKind.TRIAL_STARTED,
-            spec.stage,
-            number=spec.number,
-            label=spec.label,
-            config=spec.config.difference(self.space.baseline),
+            TrialStarted(
+                stage=spec.stage, number=spec.number, label=spec.label, changes=self.space.changed(spec.config)
+            )
         )
 
     def _keep(self, record: TrialRecord) -> None:
         self.study.acknowledge(record)
         speed = paired_speed(record.slices, record.reference_slices)
         self.tell(
-            EventKind.TRIAL_FINISHED,
-            record.spec.stage,
-            number=record.spec.number,
-            label=record.spec.label,
-            outcome=outcome_kind(record.outcome),
-            reason=outcome_reason(record.outcome),
-            **({} if isinstance(speed, Unknown) else {"ratio": round(math.exp(speed.centre), 4)}),
-            **({"loss": round(record.evaluations[-1].loss, 4)} if record.evaluations else {}),
+            TrialFinished(
+                stage=record.spec.stage,
+                number=record.spec.number,
+                label=record.spec.label,
+                outcome=outcome_kind(record.outcome),
+                reason=outcome_reason(record.outcome),
+                throughput_ratio=None if isinstance(speed, Unknown) else round(math.exp(speed.centre), 4),
+                loss=round(record.evaluations[-1].loss, 4) if record.evaluations else None,
+            )
         )

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from autotune_model.config import TrainingConfig
-
-from autotune.analysis.gates import equivalence, rounding_of
+from autotune.analysis.gates import equivalence
 from autotune.analysis.rates import implausible, paired_speed
 from autotune.executors.base import Session, SessionEnded
 from autotune.quantity import Unknown
+from autotune.space.configuration import Configuration
 from autotune.trial.types import (
     Completed,
     Costs,
@@ -30,15 +29,16 @@ from autotune.trial.types import (
     TrialRecord,
     TrialSpec,
 )
+from autotune.workload.base import CompareSketches
 
-_SLICE_SECONDS = 0.15  # METHOD 3.4: pairs closer in time beat longer slices
+_SLICE_SECONDS = 0.15  # pairs closer in time beat longer slices: docs/method.md, 3.4
 
 
 @dataclass(slots=True)
 class Run:
     """A session under measurement and what it has given so far; `peak_flops` of the device in its arithmetic, or 0."""
 
-    config: TrainingConfig
+    config: Configuration
     session: Session
     open_seconds: float
     peak_flops: float
@@ -87,20 +87,19 @@ class Run:
             self.outcome = outcome_of(ended)
         self.evaluate_seconds = clock() - started
 
-    def compare(self, reference: Fingerprint, baseline: TrainingConfig) -> None:
-        """End it if it does not compute what the reference does: equal by a gate, never by assumption (METHOD 2)."""
+    def compare(self, reference: Fingerprint, gate: CompareSketches) -> None:
+        """End it if it does not compute what the reference does: a gate shows it, nobody assumes it."""
         try:
             found = self.session.fingerprint()
         except SessionEnded as ended:
             self.outcome = outcome_of(ended)
             return
         self.fingerprints.append(found)
-        dtype = rounding_of(self.config, baseline)
-        if differs := equivalence(found, reference, dtype=dtype, optimizer=self.config.optimizer):
+        if differs := equivalence(found, reference, gate):
             self.outcome = Infeasible(
                 kind=InfeasibleKind.NOT_EQUIVALENT,
                 message=f"{differs.what} must agree with the baseline's within {differs.tolerance:.2g} of its norm; "
-                f"got {differs.distance:.2g}: it does not compute the same here",
+                f"got {differs.distance:.2g}: its results differ from the baseline's",
             )
 
     def measure_noise(self, batches: int) -> None:
@@ -112,12 +111,12 @@ class Run:
                 self.outcome = outcome_of(ended)
 
     def prune(self, partners: Sequence[Slice], must_beat: float) -> None:
-        """End it if its speed is provably below what it would have to beat, a log-ratio (METHOD 5)."""
+        """End it if its speed is provably below what it would have to beat, a log-ratio (docs/method.md, 5)."""
         if self.outcome is not None or must_beat == -math.inf:
             return
         speed = paired_speed(self.slices, partners)
         if not isinstance(speed, Unknown) and speed.centre + 3.0 * speed.stderr < must_beat:
-            self.outcome = Pruned(reason="provably slower than the best so far")
+            self.outcome = Pruned(reason="slower than the best")
 
 
 def outcome_of(ended: SessionEnded) -> Outcome:

@@ -1,4 +1,4 @@
-"""The race by itself: four finalists of which one truly leads, through the real stage (METHOD 6.1)."""
+"""The race by itself: four finalists of which one truly leads, through the real stage (docs/method.md, 6.1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from autotune_model.config import TrainingConfig
 
 from autotune.search.calibrate import calibrate
 from autotune.search.common import DELTA
@@ -18,7 +17,9 @@ from autotune.search.explore import Explored
 from autotune.search.race import race
 from autotune.simulation.study import MEMORY, SimulatedStudy
 from autotune.simulation.worlds import DrawnWorld
+from autotune.space.configuration import Configuration
 from autotune.trial.types import Stage
+from autotune_model.config import TrainingConfig
 
 _BUDGET_SECONDS = 40_000.0
 _BECHHOFER = 2.9162  # of 4 populations, the best found with probability 0.95 (Bechhofer 1954, table I)
@@ -57,14 +58,14 @@ class Raced:
 class _LedWorld(DrawnWorld):
     """Nothing makes a difference but for one configuration."""
 
-    leader: TrainingConfig
+    leader: Configuration
     log_lead: float
 
-    def tokens_per_second(self, config: TrainingConfig) -> float:
+    def tokens_per_second(self, config: Configuration) -> float:
         """The same for all but the leader."""
         return self.base_tokens_per_second * (math.exp(self.log_lead) if config == self.leader else 1.0)
 
-    def log_worth(self, config: TrainingConfig, tokens: float) -> float:  # noqa: ARG002 - nothing is learned otherwise
+    def log_worth(self, config: Configuration, tokens: float) -> float:  # noqa: ARG002 - nothing is learned otherwise
         """The same for all."""
         return 0.0
 
@@ -72,7 +73,9 @@ class _LedWorld(DrawnWorld):
 def race_of_four(number: int) -> Raced:
     """One race on a machine of its own: the best of four leads the others, which are level, by the race's delta."""
     four = [
-        TrainingConfig(micro_batch=8, global_batch=16, attention=attention, optimizer_kernel=kernel)
+        Configuration(
+            TrainingConfig(micro_batch=8, global_batch=16, attention=attention, optimizer_kernel=kernel).to_mapping()
+        )
         for attention, kernel in (("sdpa", "for_loop"), ("math", "fused"), ("math", "foreach"), ("sdpa", "fused"))
     ]
     best = four[number % len(four)]

@@ -1,4 +1,4 @@
-"""How a shared machine disturbs what is measured on it, as METHOD 3 saw it.
+"""How a shared machine disturbs what is measured on it, as docs/method.md, 3 describes it.
 
 ```
 seconds of a step = true seconds * common(t) * own(step) * offset(process)
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotune.analysis.rates import FloatArray
-from autotune.simulation.executor import Slowdown
+from autotune.simulation.world import Slowdown
 
 _CELL_SECONDS = 0.25  # the common series is constant within one
 _CHUNK_CELLS = 4_096
@@ -31,7 +31,7 @@ _LARGEST_DRAW = 12.0  # standard deviations
 class SharedMachine:
     """A machine that others use too. Spreads are standard deviations of logarithms, times are in seconds.
 
-    The defaults give what METHOD 3.4 and 3.5 measured on two shared cores: a lag-1 autocorrelation of
+    The defaults give what was measured on two shared cores (docs/method.md, 3.4 and 3.5): a lag-1 autocorrelation of
     log step times near 0.7, paired log-ratios with a spread of about 0.126, processes that differ by
     2 % for life; and bursts that slow everything three to eight times for seconds.
     """

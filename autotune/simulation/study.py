@@ -1,4 +1,4 @@
-"""The real pipeline on an imagined machine: everything as in a search, but for processes and time."""
+"""The real pipeline on a simulated machine: everything as in a search, but for processes and time."""
 
 from __future__ import annotations
 
@@ -10,69 +10,58 @@ from pathlib import Path
 import optuna
 
 from autotune.analysis.recommendation import Recommendation
-from autotune.hardware.prepare import Corpus, Machine
 from autotune.measure.lab import Lab
 from autotune.search import run_search
 from autotune.search.propose import database
-from autotune.simulation.executor import ScriptedExecutor, ScriptedWorld, SimulatedClock
+from autotune.simulation.executor import MACHINE, ScriptedExecutor, SimulatedClock
+from autotune.simulation.workload import simulated_gpt
+from autotune.simulation.world import ScriptedWorld
 from autotune.study.events import Event, Listener
-from autotune.study.store import FORMAT, Fingerprint, Study, StudyInfo
+from autotune.study.store import FORMAT, Study, StudyInfo
 from autotune.trial.types import TrialRecord
+from autotune.workload.machine import Machine
+from autotune.workload.space import Read
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a folder of its own is made in it
 """Where studies that nobody reads again are kept: their files are synced a thousand times."""
 
-MACHINE = Machine(
-    corpus=Corpus(
-        train_tokens=100_000_000,
-        holdout_tokens=1_000_000,
-        documents=1_000,
-        bytes_per_token=3.0,
-        vocab_size=2_048,
-        content_sha256="0" * 64,
-    ),
-    environment={"device": "cpu", "device_name": "imagined"},
-    peak_flops={"fp32": 1e11, "bf16": 2e11, "fp16": 2e11},
-)
-
 
 @dataclass
 class SimulatedStudy:
-    """A study on an imagined machine; `sit` runs it, again and again if need be. `text` is a search space in TOML."""
+    """A study on a simulated machine; `sit` runs it, again and again if need be. `text` is a search space in TOML."""
 
     folder: Path
     text: str
     world: ScriptedWorld
     budget_seconds: float
     machine: Machine = MACHINE
-    capacity_bytes: int = 24 << 30
+    read: Read = simulated_gpt
     seed: int = 0
     events: list[Event] = field(default_factory=list)
 
     def open(self) -> Study:
         """The study, made where there is none."""
         if (self.folder / "study.json").exists():
-            return Study.open(self.folder)
+            return Study.open(self.folder, self.read)
         info = StudyInfo(
             format=FORMAT,
-            name=self.folder.name,
             created_at="2026-01-01T00:00:00+00:00",
-            space_name="imagined",
+            space_name="simulated",
             corpus="stdlib",
+            corpus_as_written="",
             budget_seconds=self.budget_seconds,
-            fingerprint=Fingerprint(space="s", data="d", code="c", hardware="h"),
+            identity={},
         )
-        return Study.create(self.folder, info, self.text)
+        return Study.create(self.folder, info, self.text, self.read)
 
     def lab(self, study: Study, storage: optuna.storages.BaseStorage, listeners: Sequence[Listener] = ()) -> Lab:
-        """A bench on the imagined machine; its clock starts anew, as a process's does."""
+        """A bench on the simulated machine; its clock starts anew, as a process's does."""
         clock = SimulatedClock()
         return Lab(
             study=study,
-            executor=ScriptedExecutor(self.world, clock, seed=self.seed),
+            executor=ScriptedExecutor(self.world, clock, seed=self.seed, machine=self.machine),
             machine=self.machine,
             storage=storage,
-            capacity_bytes=self.capacity_bytes,
             clock=clock,
             listeners=[lambda event: self.events.append(event), *listeners],
             seed=self.seed,

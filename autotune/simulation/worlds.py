@@ -1,6 +1,6 @@
 """Worlds whose truth is known: what each knob does to speed and, at every horizon, to learning.
 
-`draw_world` imagines machines and models of many kinds. What it draws follows what is known: optimal
+`draw_world` makes up machines and models of many kinds. What it draws follows what is known: optimal
 learning rates fall with the horizon, as tokens to the -0.32 (arXiv 2409.19913), critical batches grow
 with it, as tokens to the 0.47 (arXiv 2410.21676). The baseline's rate is one that suits long runs, as
 users' rates do; so a gain seen in a short trial shrinks, and may turn, on the way to the plan.
@@ -15,14 +15,16 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from autotune_model.config import InvalidConfiguration, TrainingConfig
-from autotune_model.knobs import KnobClass, KnobValue
 from scipy.optimize import brentq
 
-from autotune.simulation.executor import ExampleWorld, Slowdown
+from autotune.simulation.example import ExampleWorld, turned_knobs
 from autotune.simulation.noise import SharedMachine
-from autotune.space.space import Choice, Domain, FloatRange, IntRange, SearchSpace
+from autotune.simulation.workload import training_of
+from autotune.simulation.world import Slowdown
+from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.space.knobs import Choice, Domain, FloatRange, IntRange, KnobClass, KnobValue
 from autotune.trial.types import Failed, Infeasible, InfeasibleKind
+from autotune.workload.space import SearchSpace
 
 _REFERENCE_TOKENS = 100_000.0  # where the optima of a world are stated
 _USUAL_RATE, _LONG = 1e-3, 3e7  # the learning rate that suits runs of that many tokens, on average
@@ -50,40 +52,43 @@ class DrawnWorld(ExampleWorld):
     compiling_seconds: float = 20.0
     machine: SharedMachine = field(default_factory=SharedMachine)
 
-    def tokens_per_second(self, config: TrainingConfig) -> float:
+    def tokens_per_second(self, config: Configuration) -> float:
         """True steady-state throughput."""
+        knobs = training_of(config)
         log_speed = sum(
-            self.log_speed.get((name, getattr(config, name)), 0.0) for name in {name for name, _ in self.log_speed}
+            self.log_speed.get((name, config[name]), 0.0) for name in dict.fromkeys(name for name, _ in self.log_speed)
         )
-        off = math.log2(config.micro_batch / self.best_micro_batch)
+        off = math.log2(knobs.micro_batch / self.best_micro_batch)
         return self.base_tokens_per_second * math.exp(log_speed - self.micro_batch_curvature * off**2)
 
-    def log_worth(self, config: TrainingConfig, tokens: float) -> float:
+    def log_worth(self, config: Configuration, tokens: float) -> float:
         """ln of what a token is worth after a complete schedule of `tokens`, on one scale for all configurations."""
+        knobs = training_of(config)
         horizon = math.log(tokens / _REFERENCE_TOKENS)
         best = math.log(self.best_learning_rate) - self.rate_falls * horizon
-        worth = -self.learning_curvature * (math.log(config.learning_rate) - best) ** 2
+        worth = -self.learning_curvature * (math.log(knobs.learning_rate) - best) ** 2
         worth += sum(
-            self.log_efficiency.get((name, getattr(config, name)), 0.0)
-            for name in {name for name, _ in self.log_efficiency}
+            self.log_efficiency.get((name, config[name]), 0.0)
+            for name in dict.fromkeys(name for name, _ in self.log_efficiency)
         )
-        return worth - math.log1p(config.global_batch / (self.free_batch * math.exp(self.batch_grows * horizon)))
+        return worth - math.log1p(knobs.global_batch / (self.free_batch * math.exp(self.batch_grows * horizon)))
 
-    def loss(self, config: TrainingConfig, tokens: int, seed: int) -> float:
+    def loss(self, config: Configuration, tokens: int, seed: int) -> float:
         """See `ScriptedWorld.loss`: the cooled loss and the seed's luck, common to all but for a small part."""
-        if config.learning_rate >= self.diverging_learning_rate:
+        knobs = training_of(config)
+        if knobs.learning_rate >= self.diverging_learning_rate:
             return math.inf
         luck = random.Random(f"luck {seed}").gauss(0.0, self.seed_luck)
-        turned = config.difference(TrainingConfig())  # a knob that is new to the table changes nobody's luck
+        turned = turned_knobs(config)  # a knob that is new to the table changes nobody's luck
         luck += random.Random(f"own luck {seed} {turned}").gauss(0.0, self.own_luck)
         return min(self.cooled_loss(config, tokens) + luck, math.log(self.vocab_size))
 
-    def cooled_loss(self, config: TrainingConfig, tokens: float) -> float:
+    def cooled_loss(self, config: Configuration, tokens: float) -> float:
         """The expected loss of a complete schedule of `tokens`, in nats per token."""
         effective = math.log(tokens) + self.log_worth(config, tokens)
         return self.irreducible + self.amplitude * math.exp(-self.exponent * effective)
 
-    def true_log_efficiency(self, config: TrainingConfig, baseline: TrainingConfig, tokens: float) -> float:
+    def true_log_efficiency(self, config: Configuration, baseline: Configuration, tokens: float) -> float:
         """ln(D_eq / tokens): D_eq is what the baseline needs for the loss that `config` has after `tokens`."""
         if self.log_worth(config, tokens) == self.log_worth(baseline, tokens):
             return 0.0
@@ -96,30 +101,39 @@ class DrawnWorld(ExampleWorld):
         near = next((w for w in (1.0, 4.0, 12.0, _FARTHEST) if missing(-w) < 0 < missing(w)), 0.0)
         return float(brentq(missing, -near, near)) if near else math.copysign(_FARTHEST, -missing(0.0))
 
-    def true_log_speedup(self, config: TrainingConfig, baseline: TrainingConfig, tokens: float) -> float:
+    def true_log_speedup(self, config: Configuration, baseline: Configuration, tokens: float) -> float:
         """ln S to equal quality at `tokens`; minus infinity for what cannot run."""
-        if self.obstacle(config) is not None or config.learning_rate >= self.diverging_learning_rate:
+        knobs = training_of(config)
+        if self.obstacle(config) is not None or knobs.learning_rate >= self.diverging_learning_rate:
             return -math.inf
         speed = math.log(self.tokens_per_second(config) / self.tokens_per_second(baseline))
         return speed + self.true_log_efficiency(config, baseline, tokens)
 
-    def compile_seconds(self, config: TrainingConfig) -> float:
+    def compile_seconds(self, config: Configuration) -> float:
         """The same for every mode."""
-        return 0.0 if config.compile == "off" else self.compiling_seconds
+        knobs = training_of(config)
+        return 0.0 if knobs.compile == "off" else self.compiling_seconds
 
-    def obstacle(self, config: TrainingConfig) -> Infeasible | Failed | None:
+    def obstacle(self, config: Configuration) -> Infeasible | Failed | None:
         """Out of memory above the largest micro-batch; low precision doubles it."""
-        room = self.largest_micro_batch * (1 if config.dtype == "fp32" else 2)
-        if config.micro_batch > room:
+        knobs = training_of(config)
+        room = self.largest_micro_batch * (1 if knobs.dtype == "fp32" else 2)
+        if knobs.micro_batch > room:
             return Infeasible(
                 kind=InfeasibleKind.OUT_OF_MEMORY,
-                message=f"micro_batch must fit; got {config.micro_batch}: try {room}",
+                message=f"micro_batch must fit; got {knobs.micro_batch}: try {room}",
             )
         return None
 
     def slowdown(self, seed: int, process: int) -> Slowdown:
         """That of `machine`."""
         return self.machine.slowdown(seed, process)
+
+
+def _added(effects: Mapping[tuple[str, KnobValue], float], config: Configuration) -> float:
+    """What the values of `config` add, in the order of `effects`: a sum of floats depends on it."""
+    names = dict.fromkeys(name for name, _ in effects)
+    return sum(effects.get((name, config[name]), 0.0) for name in names)
 
 
 def draw_world(seed: int) -> DrawnWorld:
@@ -176,31 +190,32 @@ def same_everywhere(world: DrawnWorld) -> DrawnWorld:
     )
 
 
-def best_of(world: DrawnWorld, space: SearchSpace) -> TrainingConfig:
+def best_of(world: DrawnWorld, space: SearchSpace) -> Configuration:
     """The configuration that an oracle would run for the plan of `space`: the least `plan_seconds`.
 
     Speed depends on system and numerics knobs alone, so each global batch has one best set of the other
     learning knobs; the learning rate is looked for on a fine grid.
     """
     tokens = float(space.plan.tokens)
-    halves: dict[int, TrainingConfig] = {}
+    halves: dict[int, Configuration] = {}
     for knobs in _combinations(space, KnobClass.LEARNING):
-        config = space.baseline.with_knobs({**knobs, "micro_batch": 1})
-        kept = halves.get(config.global_batch)
+        config = space.turned(space.baseline, {**knobs, "micro_batch": 1})
+        training = training_of(config)
+        kept = halves.get(training.global_batch)
         better = kept is None or world.log_worth(config, tokens) > world.log_worth(kept, tokens)
-        if better and config.learning_rate < world.diverging_learning_rate:
-            halves[config.global_batch] = config
+        if better and training.learning_rate < world.diverging_learning_rate:
+            halves[training.global_batch] = config
     best, least = space.baseline, plan_seconds(world, space, space.baseline)
     for half in halves.values():
         for knobs in _combinations(space, KnobClass.SYSTEM, KnobClass.NUMERICS):
             with contextlib.suppress(InvalidConfiguration):
-                config = half.with_knobs({"micro_batch": space.baseline.micro_batch, **knobs})
+                config = space.turned(half, {"micro_batch": space.baseline["micro_batch"], **knobs})
                 if world.obstacle(config) is None and (seconds := plan_seconds(world, space, config)) < least:
                     best, least = config, seconds
     return best
 
 
-def plan_seconds(world: DrawnWorld, space: SearchSpace, config: TrainingConfig) -> float:
+def plan_seconds(world: DrawnWorld, space: SearchSpace, config: Configuration) -> float:
     """Device-seconds of the plan to the baseline's quality, compilation included, on a machine of usual speed.
 
     What breaks costs what the baseline does: the user goes back to it.

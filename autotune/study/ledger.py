@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from autotune.study.store import StageMark, Study
-from autotune.trial.types import Stage
+from autotune.trial.types import Stage, StageEnd
 
 SHARES = {
     Stage.CALIBRATE: 0.16,
@@ -60,11 +60,15 @@ class Budget:
     def begin(self, stage: Stage) -> StageMark:
         """Allot `stage` its share, or return the mark of one that began before."""
         mark = self._study.stage(stage)
-        if mark is None:
-            later = [s for s in SHARES if self._study.stage(s) is None]
-            share = SHARES[stage] / sum(SHARES[s] for s in later)
+        if mark is None or mark.deadline_seconds is None:
+            open_stages = [s for s in SHARES if (m := self._study.stage(s)) is None or m.deadline_seconds is None]
+            share = SHARES[stage] / sum(SHARES[s] for s in open_stages)
             elapsed = self.elapsed_seconds
-            mark = StageMark(started_seconds=elapsed, deadline_seconds=elapsed + share * self.remaining_seconds)
+            mark = StageMark(
+                started_seconds=elapsed,
+                deadline_seconds=elapsed + share * self.remaining_seconds,
+                earlier_seconds=mark.earlier_seconds if mark else 0.0,
+            )
             self._study.mark(stage, mark)
         return mark
 
@@ -76,18 +80,19 @@ class Budget:
     def allotted_seconds(self, stage: Stage) -> float:
         """What `stage` was allotted when it began; 0 before."""
         mark = self._study.stage(stage)
-        return mark.deadline_seconds - mark.started_seconds if mark else 0.0
+        return mark.deadline_seconds - mark.started_seconds if mark and mark.deadline_seconds is not None else 0.0
 
     def left_seconds(self, stage: Stage) -> float:
         """Seconds left of the stage's allotment, never negative."""
         mark = self._study.stage(stage)
-        return max(0.0, mark.deadline_seconds - self.elapsed_seconds) if mark else 0.0
+        deadline = mark.deadline_seconds if mark else None
+        return 0.0 if deadline is None else max(0.0, deadline - self.elapsed_seconds)
 
-    def finish(self, stage: Stage, reason: str) -> None:
+    def finish(self, stage: Stage, reason: StageEnd) -> None:
         """Mark `stage` as finished, and why."""
         mark = self.begin(stage)
         self.note()
-        self._study.mark(stage, replace(mark, finished=True, finished_seconds=self.elapsed_seconds, reason=reason))
+        self._study.mark(stage, replace(mark, finished_seconds=self.elapsed_seconds, reason=reason))
 
     def is_finished(self, stage: Stage) -> bool:
         """Whether `stage` was finished, in this sitting or an earlier one."""

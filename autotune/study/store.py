@@ -1,10 +1,10 @@
 """A study on disk: one folder that survives anything and can be taken up again.
 
 reports/<study>/
-    study.json   what the study is: format, corpus, budget, fingerprint
+    study.json   what the study is: format, text, budget, and what its measurements depend on
     space.toml   the exact copy of the space that was asked
     trials/NNNN/ spec.json (ordered), result.json (acknowledged), log.txt (the worker's own output)
-    limits.json  values of knobs that this machine cannot run, with the reasons
+    machine.json the machine as it was examined first, and what it cannot run
     stages.json  deadlines of the stages and which are finished
     elapsed.json seconds searched so far, over all sittings
     next_trial.json the number of the next trial: none is given twice, whatever is deleted
@@ -18,84 +18,80 @@ A trial counts from the moment its `result.json` is in place, and only then. One
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
-import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, TypeVar
-
-from autotune_model.config import TrainingConfig
+from typing import IO, Self
 
 from autotune.errors import BadInput, StoreDamaged, StudyBusy
 from autotune.files import write_atomically
-from autotune.space.limits import Limits
-from autotune.space.load import parse_space
-from autotune.space.space import SearchSpace
+from autotune.space.configuration import Configuration
+from autotune.space.document import SpaceDocument, parse_document
 from autotune.study.events import Event
-from autotune.trial.codec import from_json, to_json
-from autotune.trial.types import Stage, TrialRecord, TrialSpec
+from autotune.study.reading import decode, last_elapsed, misshapen, open_log, read_all, read_as, read_json, read_number
+from autotune.trial.codec import to_json
+from autotune.trial.types import Stage, StageEnd, TrialRecord, TrialSpec
+from autotune.workload.gpt import GPTWorkload
+from autotune.workload.machine import Machine
+from autotune.workload.space import Read, SearchSpace, space_of
 
-T = TypeVar("T")
-
-FORMAT = 2
+FORMAT = 3
 _LONGEST_NAME = 60  # characters: a file system takes 255 bytes
 _NAME_RULE = (
     f"a study's name is at most {_LONGEST_NAME} letters, digits, '.', '_' and '-', and starts with none of '.-'"
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fingerprint:
-    """What a study's measurements depend on; a study goes on only where all of it is as it was."""
-
-    space: str
-    data: str
-    code: str
-    hardware: str
-
-    def differences(self, now: Fingerprint) -> tuple[str, ...]:
-        """One line for every part in which `now` differs."""
-        return tuple(
-            f"{f.name} was {getattr(self, f.name)[:80]}, is {getattr(now, f.name)[:80]}"
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) != getattr(now, f.name)
-        )
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """One clause for every key in which two identities differ, with both values whole."""
+    return tuple(
+        f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
+        for key in dict.fromkeys((*before, *now))
+        if before.get(key) != now.get(key)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyInfo:
-    """What a study is.
+    """What a study is. Its name is that of its folder, so that it may be moved and renamed.
 
-    `corpus` is the one that is trained on, `corpus_in_space` what its copy of the space says (`--data`
-    may override it). `warm_start` are configurations of the study it was forked from, best first.
+    `corpus` is the text that is trained on, `corpus_as_written` what its copy of the space says of it (`--data` may
+    override that). `identity` is by key all that its measurements depend on: model, text, code and hardware, but
+    neither plan nor prices nor budget. `warm_start` are configurations of the study it was forked from, best first.
     """
 
     format: int
-    name: str
     created_at: str
     space_name: str
     corpus: str
+    corpus_as_written: str
     budget_seconds: float
-    fingerprint: Fingerprint
-    corpus_in_space: str = ""
+    identity: Mapping[str, str]
     forked_from: str = ""
-    warm_start: tuple[TrainingConfig, ...] = ()
+    warm_start: tuple[Configuration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMark:
-    """Where a stage stands, on the study's own clock (seconds of search over all sittings)."""
+    """Where a stage stands, on the study's own clock (seconds of search over all sittings).
+
+    It has no deadline where it is to be allotted time once more; `earlier_seconds` is what it took before that.
+    `reason` is why it is finished.
+    """
 
     started_seconds: float
-    deadline_seconds: float
-    finished: bool = False
+    deadline_seconds: float | None
     finished_seconds: float = 0.0
-    reason: str = ""
+    earlier_seconds: float = 0.0
+    reason: StageEnd | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.reason is not None
 
 
 def check_name(name: str) -> str:
@@ -110,58 +106,49 @@ def check_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _KeptLimits:
-    limits: Limits
-
-
 class Study:
     """An open study, locked for this process. A context manager: leaving it gives the lock back."""
 
-    def __init__(self, folder: Path, lock: IO[str]) -> None:
+    def __init__(self, folder: Path, lock: IO[str], read: Read) -> None:
         """Read the study in `folder`; use `Study.open` or `Study.create`."""
         self.folder = folder
         self._lock = lock
-        self.info: StudyInfo = _read(StudyInfo, folder / "study.json")
-        if self.info.format != FORMAT:
-            raise StoreDamaged(
-                f"this version reads studies of format {FORMAT}; got {self.info.format} in {folder}: "
-                "use the version that made it"
-            )
-        self.space = _read_space(folder, self.info)
-        self._records = {r.spec.number: r for r in _read_all(TrialRecord, folder, "result.json")}
-        self._specs = {s.number: s for s in _read_all(TrialSpec, folder, "spec.json")}
+        self._read_workload = read
+        self.info = _read_info(folder)
+        self.space = _read_space(folder, self.info, read)
+        records = (self._completed(r) for r in read_all(TrialRecord, folder, "result.json"))
+        self._records = {r.spec.number: r for r in records}
+        self._specs = {s.number: self._complete(s) for s in read_all(TrialSpec, folder, "spec.json")}
         self._stages = _read_stages(folder / "stages.json")
-        self._next_number = max(int(_read_number(folder / "next_trial.json")), max(self._specs, default=-1) + 1)
-        self.elapsed_seconds = max(_read_number(folder / "elapsed.json"), _last_elapsed(folder / "events.jsonl"))
-        self._log = _open_log(folder / "events.jsonl")
+        self._next_number = max(int(read_number(folder / "next_trial.json")), max(self._specs, default=-1) + 1)
+        self.elapsed_seconds = max(read_number(folder / "elapsed.json"), last_elapsed(folder / "events.jsonl"))
+        self._log = open_log(folder / "events.jsonl")
 
     @classmethod
-    def create(cls, folder: Path, info: StudyInfo, space_text: str) -> Self:
-        """Make a new study; nothing is left behind where that fails.
+    def create(cls, folder: Path, info: StudyInfo, space_text: str, read: Read = GPTWorkload.read) -> Self:
+        """Make a new study; nothing is left behind where that fails. `read` makes the workload of its space.
 
         Raises:
             BadInput: there is a study of this name already, or the space cannot be searched.
             StudyBusy: another driver is just making it.
         """
-        check_name(info.name)
-        parsed = parse_space(space_text, name=info.space_name, source=info.space_name, folder=folder)
-        info = replace(info, corpus_in_space=parsed.workload.data.corpus)
+        check_name(folder.name)
+        space_of(parse_document(space_text, name=info.space_name, source=info.space_name, folder=folder), read)
         if (folder / "study.json").exists():
-            raise BadInput(f"a new study needs a new name; got {info.name!r}, which exists: choose another --study")
+            raise BadInput(f"a new study needs a new name; got {folder.name!r}, which exists: choose another --study")
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
         with _given_back_on_error(lock):
             write_atomically(folder / "space.toml", space_text)
             write_atomically(folder / "study.json", json.dumps(to_json(info), indent=1) + "\n")
-            return cls(folder, lock)
+            return cls(folder, lock, read)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open a study that exists.
+    def open(cls, folder: Path, read: Read = GPTWorkload.read) -> Self:
+        """Open a study that exists. `read` makes the workload of its space.
 
         Raises:
-            BadInput: there is none.
+            BadInput: there is none, or an earlier version made it.
             StudyBusy: another driver owns it.
             StoreDamaged: a file of it cannot be read back.
         """
@@ -169,7 +156,7 @@ class Study:
             raise BadInput(f"a study is a folder with study.json; got {str(folder)!r}: see `autotune studies`")
         lock = _lock(folder)
         with _given_back_on_error(lock):
-            return cls(folder, lock)
+            return cls(folder, lock, read)
 
     def close(self) -> None:
         """Give the study back. Safe to call twice."""
@@ -181,6 +168,49 @@ class Study:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def name(self) -> str:
+        """That of its folder."""
+        return self.folder.name
+
+    def revise(self, document: SpaceDocument, *, corpus: str, budget_seconds: float) -> None:
+        """Ask the study's question with another plan, other prices or another budget: no measurement depends on them.
+
+        What ended for lack of either is taken up again where nothing was built on its end.
+        """
+        space = replace(space_of(document, self._read_workload), budget_seconds=budget_seconds)
+        before = (self.space.plan, self.info.budget_seconds)
+        self.info = replace(
+            self.info, corpus=corpus, corpus_as_written=written_corpus(document), budget_seconds=budget_seconds
+        )
+        write_atomically(self.folder / "space.toml", document.text)
+        write_atomically(self.folder / "study.json", json.dumps(to_json(self.info), indent=1) + "\n")
+        self.space = space.with_corpus(corpus)
+        if (space.plan, budget_seconds) != before:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Take up again the stages that ended early, so far as no later stage has measured what came of them."""
+        measured = [stage for stage in Stage if self.ordered(stage)]
+        early = (StageEnd.BUDGET, StageEnd.NOT_WORTH_IT)
+        first = next(
+            (
+                stage
+                for stage in Stage
+                if (mark := self.stage(stage))
+                and mark.reason in early
+                and all(list(Stage).index(later) <= list(Stage).index(stage) for later in measured)
+            ),
+            None,
+        )
+        for stage in Stage:
+            mark = self.stage(stage)
+            is_later = first is not None and list(Stage).index(stage) >= list(Stage).index(first)
+            if mark and (is_later or not mark.finished):
+                until = mark.finished_seconds if mark.finished else self.elapsed_seconds
+                earlier = mark.earlier_seconds + until - mark.started_seconds
+                self.mark(stage, StageMark(started_seconds=until, deadline_seconds=None, earlier_seconds=earlier))
 
     # -- trials ----------------------------------------------------------------------------------
 
@@ -194,7 +224,7 @@ class Study:
         return tuple(r for r in self.records if r.spec.stage is stage)
 
     def order(
-        self, *, stage: Stage, label: str, config: TrainingConfig, seed: int, horizon_tokens: int, block: int
+        self, *, stage: Stage, label: str, config: Configuration, seed: int, horizon_tokens: int, block: int
     ) -> TrialSpec:
         """The spec of this trial: the one ordered before a crash if there was one, else a new one, kept on disk."""
         wanted = TrialSpec(
@@ -231,6 +261,13 @@ class Study:
         write_atomically(path, json.dumps(to_json(record)) + "\n")
         self._records[record.spec.number] = record
 
+    def _complete(self, spec: TrialSpec) -> TrialSpec:
+        return replace(spec, config=self.space.completed(spec.config))
+
+    def _completed(self, record: TrialRecord) -> TrialRecord:
+        """With a value for every knob that is younger than the record."""
+        return replace(record, spec=self._complete(record.spec))
+
     def trial_folder(self, number: int) -> Path:
         """Where trial `number` keeps its files."""
         return self.folder / "trials" / f"{number:04d}"
@@ -249,7 +286,7 @@ class Study:
     @property
     def is_finished(self) -> bool:
         """Whether all stages were run to their ends: nothing more will be measured."""
-        return all(stage.value in self._stages and self._stages[stage.value].finished for stage in Stage)
+        return all((mark := self.stage(stage)) is not None and mark.finished for stage in Stage)
 
     @property
     def search_seconds(self) -> float:
@@ -259,7 +296,11 @@ class Study:
     @property
     def seconds_by_stage(self) -> dict[str, float]:
         """How long each finished stage took, on the study's clock."""
-        return {name: m.finished_seconds - m.started_seconds for name, m in self._stages.items() if m.finished}
+        return {
+            name: m.finished_seconds - m.started_seconds + m.earlier_seconds
+            for name, m in self._stages.items()
+            if m.finished
+        }
 
     def mark(self, stage: Stage, mark: StageMark) -> None:
         """Keep where `stage` stands."""
@@ -272,40 +313,28 @@ class Study:
         self.elapsed_seconds = seconds
         write_atomically(self.folder / "elapsed.json", f"{seconds:.3f}\n")
 
-    def keep_limits(self, limits: Limits) -> Limits:
-        """What the machine was found to lack when the study began, which holds for all of it: `limits`, if it begins.
-
-        A study from before such findings were kept has none.
+    def keep_machine(self, machine: Machine) -> Machine:
+        """`machine` with what the study's own was found to lack when the study began, which holds for all of it.
 
         Raises:
             StoreDamaged: what was kept cannot be read.
         """
-        path = self.folder / "limits.json"
-        if path.exists():
-            return _read(_KeptLimits, path).limits
-        if self._specs:
-            return {}
-        write_atomically(path, json.dumps(to_json(_KeptLimits(limits=limits)), indent=1) + "\n")
-        return limits
+        kept = self.machine
+        if kept is not None:
+            return replace(machine, limits=kept.limits)
+        write_atomically(self.folder / "machine.json", json.dumps(to_json(machine), indent=1) + "\n")
+        return machine
+
+    @property
+    def machine(self) -> Machine | None:
+        """The machine as it was examined when the study began; None before."""
+        path = self.folder / "machine.json"
+        return read_as(Machine, path) if path.exists() else None
 
     def log(self, event: Event) -> None:
         """Append to the decision log."""
         self._log.write(json.dumps(to_json(event), allow_nan=False) + "\n")
         self._log.flush()
-
-
-def studies(root: Path) -> Iterator[tuple[Path, StudyInfo | None]]:
-    """Every study under `root`, by name, and what it is, None where that is damaged; none is locked or changed."""
-    for path in sorted(root.glob("*/study.json")):
-        try:
-            yield path.parent, _read(StudyInfo, path)
-        except StoreDamaged:
-            yield path.parent, None
-
-
-def read_records(folder: Path) -> tuple[TrialRecord, ...]:
-    """The acknowledged trials of the study in `folder`, by number; the study is not locked."""
-    return tuple(sorted(_read_all(TrialRecord, folder, "result.json"), key=lambda r: r.spec.number))
 
 
 def _lock(folder: Path) -> IO[str]:
@@ -334,89 +363,38 @@ def _given_back_on_error(lock: IO[str]) -> Iterator[None]:
         raise
 
 
-def _read_space(folder: Path, info: StudyInfo) -> SearchSpace:
+def written_corpus(document: SpaceDocument) -> str:
+    """The text that a space names, as it is written there; empty where it names none."""
+    return str(document.tables.get("workload", {}).get("corpus", ""))
+
+
+def _read_info(folder: Path) -> StudyInfo:
+    plain = read_json(folder / "study.json")
+    found = plain.get("format") if isinstance(plain, dict) else None
+    if isinstance(found, int) and found != FORMAT:
+        raise BadInput(
+            f"this version goes on with studies of format {FORMAT}; got format {found} in {folder.name!r}, of another "
+            "version: it can be read (`autotune report`), and its space.toml searched under a new name"
+        )
+    return decode(StudyInfo, plain, folder / "study.json")
+
+
+def _read_space(folder: Path, info: StudyInfo, read: Read) -> SearchSpace:
     path = folder / "space.toml"
     try:
-        text = path.read_text(encoding="utf-8")
+        document = parse_document(
+            path.read_text(encoding="utf-8"), name=info.space_name, source=str(path), folder=folder
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise StoreDamaged(f"a study keeps its space; {path} cannot be read ({error}): restore it") from None
-    space = parse_space(text, name=info.space_name, source=str(path), folder=folder)
-    if space.workload.data.corpus != info.corpus_in_space:  # edited since: not what --data once stood for
-        return replace(space, budget_seconds=info.budget_seconds)
-    data = replace(space.workload.data, corpus=info.corpus)
-    return replace(space, workload=replace(space.workload, data=data), budget_seconds=info.budget_seconds)
-
-
-def _open_log(path: Path) -> IO[str]:
-    """The decision log, ready to append; a line torn by a crash is cut off first."""
-    if path.exists():
-        whole = path.read_bytes()
-        end = whole.rfind(b"\n") + 1
-        if end != len(whole):
-            with path.open("r+b") as file:
-                file.truncate(end)
-    return path.open("a", encoding="utf-8")
-
-
-def _last_elapsed(path: Path) -> float:
-    """The study's clock at the last event, which may be later than what was last noted; 0 where that cannot be told."""
-    if not path.exists():
-        return 0.0
-    for line in reversed(path.read_bytes().splitlines()):
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # torn by a crash: the one before will do
-            return float(json.loads(line)["elapsed_seconds"])
-    return 0.0
-
-
-def _read_all(kind: type[T], folder: Path, name: str) -> list[T]:
-    found = []
-    for path in sorted((folder / "trials").glob(f"*/{name}")):
-        value = _read(kind, path)
-        spec = value.spec if isinstance(value, TrialRecord) else value
-        if isinstance(spec, TrialSpec) and path.parent.name != f"{spec.number:04d}":
-            raise _misshapen(path, f"it is trial {spec.number}")
-        found.append(value)
-    return found
+    space = replace(space_of(document, read), budget_seconds=info.budget_seconds)
+    if written_corpus(document) != info.corpus_as_written:
+        return space  # edited since: it is not what --data once stood for
+    return space.with_corpus(info.corpus)
 
 
 def _read_stages(path: Path) -> dict[str, StageMark]:
-    plain = _json(path) if path.exists() else {}
+    plain = read_json(path) if path.exists() else {}
     if not isinstance(plain, dict):
-        raise _misshapen(path, "it must be an object")
-    return {name: _decode(StageMark, mark, path) for name, mark in plain.items()}
-
-
-def _read_number(path: Path) -> float:
-    """The number that the file holds, or 0 before there is one."""
-    plain = _json(path) if path.exists() else 0.0
-    if isinstance(plain, bool) or not isinstance(plain, int | float) or not 0 <= plain < math.inf:
-        raise _misshapen(path, "it must be a number, 0 or more")
-    return float(plain)
-
-
-def _read(kind: type[T], path: Path) -> T:
-    return _decode(kind, _json(path), path)
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreDamaged(f"a study's files are JSON; {path} is not ({error}): {_remedy(path)}") from None
-
-
-def _decode(kind: type[T], plain: Any, path: Path) -> T:
-    try:
-        return from_json(kind, plain)
-    except ValueError as error:
-        raise _misshapen(path, error) from None
-
-
-def _misshapen(path: Path, why: object) -> StoreDamaged:
-    return StoreDamaged(f"a study's files keep their form; {path} does not ({why}): {_remedy(path)}")
-
-
-def _remedy(path: Path) -> str:
-    if path.name in ("result.json", "spec.json"):
-        return f"delete {path.parent} and resume; what it measured is measured again where it is needed"
-    return "restore it from a copy, or start a new study"
+        raise misshapen(path, "it must be an object")
+    return {name: decode(StageMark, mark, path) for name, mark in plain.items()}

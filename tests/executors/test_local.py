@@ -6,18 +6,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
 
 from autotune.errors import EnvironmentProblem
 from autotune.executors import process
-from autotune.executors.base import Patience, SessionEnded
+from autotune.executors.base import Patience, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
 from autotune.trial.types import FailedKind, InfeasibleKind
+from autotune.workload.base import WorkerOrder
 
-from .examples import dies, request, stand_in
+from .examples import dies, request
 
 HASTY = Patience(setup_seconds=0.4, pass_seconds=0.4, step_seconds=0.1)
 
@@ -39,10 +42,10 @@ def launch(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _ending(executor: LocalExecutor, folder: Path, patience: Patience) -> SessionEnded:
+def _ending(executor: LocalExecutor, asked: SessionRequest) -> SessionEnded:
     """How a session ends that is asked for everything once."""
     try:
-        session = executor.open(request(folder, patience=patience))
+        session = executor.open(asked)
         session.fingerprint()
         session.advance(1)
         session.gradient_noise(1)
@@ -72,12 +75,12 @@ def _ending(executor: LocalExecutor, folder: Path, patience: Patience) -> Sessio
         (r"write=hello\n:in_advance", FailedKind.CRASH, "hello"),
         (r"write=\xff\n:in_advance", FailedKind.CRASH, "protocol"),
         (r"write=[1]\n:in_setup", FailedKind.CRASH, "protocol"),
-        ("torn:in_advance", FailedKind.CRASH, "finish its lines"),
+        ("torn:in_advance", FailedKind.CRASH, "in the middle of a line"),
     ],
 )
 def test_every_end_has_its_kind_and_reason(launch: str, tmp_path: Path, mood: str, kind: object, words: str) -> None:
-    with LocalExecutor(command=stand_in(mood), launch=launch) as executor:
-        ended = _ending(executor, tmp_path, request(tmp_path).patience)
+    with LocalExecutor(launch=launch) as executor:
+        ended = _ending(executor, request(tmp_path, mood=mood))
     assert ended.kind is kind
     assert ended.message == str(ended)
     with pytest.raises(SessionEnded, match=words):
@@ -95,8 +98,8 @@ def test_every_end_has_its_kind_and_reason(launch: str, tmp_path: Path, mood: st
     ],
 )
 def test_a_worker_without_progress_is_stopped(tmp_path: Path, mood: str, kind: object, words: str) -> None:
-    with LocalExecutor(command=stand_in(mood), launch="fork") as executor:
-        ended = _ending(executor, tmp_path, HASTY)
+    with LocalExecutor(launch="fork") as executor:
+        ended = _ending(executor, request(tmp_path, mood=mood, patience=HASTY))
         assert not _workers()
     assert ended.kind is kind
     assert words in ended.message
@@ -105,21 +108,21 @@ def test_a_worker_without_progress_is_stopped(tmp_path: Path, mood: str, kind: o
 @pytest.mark.parametrize("place", ["in_advance", "in_evaluate", "in_fingerprint", "in_gradient_noise"])
 def test_an_answer_to_another_question_is_a_crash(launch: str, tmp_path: Path, place: str) -> None:
     mood = r'write={"phase"\u003a{"name"\u003a"built"}}\n:' + place
-    with LocalExecutor(command=stand_in(mood), launch=launch) as executor:
-        ended = _ending(executor, tmp_path, request(tmp_path).patience)
-    assert (ended.kind, "unexpected phase" in ended.message) == (FailedKind.CRASH, True)
+    with LocalExecutor(launch=launch) as executor:
+        ended = _ending(executor, request(tmp_path, mood=mood))
+    assert (ended.kind, "unexpected answer, phase" in ended.message) == (FailedKind.CRASH, True)
 
 
 def test_a_worker_that_closes_its_pipe_is_stopped(launch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotune.executors.local._CLOSE_SECONDS", 0.1)
-    with LocalExecutor(command=stand_in("deaf:in_advance"), launch=launch) as executor:
-        ended = _ending(executor, tmp_path, request(tmp_path).patience)
+    with LocalExecutor(launch=launch) as executor:
+        ended = _ending(executor, request(tmp_path, mood="deaf:in_advance"))
         assert not _workers()
     assert (ended.kind, "event pipe" in ended.message) == (FailedKind.CRASH, True)
 
 
 def test_a_worker_killed_while_idle_is_noticed_at_the_next_order(launch: str, tmp_path: Path) -> None:
-    with LocalExecutor(command=stand_in(), launch=launch) as executor:
+    with LocalExecutor(launch=launch) as executor:
         session = executor.open(request(tmp_path))
         os.kill(int(session.ready.environment["pid"]), signal.SIGTERM)
         with pytest.raises(SessionEnded, match="SIGTERM"):
@@ -127,7 +130,7 @@ def test_a_worker_killed_while_idle_is_noticed_at_the_next_order(launch: str, tm
 
 
 def test_an_end_spares_the_other_sessions(launch: str, tmp_path: Path) -> None:
-    with LocalExecutor(command=stand_in(), launch=launch) as executor:
+    with LocalExecutor(launch=launch) as executor:
         doomed, sound = executor.open(request(tmp_path)), executor.open(request(tmp_path))
         os.killpg(int(doomed.ready.environment["pid"]), signal.SIGKILL)
         with pytest.raises(SessionEnded, match="out-of-memory"):
@@ -136,8 +139,8 @@ def test_an_end_spares_the_other_sessions(launch: str, tmp_path: Path) -> None:
 
 
 def test_what_a_worker_started_ends_with_it(launch: str, tmp_path: Path) -> None:
-    with LocalExecutor(command=stand_in("child:in_advance"), launch=launch) as executor:
-        session = executor.open(request(tmp_path))
+    with LocalExecutor(launch=launch) as executor:
+        session = executor.open(request(tmp_path, mood="child:in_advance"))
         session.advance(1)
         child = psutil.Process(int((tmp_path / "log.txt").read_text()))
         assert child.is_running()
@@ -147,46 +150,46 @@ def test_what_a_worker_started_ends_with_it(launch: str, tmp_path: Path) -> None
 
 def test_a_worker_that_will_not_leave_is_ended(launch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotune.executors.local._CLOSE_SECONDS", 0.1)
-    with LocalExecutor(command=stand_in("hang:in_close"), launch=launch) as executor:
-        executor.open(request(tmp_path)).close()
+    with LocalExecutor(launch=launch) as executor:
+        executor.open(request(tmp_path, mood="hang:in_close")).close()
         assert not _workers()
 
 
 def test_only_the_own_log_lines_are_quoted(launch: str, tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("of an earlier session\n")
-    with LocalExecutor(command=stand_in("torn:in_advance"), launch=launch) as executor:
-        ended = _ending(executor, tmp_path, request(tmp_path).patience)
-    assert ended.message.endswith("nothing in its log")
+    with LocalExecutor(launch=launch) as executor:
+        ended = _ending(executor, request(tmp_path, mood="torn:in_advance"))
+    assert ended.message.endswith("(nothing in its log)")
     assert (tmp_path / "log.txt").read_text() == "of an earlier session\n"
 
 
 def test_a_torch_that_is_missing_is_a_problem_of_the_environment(launch: str, tmp_path: Path) -> None:
     mood = "exit=1:launcher" if launch == "fork" else "exit=1:at_start"
     with (
-        LocalExecutor(command=stand_in(mood), launch=launch) as executor,
+        LocalExecutor(launch=launch) as executor,
         pytest.raises(EnvironmentProblem, match="No module named 'torch'"),
     ):
-        executor.open(request(tmp_path))
+        executor.open(request(tmp_path, mood=mood))
 
 
 def test_a_launcher_that_speaks_another_language_is_a_problem_of_the_environment(tmp_path: Path) -> None:
     with (
-        LocalExecutor(command=stand_in("garbage:launcher"), launch="fork") as executor,
+        LocalExecutor(launch="fork") as executor,
         pytest.raises(EnvironmentProblem, match="launcher"),
     ):
-        executor.open(request(tmp_path))
+        executor.open(request(tmp_path, mood="garbage:launcher"))
 
 
 def test_a_launcher_that_dies_over_a_fork_fails_that_trial_only(tmp_path: Path) -> None:
-    with LocalExecutor(command=stand_in("die:fork"), launch="fork") as executor:
+    with LocalExecutor(launch="fork") as executor:
         for _ in range(2):  # the second has a launcher of its own
             with pytest.raises(SessionEnded, match="died") as ended:
-                executor.open(request(tmp_path))
+                executor.open(request(tmp_path, mood="die:fork"))
             assert ended.value.kind is FailedKind.CRASH
 
 
 def test_a_launcher_that_dies_is_replaced_and_its_sessions_go_on(tmp_path: Path) -> None:
-    with LocalExecutor(command=stand_in(), launch="fork") as executor:
+    with LocalExecutor(launch="fork") as executor:
         old = executor.open(request(tmp_path))
         (launcher,) = psutil.Process().children()
         launcher.kill()
@@ -198,18 +201,20 @@ def test_a_launcher_that_dies_is_replaced_and_its_sessions_go_on(tmp_path: Path)
 def test_a_hanging_launcher_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_LAUNCHER_SECONDS", 0.2)
     monkeypatch.setattr(process, "_LEAVE_SECONDS", 0.1)
+    asked = request(tmp_path)
+    hanging = replace(asked.order, program=(sys.executable, "-c", "import time; time.sleep(100)"))
     with (
-        LocalExecutor(command=(sys.executable, "-c", "import time; time.sleep(100)"), launch="fork") as executor,
+        LocalExecutor(launch="fork") as executor,
         pytest.raises(EnvironmentProblem, match=r"within 0\.2 s"),
     ):
-        executor.open(request(tmp_path))
+        executor.open(replace(asked, order=hanging))
 
 
 def test_renewing_forks_from_a_new_image_and_ends_the_old_one(tmp_path: Path) -> None:
     def launcher_of(session: object) -> int:
         return psutil.Process(int(session.ready.environment["pid"])).ppid()
 
-    with LocalExecutor(command=stand_in(), launch="fork") as executor:
+    with LocalExecutor(launch="fork") as executor:
         one, twin = executor.open(request(tmp_path)), executor.open(request(tmp_path))
         executor.renew()
         fresh = executor.open(request(tmp_path))
@@ -220,8 +225,28 @@ def test_renewing_forks_from_a_new_image_and_ends_the_old_one(tmp_path: Path) ->
         assert [p.pid for p in psutil.Process().children()] == [launcher_of(fresh)]
 
 
+def test_sessions_of_another_environment_are_forked_from_another_launcher(tmp_path: Path) -> None:
+    plain = request(tmp_path)
+    changed = replace(plain, order=replace(plain.order, environment={"ADDED": "yes"}))
+    with LocalExecutor(launch="fork") as executor:
+        pids = [int(executor.open(r).ready.environment["pid"]) for r in (plain, plain, changed, changed, plain)]
+        one, twin, other, others_twin, third = (psutil.Process(pid).ppid() for pid in pids)
+        assert one == twin
+        assert other == others_twin
+        assert len({one, other, third}) == 3, "the one at hand is another one: a launcher is started anew"
+
+
+def test_the_environment_of_an_order_is_added_to_that_of_the_driver(launch: str, tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    with LocalExecutor(launch=launch) as executor:
+        session = executor.open(replace(asked, order=replace(asked.order, environment={"ADDED": "yes"})))
+        found = psutil.Process(int(session.ready.environment["pid"])).environ()
+    assert found["ADDED"] == "yes"
+    assert found["PATH"] == os.environ["PATH"]
+
+
 def test_workers_lead_a_session_of_their_own(launch: str, tmp_path: Path) -> None:
-    with LocalExecutor(command=stand_in(), launch=launch) as executor:
+    with LocalExecutor(launch=launch) as executor:
         pid = int(executor.open(request(tmp_path)).ready.environment["pid"])
         assert os.getsid(pid) == os.getpgid(pid) == pid
 
@@ -231,9 +256,10 @@ def test_workers_leave_when_the_driver_is_killed(launch: str, tmp_path: Path) ->
     driver = """
 import json, os, signal, sys
 from pathlib import Path
+from typing import Literal
 from autotune.executors.local import LocalExecutor
-from tests.executors.examples import request, stand_in
-executor = LocalExecutor(command=stand_in(), launch=sys.argv[1])
+from tests.executors.examples import request
+executor = LocalExecutor(launch=sys.argv[1])
 session = executor.open(request(Path(sys.argv[2])))
 pid = int(session.ready.environment["pid"])
 print(json.dumps([pid, os.getpid() if sys.argv[1] == "spawn" else executor._launcher._process.pid]), flush=True)
@@ -253,3 +279,13 @@ def _workers() -> list[psutil.Process]:
     return [
         p for p in psutil.Process().children(recursive=True) if "launcher" not in p.cmdline() or p.ppid() != os.getpid()
     ]
+
+
+@pytest.mark.parametrize("launch", ["fork", "spawn"])
+def test_a_program_that_is_not_there_is_told_in_one_line(tmp_path: Path, launch: Literal["fork", "spawn"]) -> None:
+    missing = replace(request(tmp_path), order=WorkerOrder(program=("/no/such/program",), payload={}))
+    with LocalExecutor(launch=launch) as executor:
+        with pytest.raises(EnvironmentProblem, match=r"a trial's program must start; got .*No such file"):
+            executor.open(missing)
+        with pytest.raises(EnvironmentProblem, match=r"a trial's program must start; got .*No such file"):
+            executor.examine(missing.order)

@@ -1,10 +1,11 @@
 """Sessions on a cluster: the common promises, what only a cluster can do wrong, and where on it sessions go."""
 
+import json
 import secrets
 import sys
 import threading
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,32 +13,38 @@ from typing import Any
 import psutil
 import pytest
 
-from autotune.errors import EnvironmentProblem
+from autotune.errors import BadInput, EnvironmentProblem
 from autotune.executors import ray as ray_module
-from autotune.executors.base import SessionEnded
-from autotune.executors.local import LocalExecutor
+from autotune.executors.base import Executor, SessionEnded
 from autotune.executors.ray import RayExecutor
 from autotune.trial.types import FailedKind
+from autotune.workload.base import WorkerOrder
 
-from .examples import dies, request, stand_in
-from .test_contract import (  # noqa: F401 - run here over the executor below
-    test_a_closed_session_takes_no_orders,
-    test_a_session_measures_its_gradient_noise_at_any_time,
-    test_a_session_shows_what_it_computes_before_it_trains,
-    test_a_session_trains_and_evaluates,
-    test_an_infeasible_session_does_not_open_and_harms_no_other,
-    test_at_least_one_session_may_step,
-)
+from .contract import ExecutorContract
+from .examples import dies, request
 
 
 @pytest.fixture(scope="module")
-def executor() -> Iterator[RayExecutor]:
+def cluster() -> Iterator[RayExecutor]:
     """A cluster of this machine, started once: it takes seconds."""
-    inner = partial(LocalExecutor, command=stand_in(), launch="spawn")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray leaves one in the home folder
-        with RayExecutor(inner=inner) as cluster:
-            yield cluster
+        with RayExecutor() as started:
+            yield started
+
+
+@pytest.fixture
+def executor(cluster: RayExecutor) -> Iterator[RayExecutor]:
+    """Joins the cluster that runs, and leaves it running."""
+    with RayExecutor() as joined:
+        yield joined
+    assert cluster.slots == 1
+
+
+class TestSessionsOnACluster(ExecutorContract):
+    @pytest.fixture
+    def executor(self, executor: RayExecutor) -> Executor:
+        return executor
 
 
 def test_a_dead_actor_ends_its_session_and_its_worker(executor: RayExecutor, tmp_path: Path) -> None:
@@ -51,13 +58,23 @@ def test_a_dead_actor_ends_its_session_and_its_worker(executor: RayExecutor, tmp
 
 
 def test_a_node_without_torch_is_a_problem_of_the_environment(executor: RayExecutor, tmp_path: Path) -> None:
-    inner = partial(LocalExecutor, command=stand_in("exit=1:at_start"), launch="spawn")
-    with (
-        RayExecutor(inner=inner) as broken,  # joins the cluster that runs, and leaves it running
-        pytest.raises(EnvironmentProblem, match=r"on a node.*No module named 'torch'"),
-    ):
-        broken.open(request(tmp_path))
-    assert executor.slots == 1
+    with pytest.raises(EnvironmentProblem, match=r"on a node.*No module named 'torch'"):
+        executor.open(request(tmp_path, mood="exit=1:at_start"))
+
+
+def test_a_request_arrives_on_a_node_as_it_was_sent(tmp_path: Path) -> None:
+    asked = request(tmp_path, seed=3, learning_rate=2e-3, tied_head=True)
+    asked = replace(asked, order=replace(asked.order, environment={"ADDED": "yes"}))
+    plain = json.loads(json.dumps(ray_module._plain(asked)))
+    assert ray_module._request(plain) == asked
+
+
+@pytest.mark.parametrize(("kind", "error"), [("invalid", BadInput), ("crash", EnvironmentProblem)])
+def test_what_a_node_cannot_examine_is_told_here(executor: RayExecutor, kind: str, error: type[Exception]) -> None:
+    words = "corpus must hold text; got nothing: name a file"
+    program = (sys.executable, "-c", f"""print('{{"failure": {{"kind": "{kind}", "message": "{words}"}}}}')""")
+    with pytest.raises(error, match=words):
+        executor.examine(WorkerOrder(program=program, payload={}))
 
 
 def test_a_missing_ray_is_a_problem_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The noise of a shared machine: what METHOD 3 measured is what is imagined, each part by itself and all together."""
+"""The noise of a shared machine: what docs/method.md, 3 guards against is simulated, by itself and all together."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.analysis.rates import FloatArray
-from autotune.simulation.executor import Slowdown
 from autotune.simulation.noise import SharedMachine
+from autotune.simulation.world import Slowdown
 
 MACHINE = SharedMachine()
 QUIET = SharedMachine(jitter=0.0, own=0.0, process=0.0, drift=0.0, burst_every_seconds=0.0)

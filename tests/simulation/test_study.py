@@ -10,10 +10,11 @@ import pytest
 from scripted_study import SPACE
 
 from autotune.errors import NothingFeasible
-from autotune.simulation.executor import ExampleWorld, Slowdown
+from autotune.simulation.example import ExampleWorld
 from autotune.simulation.study import SimulatedStudy, simulate
+from autotune.simulation.world import Slowdown
 from autotune.simulation.worlds import draw_world
-from autotune.study.store import read_records
+from autotune.study.reading import read_records
 from autotune.trial.types import Infeasible, InfeasibleKind, Stage, TrialRecord
 
 BUDGET_SECONDS = 400.0

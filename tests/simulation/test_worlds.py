@@ -1,4 +1,4 @@
-"""Imagined worlds: the truth that is asked of them is the one they show."""
+"""Simulated worlds: the truth that is asked of them is the one they show."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from autotune_model.config import InvalidConfiguration, TrainingConfig
-from autotune_model.knobs import KNOBS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.search.propose import expert_default
+from autotune.search.expert import expert_within
+from autotune.simulation.executor import MACHINE
+from autotune.simulation.workload import simulated_gpt
 from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, plan_seconds, same_everywhere
-from autotune.space.load import parse_space
-from autotune.space.space import Choice, FloatRange, SearchSpace
+from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.space.document import parse_document
+from autotune.space.knobs import Choice, FloatRange, members
 from autotune.trial.types import Infeasible, InfeasibleKind
+from autotune.workload.gpt_knobs import KNOBS
+from autotune.workload.space import SearchSpace, space_of
+from autotune_model.config import TrainingConfig
 
 TEXT = """
 [workload]
@@ -48,21 +52,27 @@ learning_rate = { low = 3e-4, high = 1e-2, log = true }
 schedule = ["constant", "linear", "cosine", "wsd"]
 tied_head = [false, true]
 """
-BASELINE = TrainingConfig(micro_batch=8, global_batch=16)
 
 
-def space_of(text: str = TEXT) -> SearchSpace:
-    return parse_space(text, name="imagined", source="imagined", folder=Path())
+def read(text: str = TEXT) -> SearchSpace:
+    return space_of(parse_document(text, name="simulated", source="simulated", folder=Path()), simulated_gpt)
+
+
+def configuration(**knobs: Any) -> Configuration:
+    return Configuration(TrainingConfig(**knobs).to_mapping())
+
+
+BASELINE = configuration(micro_batch=8, global_batch=16)
 
 
 def values_of(name: str) -> st.SearchStrategy[Any]:
-    return st.sampled_from(KNOBS[name].values)
+    return st.sampled_from(members(KNOBS[name].domain))
 
 
 worlds = st.integers(0, 500).map(draw_world)
 horizons = st.floats(math.log(1e4), math.log(1e9)).map(math.exp)
 configs = st.builds(
-    lambda times, **knobs: TrainingConfig(global_batch=times * knobs["micro_batch"], **knobs),
+    lambda times, **knobs: configuration(global_batch=times * knobs["micro_batch"], **knobs),
     times=st.integers(1, 8),
     micro_batch=st.integers(1, 64),
     dtype=values_of("dtype"),
@@ -75,7 +85,7 @@ configs = st.builds(
 )
 
 
-def random_configs(space: SearchSpace, rng: random.Random) -> Iterator[TrainingConfig]:
+def random_configs(space: SearchSpace, rng: random.Random) -> Iterator[Configuration]:
     """Configurations of the space without end, those that cannot exist left out."""
     while True:
         knobs: dict[str, Any] = {}
@@ -86,7 +96,7 @@ def random_configs(space: SearchSpace, rng: random.Random) -> Iterator[TrainingC
                 case FloatRange(low=low, high=high):
                     knobs[dimension.knob.name] = math.exp(rng.uniform(math.log(low), math.log(high)))
         try:
-            yield space.baseline.with_knobs(knobs)
+            yield space.turned(space.baseline, knobs)
         except InvalidConfiguration:
             continue
 
@@ -99,25 +109,25 @@ def test_a_world_is_drawn_by_its_number() -> None:
 def test_worlds_are_of_many_kinds() -> None:
     drawn = [draw_world(number) for number in range(100)]
     for technique in ({"dtype": "bf16_autocast"}, {"attention": "sdpa"}, {"optimizer_kernel": "fused"}):
-        config = BASELINE.with_knobs(technique)  # type: ignore[arg-type]
+        config = BASELINE.with_values(technique)  # type: ignore[arg-type]
         gains = [w.tokens_per_second(config) / w.tokens_per_second(BASELINE) for w in drawn]
         assert min(gains) < 0.99 < 1.01 < max(gains), technique
-    assert {w.obstacle(BASELINE.with_knobs({"micro_batch": 16, "global_batch": 16})) is None for w in drawn} == {
+    assert {w.obstacle(BASELINE.with_values({"micro_batch": 16, "global_batch": 16})) is None for w in drawn} == {
         True,
         False,
     }
-    for config in (BASELINE.with_knobs({"tied_head": True}), BASELINE.with_knobs({"learning_rate": 5e-4})):
+    for config in (BASELINE.with_values({"tied_head": True}), BASELINE.with_values({"learning_rate": 5e-4})):
         better = [w.true_log_efficiency(config, BASELINE, 3e7) > 0 for w in drawn]
         assert 10 < sum(better) < 90
-    assert {w.compile_seconds(BASELINE.with_knobs({"compile": "default"})) for w in drawn} == {20.0, 60.0}
-    assert {w.loss(BASELINE.with_knobs({"learning_rate": 8e-3}), 100_000, 0) == math.inf for w in drawn} == {
+    assert {w.compile_seconds(BASELINE.with_values({"compile": "default"})) for w in drawn} == {20.0, 60.0}
+    assert {w.loss(BASELINE.with_values({"learning_rate": 8e-3}), 100_000, 0) == math.inf for w in drawn} == {
         True,
         False,
     }
 
 
 def test_a_gain_seen_in_a_short_trial_may_turn_on_the_way_to_the_plan() -> None:
-    higher = BASELINE.with_knobs({"learning_rate": 2e-3})
+    higher = BASELINE.with_values({"learning_rate": 2e-3})
     turned = 0
     for number in range(100):
         short, plan = (draw_world(number).true_log_efficiency(higher, BASELINE, tokens) for tokens in (1e5, 3e9))
@@ -128,7 +138,7 @@ def test_a_gain_seen_in_a_short_trial_may_turn_on_the_way_to_the_plan() -> None:
 
 @given(worlds, configs, configs, horizons)
 def test_where_all_is_the_same_nothing_makes_a_difference(
-    world: DrawnWorld, one: TrainingConfig, other: TrainingConfig, tokens: float
+    world: DrawnWorld, one: Configuration, other: Configuration, tokens: float
 ) -> None:
     idle = same_everywhere(world)
     assert idle.tokens_per_second(one) == idle.tokens_per_second(other) == idle.base_tokens_per_second
@@ -140,7 +150,7 @@ def test_where_all_is_the_same_nothing_makes_a_difference(
 
 @given(worlds, configs, horizons)
 def test_the_baseline_has_the_same_loss_after_as_many_tokens_as_the_efficiency_says(
-    world: DrawnWorld, config: TrainingConfig, tokens: float
+    world: DrawnWorld, config: Configuration, tokens: float
 ) -> None:
     log_efficiency = world.true_log_efficiency(config, BASELINE, tokens)
     assert abs(log_efficiency) < 12.0
@@ -150,7 +160,7 @@ def test_the_baseline_has_the_same_loss_after_as_many_tokens_as_the_efficiency_s
 
 @given(worlds, configs, horizons)
 def test_a_configuration_is_worth_itself_and_a_lower_loss_is_worth_more(
-    world: DrawnWorld, config: TrainingConfig, tokens: float
+    world: DrawnWorld, config: Configuration, tokens: float
 ) -> None:
     assert world.true_log_efficiency(config, config, tokens) == 0.0
     difference = world.cooled_loss(BASELINE, tokens) - world.cooled_loss(config, tokens)
@@ -163,16 +173,16 @@ def test_a_loss_out_of_the_baselines_reach_is_bounded_with_the_right_sign() -> N
         log_efficiency={("schedule", "wsd"): 90.0, ("schedule", "constant"): -90.0}, rate_falls=0.0, batch_grows=0.0
     )
     for schedule, sign in (("wsd", 1.0), ("constant", -1.0)):
-        config = BASELINE.with_knobs({"schedule": schedule})
+        config = BASELINE.with_values({"schedule": schedule})
         assert world.true_log_efficiency(config, BASELINE, 1e6) == pytest.approx(60.0 * sign)
 
 
 @given(worlds, configs, horizons)
 def test_the_speed_up_is_speed_times_efficiency_or_nothing_for_what_cannot_run(
-    world: DrawnWorld, config: TrainingConfig, tokens: float
+    world: DrawnWorld, config: Configuration, tokens: float
 ) -> None:
     speedup = world.true_log_speedup(config, BASELINE, tokens)
-    if world.obstacle(config) or config.learning_rate >= world.diverging_learning_rate:
+    if world.obstacle(config) or config["learning_rate"] >= world.diverging_learning_rate:
         assert speedup == -math.inf
     else:
         rate = world.tokens_per_second(config) / world.tokens_per_second(BASELINE)
@@ -184,7 +194,7 @@ def test_the_speed_up_is_speed_times_efficiency_or_nothing_for_what_cannot_run(
 @given(worlds, horizons)
 def test_the_optimal_learning_rate_falls_with_the_horizon(world: DrawnWorld, tokens: float) -> None:
     def loss(learning_rate: float, horizon: float) -> float:
-        return world.cooled_loss(BASELINE.with_knobs({"learning_rate": learning_rate}), horizon)
+        return world.cooled_loss(BASELINE.with_values({"learning_rate": learning_rate}), horizon)
 
     best = world.best_learning_rate * math.pow(tokens / 100_000, -world.rate_falls)
     lower = best * math.pow(10, -world.rate_falls)
@@ -196,7 +206,7 @@ def test_the_optimal_learning_rate_falls_with_the_horizon(world: DrawnWorld, tok
 def test_a_larger_batch_costs_tokens_and_less_of_them_in_a_longer_run(
     world: DrawnWorld, tokens: float, doublings: int
 ) -> None:
-    larger = BASELINE.with_knobs({"global_batch": 16 * 2**doublings})
+    larger = BASELINE.with_values({"global_batch": 16 * 2**doublings})
 
     def lost(horizon: float) -> float:
         return world.log_worth(BASELINE, horizon) - world.log_worth(larger, horizon)
@@ -207,7 +217,7 @@ def test_a_larger_batch_costs_tokens_and_less_of_them_in_a_longer_run(
 @given(worlds, st.integers(0, 6))
 def test_no_micro_batch_is_faster_than_that_of_the_sweet_spot(world: DrawnWorld, power: int) -> None:
     def speed(micro_batch: int) -> float:
-        return world.tokens_per_second(TrainingConfig(micro_batch=micro_batch, global_batch=64))
+        return world.tokens_per_second(configuration(micro_batch=micro_batch, global_batch=64))
 
     assert speed(2**power) <= speed(world.best_micro_batch)
 
@@ -215,9 +225,9 @@ def test_no_micro_batch_is_faster_than_that_of_the_sweet_spot(world: DrawnWorld,
 @given(worlds)
 def test_memory_ends_above_the_largest_micro_batch_and_low_precision_doubles_it(world: DrawnWorld) -> None:
     for dtype, room in (("fp32", world.largest_micro_batch), ("bf16_autocast", 2 * world.largest_micro_batch)):
-        fits = TrainingConfig(dtype=dtype, micro_batch=room, global_batch=room)
+        fits = configuration(dtype=dtype, micro_batch=room, global_batch=room)
         assert world.obstacle(fits) is None
-        obstacle = world.obstacle(TrainingConfig(dtype=dtype, micro_batch=room + 1, global_batch=room + 1))
+        obstacle = world.obstacle(configuration(dtype=dtype, micro_batch=room + 1, global_batch=room + 1))
         assert isinstance(obstacle, Infeasible)
         assert obstacle.kind is InfeasibleKind.OUT_OF_MEMORY
         assert f"got {room + 1}: try {room}" in obstacle.message
@@ -226,15 +236,15 @@ def test_memory_ends_above_the_largest_micro_batch_and_low_precision_doubles_it(
 @given(worlds, st.integers(10_000, 10**9), st.integers(0, 50))
 def test_a_rate_that_is_too_high_diverges_and_one_below_does_not(world: DrawnWorld, tokens: int, seed: int) -> None:
     edge = world.diverging_learning_rate
-    assert world.loss(BASELINE.with_knobs({"learning_rate": edge}), tokens, seed) == math.inf
-    assert world.loss(BASELINE.with_knobs({"learning_rate": edge * 0.99}), tokens, seed) <= math.log(world.vocab_size)
+    assert world.loss(BASELINE.with_values({"learning_rate": edge}), tokens, seed) == math.inf
+    assert world.loss(BASELINE.with_values({"learning_rate": edge * 0.99}), tokens, seed) <= math.log(world.vocab_size)
 
 
 def test_the_luck_of_a_seed_is_common_to_all_but_for_a_small_part() -> None:
     world = replace(draw_world(1), vocab_size=10**9)  # nothing is as bad as a uniform guess
-    tied = BASELINE.with_knobs({"tied_head": True})
+    tied = BASELINE.with_values({"tied_head": True})
 
-    def luck(config: TrainingConfig) -> np.ndarray[Any, Any]:
+    def luck(config: Configuration) -> np.ndarray[Any, Any]:
         return np.array([world.loss(config, 100_000, seed) for seed in range(300)]) - world.cooled_loss(config, 100_000)
 
     ours, theirs = luck(BASELINE), luck(tied)
@@ -255,20 +265,22 @@ def test_from_a_quarter_of_the_horizon_on_the_baseline_shows_its_truth_and_no_un
 @given(st.integers(0, 500), st.sampled_from((100_000, 30_000_000, 1_000_000_000)))
 @settings(max_examples=15, deadline=None)
 def test_the_oracle_is_not_beaten_by_any_other_configuration(number: int, tokens: int) -> None:
-    world, space = draw_world(number), space_of()
+    world, space = draw_world(number), read()
     space = replace(space, plan=replace(space.plan, tokens=tokens))
     best = best_of(world, space)
     drawn = random_configs(space, random.Random(number))
-    rivals = [space.baseline, expert_default(space, bf16_gains=True), *(next(drawn) for _ in range(100))]
+    rivals = [space.baseline, expert_within(space, MACHINE), *(next(drawn) for _ in range(100))]
     for dimension in space.dimensions:  # the nearest are the likeliest to be better
         if isinstance(dimension.domain, Choice):
             for value in dimension.domain.values:
                 try:
-                    rivals.append(best.with_knobs({dimension.knob.name: value}))
+                    rivals.append(space.turned(best, {dimension.knob.name: value}))
                 except InvalidConfiguration:
                     continue
-    rivals += [best.with_knobs({"learning_rate": best.learning_rate * factor}) for factor in (0.8, 0.95, 1.05, 1.25)]
-    inside = [r for r in rivals if 3e-4 <= r.learning_rate <= 1e-2]
+    rivals += [
+        best.with_values({"learning_rate": best["learning_rate"] * factor}) for factor in (0.8, 0.95, 1.05, 1.25)
+    ]
+    inside = [r for r in rivals if 3e-4 <= r["learning_rate"] <= 1e-2]
     # Rates are tried in steps of 6 %.
     assert plan_seconds(world, space, best) <= min(plan_seconds(world, space, r) for r in inside) * 1.01
 
@@ -285,9 +297,9 @@ def test_the_oracle_weighs_speed_against_tokens_as_the_baseline_would_have_to_pa
         batch_grows=0.4,
         best_learning_rate=3e-3,
     )
-    space = space_of(text)
+    space = read(text)
     space = replace(space, plan=replace(space.plan, tokens=100_000))
     best = best_of(world, space)
     for micro_batch, global_batch in ((8, 8), (16, 16), (32, 32)):
-        rival = best.with_knobs({"micro_batch": micro_batch, "global_batch": global_batch})
+        rival = best.with_values({"micro_batch": micro_batch, "global_batch": global_batch})
         assert world.true_log_speedup(rival, space.baseline, 1e5) <= world.true_log_speedup(best, space.baseline, 1e5)
