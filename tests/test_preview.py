@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from autotune.search.preview import preview
-from autotune.space.load import load_space, parse_space
+from autotune.simulation.executor import MACHINE
+from autotune.space.document import parse_document
 from autotune.space.shipped import shipped_spaces
-from autotune.space.space import SearchSpace
 from autotune.trial.types import Stage
+from autotune.workload.space import SearchSpace, load_space, space_of
 
 TEXT = """
 [workload]
@@ -42,21 +43,32 @@ schedule = ["linear", "cosine"]
 
 
 def space(text: str = TEXT) -> SearchSpace:
-    return parse_space(text, name="mine", source="mine.toml", folder=Path("/"))
+    return space_of(parse_document(text, name="mine", source="mine.toml", folder=Path("/")))
 
 
 CONTINUOUS = space(TEXT + "learning_rate = { low = 1e-4, high = 1e-2, log = true }\n")
 
 
 def test_the_preview_as_json_has_every_figure() -> None:
-    facts = json.loads(preview(space(), as_json=True))
+    machine = replace(MACHINE, limits={"schedule": {"wsd": "not of this space"}, "dtype": {"bf16_autocast": "no bf16"}})
+    facts = json.loads(preview(space(TEXT.replace('"fp32", ', '"fp32", "fp16_autocast", ')), machine, as_json=True))
     by_stage = facts.pop("budget_seconds_by_stage")
     assert facts == {
         "space": "mine",
+        "text": {
+            "train_tokens": 100_000_000,
+            "holdout_tokens": 1_000_000,
+            "documents": 1_000,
+            "bytes_per_token": 3.0,
+            "vocab_size": 2_048,
+            "content_sha256": "0" * 64,
+        },
+        "pruned": [{"knob": "dtype", "value": "bf16_autocast", "reason": "no bf16"}],
+        "baseline_in_doubt": {},
         "dimensions": {
             "micro_batch": "2, 3, 4",
             "threads": "0 to 3",
-            "dtype": "fp32, bf16_autocast",
+            "dtype": "fp32, fp16_autocast",
             "schedule": "linear, cosine",
         },
         "system_and_numerics_combinations": 3 * 2 * 4,
@@ -74,21 +86,23 @@ def test_a_continuous_range_has_no_number_of_combinations() -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    facts = json.loads(preview(CONTINUOUS, as_json=True), parse_constant=refuse)
+    facts = json.loads(preview(CONTINUOUS, MACHINE, as_json=True), parse_constant=refuse)
     assert facts["learning_combinations"] == "continuous"
     assert facts["system_and_numerics_combinations"] == 24
     assert facts["dimensions"]["learning_rate"] == "0.0001 to 0.01 (log)"
 
 
 def test_the_preview_as_text_says_the_same() -> None:
-    text = preview(CONTINUOUS, as_json=False)
+    text = preview(CONTINUOUS, MACHINE, as_json=False)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0] == "mine: 5 knobs"
+    assert "text: 1,000 documents, 100,000,000 + 1,000,000 tokens (held out)" in lines
+    assert "vocabulary: 2,048" in lines
     assert "micro_batch system 2, 3, 4" in lines
     assert "dtype numerics fp32, bf16_autocast" in lines
     assert "learning_rate learning 0.0001 to 0.01 (log)" in lines
-    assert "combinations: 24 of system and numerics, infinitely many of learning" in lines
-    assert "filtered: 16 combinations, global_batch must be a multiple of micro_batch" in lines
+    assert "combinations: 24 of system and precision knobs, infinitely many of learning knobs" in lines
+    assert "impossible: 16 combinations, global_batch must be a multiple of micro_batch" in lines
     assert "expected cost: at most 1200 s of this machine and 1 USD, shared out as" in lines
     assert "calibrate 192 s" in lines
     assert [line.split()[0] for line in lines if line.endswith(" s")] == [stage.value for stage in Stage]
@@ -96,12 +110,37 @@ def test_the_preview_as_text_says_the_same() -> None:
 
 def test_what_is_not_there_is_not_made_up() -> None:
     asked = space(TEXT.replace("[2, 3, 4]", "[2, 4]"))
-    text = preview(replace(asked, plan=replace(asked.plan, device_hour_usd=0.0)), as_json=False)
-    assert "filtered: none" in text.splitlines()
+    text = preview(replace(asked, plan=replace(asked.plan, device_hour_usd=0.0)), MACHINE, as_json=False)
+    assert "impossible: none" in text.splitlines()
     assert "USD" not in text
 
 
 def test_too_many_combinations_are_not_said_to_be_all_possible() -> None:
     space = load_space(shipped_spaces()["gpt2_small_gpu"])
-    assert "filtered: not counted, there are too many combinations to look at" in preview(space, as_json=False)
-    assert json.loads(preview(space, as_json=True))["filtered"] == "too many combinations to look at"
+    text = preview(space, MACHINE, as_json=False)
+    assert "impossible: not counted, there are too many combinations" in text.splitlines()
+    assert json.loads(preview(space, MACHINE, as_json=True))["filtered"] == "too many combinations to look at"
+
+
+def test_what_the_machine_cannot_run_is_told_and_not_counted() -> None:
+    machine = replace(
+        MACHINE,
+        environment={"device": "cpu", "logical_cores": "2"},
+        limits={"dtype": {"bf16_autocast": "computed in software", "fp16_autocast": "not asked for"}},
+    )
+    text = preview(space(), machine, as_json=False).splitlines()
+    assert "not tried here: dtype = bf16_autocast, computed in software" in text
+    assert "not tried here: threads = 3, there are 2 logical cores to run on" in text
+    assert text[0] == "mine: 3 knobs", "one precision is no knob"
+    assert "combinations: 9 of system and precision knobs, 2 of learning knobs" in text
+    assert not any("baseline may not run" in line for line in text)
+
+
+@pytest.mark.parametrize("knob", ["dtype", "optimizer_kernel"])
+def test_a_baseline_that_the_machine_cannot_run_is_doubted_whether_it_is_searched_or_not(knob: str) -> None:
+    asked = space()
+    value = str(asked.baseline[knob])
+    machine = replace(MACHINE, limits={knob: {value: "no such kernel"}})
+    assert json.loads(preview(asked, machine, as_json=True))["baseline_in_doubt"] == {knob: "no such kernel"}
+    lines = preview(asked, machine, as_json=False).splitlines()
+    assert f"the baseline may not run here: {knob} = {value}, no such kernel" in lines

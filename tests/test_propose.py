@@ -11,24 +11,24 @@ from pathlib import Path
 
 import optuna
 import pytest
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KNOBS, Knob, KnobValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 from small_space import SPACE
 
+from autotune.search.expert import expert_within
 from autotune.search.propose import (
     Proposer,
     database,
-    expert_default,
     grid_size,
     impossible_combinations,
     mirror,
     one_at_a_time,
 )
-from autotune.space.load import parse_space
-from autotune.space.space import Choice, Dimension, Domain, FloatRange, IntRange, contains
+from autotune.simulation.executor import MACHINE
+from autotune.space.configuration import Configuration
+from autotune.space.document import parse_document
+from autotune.space.knobs import Choice, Dimension, Domain, FloatRange, IntRange, Knob, KnobValue, contains
 from autotune.trial.types import (
     Completed,
     Costs,
@@ -43,8 +43,14 @@ from autotune.trial.types import (
     TrialRecord,
     TrialSpec,
 )
+from autotune.workload.gpt import GPTWorkload
+from autotune.workload.gpt_knobs import KNOBS
+from autotune.workload.space import SearchSpace, space_of
+from autotune_model.config import TrainingConfig
 
-BASE = TrainingConfig(micro_batch=4, global_batch=8)
+SPACE_READ = space_of(parse_document(SPACE, name="space", source="space.toml", folder=Path("/")))
+DEFAULTS = Configuration(TrainingConfig().to_mapping())
+BASE = DEFAULTS.with_values({"micro_batch": 4, "global_batch": 8})
 STAGE = Stage.EXPLORE_SYSTEM
 
 
@@ -53,9 +59,17 @@ def dimension(name: str, domain: Domain | Sequence[KnobValue]) -> Dimension:
     return Dimension(knob=KNOBS[name], domain=values)
 
 
+def space_with(baseline: Configuration, dimensions: Sequence[Dimension]) -> SearchSpace:
+    """The small space with another baseline and other dimensions."""
+    assert isinstance(SPACE_READ.workload, GPTWorkload)
+    training = TrainingConfig(**baseline)  # type: ignore[arg-type]
+    workload = replace(SPACE_READ.workload, training=training)
+    return replace(SPACE_READ, workload=workload, dimensions=tuple(dimensions))
+
+
 GRID = (dimension("micro_batch", [2, 4, 3]), dimension("attention", ["math", "sdpa"]))  # 3 does not divide 8
 POSSIBLE = {
-    BASE.with_knobs({"micro_batch": micro_batch, "attention": attention})
+    BASE.with_values({"micro_batch": micro_batch, "attention": attention})
     for micro_batch in (2, 4)
     for attention in ("math", "sdpa")
 }
@@ -67,12 +81,20 @@ def proposing(
     folder: Path,
     dimensions: Sequence[Dimension] = GRID,
     *,
-    base: TrainingConfig = BASE,
-    design: Sequence[TrainingConfig] = (),
+    base: Configuration = BASE,
+    design: Sequence[Configuration] = (),
 ) -> Iterator[Proposer]:
     """A proposer over the database in `folder`; leaving it is a crash: nothing more is told."""
     with database(folder / "study.db") as storage:
-        yield Proposer(storage=storage, stage=STAGE, dimensions=dimensions, base=base, design=design, seed=0)
+        yield Proposer(
+            storage=storage,
+            space=SPACE_READ,
+            stage=STAGE,
+            dimensions=dimensions,
+            base=base,
+            design=design,
+            seed=0,
+        )
 
 
 @contextmanager
@@ -92,7 +114,7 @@ def trials(folder: Path, stage: Stage = STAGE) -> list[FrozenTrial]:
         return study.get_trials()
 
 
-def all_of(proposer: Proposer) -> list[TrainingConfig]:
+def all_of(proposer: Proposer) -> list[Configuration]:
     """Everything it proposes until it has no more."""
     configs = []
     while proposal := proposer.ask():
@@ -105,9 +127,9 @@ def all_of(proposer: Proposer) -> list[TrainingConfig]:
 def test_the_design_comes_first_and_in_order(tmp_path: Path) -> None:
     design = [
         BASE,
-        BASE.with_knobs({"learning_rate": 2e-3, "schedule": "linear"}),
-        BASE.with_knobs({"learning_rate": 1e-2}),
-        BASE.with_knobs({"schedule": "wsd"}),
+        BASE.with_values({"learning_rate": 2e-3, "schedule": "linear"}),
+        BASE.with_values({"learning_rate": 1e-2}),
+        BASE.with_values({"schedule": "wsd"}),
     ]
     dimensions = (RATE, dimension("schedule", ["cosine", "linear", "wsd"]))
     with proposing(tmp_path, dimensions, design=design) as proposer:
@@ -142,21 +164,22 @@ def test_an_exhausted_grid_ends_the_search_with_all_that_is_possible(tmp_path: P
 
 def test_nothing_is_proposed_twice_not_even_by_the_next_sitting(tmp_path: Path) -> None:
     seen = []
+    fused_attention = BASE.with_values({"attention": "sdpa"})
     for _ in range(3):
-        with proposing(tmp_path, (RATE, *GRID), design=[BASE, BASE, replace(BASE, attention="sdpa")]) as proposer:
+        with proposing(tmp_path, (RATE, *GRID), design=[BASE, BASE, fused_attention]) as proposer:
             for _ in range(4):
                 proposal = proposer.ask()
                 assert proposal
                 seen.append(proposal.config)
                 proposer.tell(proposal, score=0.0)
     assert len(set(seen)) == len(seen) == 12
-    assert seen[:2] == [BASE, replace(BASE, attention="sdpa")]
+    assert seen[:2] == [BASE, fused_attention]
 
 
 def test_the_last_of_a_finite_space_is_found_without_asking_in_vain(tmp_path: Path) -> None:
     dimensions = (dimension("micro_batch", [1, 2, 4, 8]), dimension("optimizer_kernel", ["for_loop", "fused"]), GRID[1])
     everything = [
-        BASE.with_knobs({"micro_batch": size, "optimizer_kernel": kernel, "attention": attention})
+        BASE.with_values({"micro_batch": size, "optimizer_kernel": kernel, "attention": attention})
         for size in (1, 2, 4, 8)
         for kernel in ("for_loop", "fused")
         for attention in ("math", "sdpa")
@@ -226,7 +249,7 @@ def test_what_a_crash_left_is_given_up_at_the_end_of_a_stage(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("suggested", [0, 1])
 def test_a_half_made_proposal_is_completed(tmp_path: Path, suggested: int) -> None:
-    design = [BASE.with_knobs({"attention": "sdpa", "micro_batch": 2})]
+    design = [BASE.with_values({"attention": "sdpa", "micro_batch": 2})]
     with proposing(tmp_path, design=design):
         pass
     with as_read(tmp_path) as study:
@@ -260,19 +283,21 @@ def test_a_half_made_proposal_without_a_design_keeps_what_was_suggested(tmp_path
 
 def test_values_are_as_short_as_a_user_would_type_them_and_in_their_range(tmp_path: Path) -> None:
     domain = FloatRange(low=1.231e-3, high=1.239e-3)
-    with proposing(tmp_path, [dimension("learning_rate", domain)], base=replace(BASE, learning_rate=1.235e-3)) as asked:
+    with proposing(
+        tmp_path, [dimension("learning_rate", domain)], base=BASE.with_values({"learning_rate": 1.235e-3})
+    ) as asked:
         rates = []
         for _ in range(2):
             proposal = asked.ask()
             assert proposal
-            rates.append(proposal.config.learning_rate)
+            rates.append(proposal.config["learning_rate"])
             asked.tell(proposal, score=0.0)
     assert sorted(rates) == [1.231e-3, 1.239e-3], "three digits would be 1.23e-3 and 1.24e-3, outside"
 
 
 def test_the_base_is_tried_as_the_user_typed_it(tmp_path: Path) -> None:
-    base = replace(BASE, learning_rate=1.23456e-3)
-    design = [base, replace(base, schedule="linear")]
+    base = BASE.with_values({"learning_rate": 1.23456e-3})
+    design = [base, base.with_values({"schedule": "linear"})]
     dimensions = (RATE, dimension("schedule", ["cosine", "linear"]))
     with proposing(tmp_path, dimensions, base=base, design=design) as proposer:
         for config in design:
@@ -285,7 +310,7 @@ def test_the_base_is_tried_as_the_user_typed_it(tmp_path: Path) -> None:
 def test_listed_values_that_are_nearly_the_same_are_all_tried(tmp_path: Path) -> None:
     rates = [1e-3, 1.0001e-3, 1.0002e-3]
     with proposing(tmp_path, [dimension("learning_rate", rates)]) as proposer:
-        assert sorted(config.learning_rate for config in all_of(proposer)) == rates
+        assert sorted(config["learning_rate"] for config in all_of(proposer)) == rates
 
 
 # -- designs -----------------------------------------------------------------------------------------
@@ -294,15 +319,14 @@ def test_listed_values_that_are_nearly_the_same_are_all_tried(tmp_path: Path) ->
 @st.composite
 def domains(draw: st.DrawFn, knob: Knob) -> Domain:
     """Any domain of a knob; numbers stay small enough to be typed."""
-    if knob.kind is bool:
-        return Choice(values=tuple(draw(st.permutations([False, True]))[: draw(st.integers(1, 2))]))
-    if knob.kind is str:
-        return Choice(values=tuple(draw(st.lists(st.sampled_from(knob.values), min_size=1, unique=True))))
-    number: st.SearchStrategy[int | float] = (
-        st.integers(int(knob.low), min(int(knob.high), 100))
-        if knob.kind is int
-        else st.floats(knob.low, min(knob.high, 10.0))
-    )
+    number: st.SearchStrategy[int | float]
+    match knob.domain:
+        case Choice(values=values):
+            return Choice(values=tuple(draw(st.lists(st.sampled_from(values), min_size=1, unique=True))))
+        case IntRange(low=least, high=most):
+            number = st.integers(least, min(most, 100))
+        case FloatRange(low=fleast, high=fmost):
+            number = st.floats(fleast, min(fmost, 10.0))
     low, *rest = draw(st.lists(number, min_size=1, max_size=5, unique=True).map(sorted))
     if not rest or draw(st.booleans()):
         return Choice(values=tuple(draw(st.permutations([low, *rest]))))
@@ -327,7 +351,7 @@ _BOUND = {
 
 
 @st.composite
-def centres(draw: st.DrawFn) -> tuple[TrainingConfig, tuple[Dimension, ...]]:
+def centres(draw: st.DrawFn) -> tuple[Configuration, tuple[Dimension, ...]]:
     """Any dimensions of which all combinations are possible, and a configuration in them."""
     names = draw(st.lists(st.sampled_from([n for n in KNOBS if n not in _BOUND]), min_size=1, unique=True))
     dimensions = tuple(Dimension(knob=KNOBS[n], domain=draw(domains(KNOBS[n]))) for n in KNOBS if n in names)
@@ -340,18 +364,18 @@ def centres(draw: st.DrawFn) -> tuple[TrainingConfig, tuple[Dimension, ...]]:
                 values[d.knob.name] = draw(st.integers(low, high))
             case FloatRange(low=flow, high=fhigh):
                 values[d.knob.name] = draw(st.floats(flow, fhigh))
-    return TrainingConfig().with_knobs(values), dimensions
+    return DEFAULTS.with_values(values), dimensions
 
 
 @settings(deadline=None)
 @given(centres())
 def test_one_knob_at_a_time_touches_every_knob_before_any_twice(
-    case: tuple[TrainingConfig, tuple[Dimension, ...]],
+    case: tuple[Configuration, tuple[Dimension, ...]],
 ) -> None:
     centre, dimensions = case
     domains_by_name = {d.knob.name: d.domain for d in dimensions}
     changes = []
-    for config in one_at_a_time(centre, dimensions):
+    for config in one_at_a_time(SPACE_READ, centre, dimensions):
         ((name, value),) = config.difference(centre).items()
         assert contains(domains_by_name[name], value)
         changes.append((name, value))
@@ -363,7 +387,7 @@ def test_one_knob_at_a_time_touches_every_knob_before_any_twice(
     assert names == list(itertools.chain(*turns))
     for name, domain in domains_by_name.items():
         if isinstance(domain, Choice):
-            assert {v for n, v in changes if n == name} == set(domain.values) - {getattr(centre, name)}
+            assert {v for n, v in changes if n == name} == set(domain.values) - {centre[name]}
 
 
 def _with_turn(names: Sequence[str]) -> list[tuple[str, int]]:
@@ -377,8 +401,8 @@ def test_the_nearest_values_come_first() -> None:
         RATE,
         dimension("global_batch", IntRange(low=4, high=64, log=True)),
     )
-    centre = TrainingConfig(micro_batch=1, global_batch=16, threads=1, learning_rate=1e-3)
-    changes = [config.difference(centre) for config in one_at_a_time(centre, dimensions)]
+    centre = DEFAULTS.with_values({"micro_batch": 1, "global_batch": 16, "threads": 1, "learning_rate": 1e-3})
+    changes = [config.difference(centre) for config in one_at_a_time(SPACE_READ, centre, dimensions)]
     assert changes == [
         {"threads": 0},
         {"learning_rate": 3.16e-3},
@@ -391,28 +415,30 @@ def test_the_nearest_values_come_first() -> None:
 
 
 def test_a_design_leaves_out_what_cannot_exist() -> None:
-    configs = list(one_at_a_time(BASE, [dimension("micro_batch", [3, 4, 5, 8])]))
-    assert [c.micro_batch for c in configs] == [8]
+    configs = list(one_at_a_time(SPACE_READ, BASE, [dimension("micro_batch", [3, 4, 5, 8])]))
+    assert [c["micro_batch"] for c in configs] == [8]
 
 
-SPACE_READ = parse_space(SPACE, name="space", source="space.toml", folder=Path("/"))
-
-
-@pytest.mark.parametrize("bf16_gains", [True, False])
-def test_the_expert_takes_what_usually_pays(bf16_gains: bool) -> None:
+@pytest.mark.parametrize(
+    ("peaks", "gains"),
+    [({"fp32": 1e11, "bf16": 2e11}, True), ({"fp32": 1e11, "bf16": 1.05e11}, False), ({"fp32": 1e11}, False)],
+)
+def test_the_expert_takes_what_usually_pays(peaks: dict[str, float], gains: bool) -> None:
     expected: dict[str, KnobValue] = {"attention": "sdpa", "optimizer_kernel": "fused", "tied_head": True}
-    if bf16_gains:
+    if gains:
         expected["dtype"] = "bf16_autocast"
-    assert expert_default(SPACE_READ, bf16_gains=bf16_gains).difference(SPACE_READ.baseline) == expected
+    expert = expert_within(SPACE_READ, replace(MACHINE, peak_flops=peaks))
+    assert expert.difference(SPACE_READ.baseline) == expected
 
 
 @settings(max_examples=40, deadline=None)
 @given(centres(), st.booleans())
-def test_the_expert_keeps_to_the_space(case: tuple[TrainingConfig, tuple[Dimension, ...]], bf16_gains: bool) -> None:
+def test_the_expert_keeps_to_the_space(case: tuple[Configuration, tuple[Dimension, ...]], bf16_gains: bool) -> None:
     baseline, dimensions = case
-    space = replace(SPACE_READ, baseline=baseline, dimensions=dimensions)
+    space = space_with(baseline, dimensions)
+    machine = MACHINE if bf16_gains else replace(MACHINE, peak_flops={"fp32": 1e11, "bf16": 1e11})
     domains_by_name = {d.knob.name: d.domain for d in dimensions}
-    change = expert_default(space, bf16_gains=bf16_gains).difference(baseline)
+    change = expert_within(space, machine).difference(baseline)
     assert all(name in domains_by_name and contains(domains_by_name[name], value) for name, value in change.items())
     assert bf16_gains or "dtype" not in change
 
@@ -433,10 +459,10 @@ def test_the_grid_is_the_product_of_its_sides(dimensions: Sequence[Dimension], s
 def test_impossible_combinations_are_counted_by_rule() -> None:
     sizes = (dimension("micro_batch", [2, 3, 4, 16]), dimension("global_batch", [8, 12]), RATE)
     # micro_batch 3 and 16 do not divide 8, 16 does not divide 12; the range counts by its two ends
-    assert impossible_combinations(BASE, sizes) == {"global_batch must be a multiple of micro_batch": 3 * 2}
-    assert impossible_combinations(BASE, [dimension("attention", ["math", "sdpa"])]) == {}
+    assert impossible_combinations(space_with(BASE, sizes)) == {"global_batch must be a multiple of micro_batch": 3 * 2}
+    assert impossible_combinations(space_with(BASE, [dimension("attention", ["math", "sdpa"])])) == {}
     many = dimension("micro_batch", list(range(1, 1_001)))
-    assert impossible_combinations(BASE, [many, dimension("global_batch", list(range(1, 1_001)))]) is None
+    assert impossible_combinations(space_with(BASE, [many, dimension("global_batch", list(range(1, 1_001)))])) is None
 
 
 # -- trials of stages that propose nothing -----------------------------------------------------------
@@ -453,7 +479,7 @@ def record(number: int, outcome: Outcome, *, rounds: int, ratio: float = 1.0) ->
             number=number,
             stage=Stage.CONFIRM,
             label=f"trial {number}",
-            config=replace(BASE, learning_rate=1e-3 * (number + 1), tied_head=True),
+            config=BASE.with_values({"learning_rate": 1e-3 * (number + 1), "tied_head": True}),
             seed=0,
             horizon_tokens=100,
             block=0,
@@ -480,7 +506,7 @@ def test_the_database_shows_the_trials_of_every_stage_once(tmp_path: Path) -> No
     path = tmp_path / "study.db"
     for some in (records[:2], records, records):
         with database(path) as storage:
-            mirror(storage, some)
+            mirror(storage, SPACE_READ, some)
     shown = trials(tmp_path, Stage.CONFIRM)
     assert [t.user_attrs["trial"] for t in shown] == [3, 5, 6, 7]
     assert [t.user_attrs["outcome"] for t in shown] == ["completed", "oom", "pruned", "crash"]
@@ -491,20 +517,20 @@ def test_the_database_shows_the_trials_of_every_stage_once(tmp_path: Path) -> No
     assert values[0] == pytest.approx(math.log(2.0))
     assert values[2] == pytest.approx(-math.log(2.0))
     assert values[1] == values[3] < -3.0
-    assert [t.params for t in shown] == [r.spec.config.to_mapping() for r in records]
+    assert [t.params for t in shown] == [dict(r.spec.config) for r in records]
     with as_read(tmp_path, Stage.CONFIRM) as study:
         assert study.best_trial.user_attrs["trial"] == 3
 
 
 def test_without_trials_there_is_nothing_to_show() -> None:
     storage = optuna.storages.InMemoryStorage()
-    mirror(storage, [])
+    mirror(storage, SPACE_READ, [])
     assert storage.get_all_studies() == []
 
 
 @pytest.mark.parametrize("end", [0, -1])
 def test_the_ends_of_every_knob_fit_the_database(tmp_path: Path, end: int) -> None:
-    free = TrainingConfig(clip_norm=0.0, micro_batch=1, global_batch=1, dropout=0.1)
+    free = DEFAULTS.with_values({"clip_norm": 0.0, "micro_batch": 1, "global_batch": 1, "dropout": 0.1})
     needs: dict[str, dict[str, KnobValue]] = {
         "parallelism": {"world_size": 2},
         "world_size": {"parallelism": "tensor"},
@@ -512,14 +538,18 @@ def test_the_ends_of_every_knob_fit_the_database(tmp_path: Path, end: int) -> No
     configs = []
     for name, knob in KNOBS.items():
         if name != "micro_batch":
-            value = bool(end) if knob.kind is bool else (knob.values or (knob.low, knob.high))[end]
-            needed = needs.get(name, {}) if value != getattr(free, name) else {}
-            configs.append(free.with_knobs({name: knob.kind(value), **needed}))
+            match knob.domain:
+                case Choice(values=values):
+                    value = values[end]
+                case IntRange(low=low, high=high) | FloatRange(low=low, high=high):
+                    value = (low, high)[end]
+            needed = needs.get(name, {}) if value != free[name] else {}
+            configs.append(free.with_values({name: value, **needed}))
     at_the_end = record(0, Completed(), rounds=8)
     records = [
         replace(at_the_end, spec=replace(at_the_end.spec, number=number, config=config))
         for number, config in enumerate(configs)
     ]
     with database(tmp_path / "study.db") as storage:
-        mirror(storage, records)
-    assert [t.params for t in trials(tmp_path, Stage.CONFIRM)] == [config.to_mapping() for config in configs]
+        mirror(storage, SPACE_READ, records)
+    assert [t.params for t in trials(tmp_path, Stage.CONFIRM)] == [dict(config) for config in configs]

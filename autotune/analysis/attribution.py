@@ -1,4 +1,4 @@
-"""What becomes of one technique of the winner (METHOD 6.3)."""
+"""What becomes of one technique of the winner (docs/method.md, 6.3)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def judge(
         shown, > 0                                     low end > 0   ADOPT
         shown, > 0                                     otherwise     NEUTRAL: does not surely pay
 
-    The low end of the net saving decides, as it does for the whole recommendation (METHOD 6.2).
+    The low end of the net saving decides, as it does for the whole recommendation (docs/method.md, 6.2).
     """
-    total = _sum(speed, quality)
+    total = speed.plus(quality)
     if not all(map(math.isfinite, (total.estimate, total.low, total.high, noise_floor))):
         return TechniqueVerdict.NOT_MEASURED
     if total.high < 0 and total.estimate < -noise_floor:
@@ -48,11 +48,3 @@ def judge(
 
 def _is_gain(effect: Interval, noise_floor: float) -> bool:
     return effect.low > 0 and effect.estimate > noise_floor
-
-
-def _sum(a: Interval, b: Interval) -> Interval:
-    """The sum of two independent effects: deviations add in squares, each side by itself."""
-    estimate = a.estimate + b.estimate
-    below = math.hypot(a.estimate - a.low, b.estimate - b.low)
-    above = math.hypot(a.high - a.estimate, b.high - b.estimate)
-    return Interval(estimate=estimate, low=estimate - below, high=estimate + above, level=a.level)

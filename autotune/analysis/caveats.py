@@ -3,132 +3,128 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KnobClass
-
-from autotune.analysis.claims import Claim, is_inferior, plan_tokens_of
-from autotune.analysis.evidence import BASELINE, WINNER, Calibration, changed, effects_of, of_stage
-from autotune.analysis.power import Power
-from autotune.analysis.rates import paired_speed
-from autotune.analysis.recommendation import Caveat, CaveatKind
+from autotune.analysis import caveat
+from autotune.analysis.case import FEWEST_RESTARTS, Case
+from autotune.analysis.caveat import Caveat
+from autotune.analysis.claims import Claim, is_inferior
+from autotune.analysis.evidence import BASELINE, WINNER, effects_of, known_speed
+from autotune.analysis.rates import PairedSpeed
 from autotune.quantity import Interval, Unknown
-from autotune.space.limits import Pruned
-from autotune.space.space import EXPERT_WISHES, SearchSpace
-from autotune.trial.types import Infeasible, InfeasibleKind, Stage, StageEnd, TrialRecord
+from autotune.space.knobs import KnobClass
+from autotune.trial.types import Infeasible, InfeasibleKind, Stage, StageEnd
+from autotune.workload.base import NoGate
 
-FEWEST_RESTARTS, _FEWEST_ROUNDS = 3, 12  # METHOD 3.5, 3.4
-_NOISY = 0.10  # a floor above this ratio says more about the machine than about any technique
-
-
-def floor_for(calibration: Calibration, claim: Claim | Unknown) -> float | Unknown:
-    """The noise floor of as fine a comparison as the claim's, or of the least that METHOD 3.5 asks for."""
-    if isinstance(claim, Unknown) or claim.restarts < 1:
-        return calibration.floor(FEWEST_RESTARTS, _FEWEST_ROUNDS)
-    return calibration.floor(claim.restarts, claim.rounds)
+_NOISY = 0.10  # a floor above this log-ratio says more about the machine than about any technique
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Circumstances:
-    """What the conclusion needs beside the records: `search_seconds` in all and by stage, why stages ended."""
+def caveats_of(case: Case) -> tuple[Caveat, ...]:
+    """Everything a reader must know, in the order of the method."""
+    return (
+        *_of_speed(case),
+        *_of_stages(case),
+        *_of_claims(case),
+        *_of_learning(case),
+        *_of_configurations(case),
+        *_of_training(case),
+        *_of_price(case),
+        *_of_the_expert(case),
+    )
 
-    expert: TrainingConfig
-    search_seconds: float
-    seconds_by_stage: Mapping[str, float]
-    stage_ends: Mapping[Stage, StageEnd]
-    train_tokens: int
-    environment: Mapping[str, str]
-    peak_flops: Mapping[str, float]
-    pruned: tuple[Pruned, ...] = ()
 
-
-def caveats_of(
-    space: SearchSpace,
-    records: Sequence[TrialRecord],
-    calibration: Calibration,
-    claim: Claim | Unknown,
-    claims: Sequence[Claim],
-    facts: Circumstances,
-    power: Power | Unknown,
-) -> tuple[Caveat, ...]:
-    """Everything a reader must know, as data."""
-    found: list[Caveat] = []
-
-    def note(kind: CaveatKind, **details: str | int | float) -> None:
-        found.append(Caveat(kind=kind, details=details))
-
-    for record in records:
-        speed = paired_speed(record.slices, record.reference_slices)
-        if record.spec.stage is Stage.CONFIRM and not isinstance(speed, Unknown) and not speed.steady:
-            note(CaveatKind.NO_STEADY_STATE, trial=record.spec.number)
-    floor = floor_for(calibration, claim)
+def _of_speed(case: Case) -> Iterator[Caveat]:
+    for record in case.confirmation:
+        speed = known_speed(record.slices, record.reference_slices)
+        if isinstance(speed, PairedSpeed) and not speed.steady:
+            yield caveat.NoSteadyState(trial=record.spec.number)
+    floor = case.floor_of(case.claim)
     if not isinstance(floor, Unknown) and floor > _NOISY:
-        note(CaveatKind.NOISY_MACHINE, floor=round(math.expm1(floor), 4))
-    for stage, end in facts.stage_ends.items():
-        if stage is Stage.RACE and end is StageEnd.BUDGET and not of_stage(records, stage):
-            note(CaveatKind.RACE_SKIPPED, candidates=2)
+        yield caveat.NoisyMachine(floor=round(math.expm1(floor), 4))
+
+
+def _of_stages(case: Case) -> Iterator[Caveat]:
+    for stage, end in case.facts.stage_ends.items():
+        if stage is Stage.RACE and end is StageEnd.BUDGET and not case.of_stage(stage):
+            yield caveat.RaceSkipped()
         elif stage in (Stage.CONFIRM, Stage.ATTRIBUTE) and end is StageEnd.BUDGET:
-            note(CaveatKind.BUDGET_ENDED, stage=stage.value)
+            yield caveat.BudgetEnded(stage=stage.value)
         elif end is StageEnd.NOT_WORTH_IT:
-            note(CaveatKind.SEARCH_STOPPED_EARLY, stage=stage.value)
-    if not isinstance(claim, Unknown) and claim.restarts < FEWEST_RESTARTS:
-        note(CaveatKind.FEW_RESTARTS, restarts=claim.restarts)
-    plan_tokens = plan_tokens_of(space, calibration)
-    for each in claims:
-        learned = ", ".join(changed(each.config, space.baseline, KnobClass.LEARNING))
-        if each.is_hypothesis:
-            factor = math.exp(each.efficiency.estimate) if isinstance(each.efficiency, Interval) else 0.0
-            note(CaveatKind.LEARNING_IS_HYPOTHESIS, knobs=learned, factor=round(factor, 3))
-        if not isinstance(each.numerics, Unknown) and not each.numerics.is_shown:
-            rounding = ", ".join(changed(each.config, space.baseline, KnobClass.NUMERICS))
-            inferior = is_inferior(each.numerics)
-            note(
-                CaveatKind.NUMERICS_INFERIOR if inferior else CaveatKind.NUMERICS_UNDECIDED,
-                knobs=rounding,
-                lost=round(-math.expm1(each.numerics.mean if inferior else each.numerics.low), 4),
-                margin=round(each.numerics.margin, 4),
+            yield caveat.SearchStoppedEarly(stage=stage.value)
+
+
+def _of_claims(case: Case) -> Iterator[Caveat]:
+    if isinstance(case.claim, Claim) and case.claim.restarts < FEWEST_RESTARTS:
+        yield caveat.FewRestarts(restarts=case.claim.restarts)
+    for claim in case.claims:
+        learned = _names(case.space.changed(claim.config, KnobClass.LEARNING))
+        if claim.is_hypothesis:
+            factor = math.exp(claim.efficiency.estimate) if isinstance(claim.efficiency, Interval) else 0.0
+            yield caveat.LearningIsHypothesis(knobs=learned, factor=round(factor, 3))
+        if not isinstance(claim.numerics, Unknown) and not claim.numerics.is_shown:
+            inferior = is_inferior(claim.numerics)
+            kind = caveat.NumericsInferior if inferior else caveat.NumericsUndecided
+            yield kind(
+                knobs=_names(case.space.changed(claim.config, KnobClass.NUMERICS)),
+                lost=round(-math.expm1(claim.numerics.mean if inferior else claim.numerics.low), 4),
+                margin=round(claim.numerics.margin, 4),
             )
-        if learned and isinstance(plan_tokens, float):
-            note(
-                CaveatKind.SHORT_HORIZON,
-                knobs=learned,
-                horizon_tokens=space.workload.horizon_tokens,
-                plan_tokens=plan_tokens,
+        if learned and isinstance(case.plan_tokens, float):
+            yield caveat.ShortHorizon(
+                knobs=learned, horizon_tokens=case.space.workload.horizon_tokens, plan_tokens=case.plan_tokens
             )
-    epochs = 2 * space.workload.horizon_tokens / max(1, facts.train_tokens)
+
+
+def _of_learning(case: Case) -> Iterator[Caveat]:
+    epochs = 2 * case.space.workload.horizon_tokens / max(1, case.facts.train_tokens)  # of the longest schedule
     if epochs > 1:
-        note(CaveatKind.REPEATED_DATA, epochs=round(epochs, 2))
-    if isinstance(calibration.curve, Unknown):
-        note(CaveatKind.CURVE_NOT_FITTED, reason=calibration.curve.reason)
-    for effect in effects_of(of_stage(records, Stage.CONFIRM), WINNER, against=BASELINE, curve=calibration.curve):
+        yield caveat.RepeatedData(epochs=round(epochs, 2))
+    if isinstance(case.calibration.curve, Unknown):
+        yield caveat.CurveNotFitted(reason=case.calibration.curve.reason)
+    for effect in effects_of(case.confirmation, WINNER, against=BASELINE, curve=case.calibration.curve):
         if not isinstance(effect.efficiency, Unknown) and effect.efficiency.censored:
-            note(CaveatKind.EFFICIENCY_CENSORED, bound=round(math.exp(effect.efficiency.value), 3))
-            break
-    for record in records:
+            yield caveat.EfficiencyCensored(bound=round(math.exp(effect.efficiency.value), 3))
+            return
+
+
+def _of_configurations(case: Case) -> Iterator[Caveat]:
+    for record in case.records:
         if isinstance(record.outcome, Infeasible) and record.outcome.kind is InfeasibleKind.NOT_EQUIVALENT:
-            values = changed(record.spec.config, space.baseline)
-            note(
-                CaveatKind.NOT_EQUIVALENT,
-                knobs=", ".join(f"{name} = {value}" for name, value in values.items()),
-                reason=record.outcome.message,
+            values = case.space.changed(record.spec.config)
+            yield caveat.NotEquivalent(
+                knobs=_names(f"{name} = {value}" for name, value in values.items()), reason=record.outcome.message
             )
-    for value in facts.pruned:
-        note(CaveatKind.PRUNED, knobs=f"{value.knob} = {value.value}", reason=value.reason)
-    overflowed = [s for r in records if any(s.skipped_steps for s in r.slices) for s in r.slices]
+    if isinstance(case.claim, Claim) and (system := case.space.changed(case.claim.config, KnobClass.SYSTEM)):
+        gate = case.space.workload.gate(case.claim.config)
+        if isinstance(gate, NoGate):
+            yield caveat.NotGated(knobs=_names(system), reason=gate.reason)
+    for value in case.facts.pruned:
+        yield caveat.ValuePruned(knobs=f"{value.knob} = {value.value}", reason=value.reason)
+
+
+def _of_training(case: Case) -> Iterator[Caveat]:
+    overflowed = [s for r in case.records if any(s.skipped_steps for s in r.slices) for s in r.slices]
     if overflowed:
         skipped = sum(s.skipped_steps for s in overflowed)
-        note(CaveatKind.OVERFLOW, skipped=skipped, steps=sum(len(s.losses) for s in overflowed))
-    if any(not r.interleaved for r in records):
-        note(CaveatKind.ALTERNATED_SESSIONS)
-    if isinstance(power, Unknown):
-        unpaid = "; what is paid for it is in none of the figures" if space.plan.pays_for_energy else ""
-        note(CaveatKind.ENERGY_UNKNOWN, reason=power.reason + unpaid)
-    if space.plan.device_hour_usd <= 0:
-        note(CaveatKind.UNPRICED)
-    searched = {d.knob.name for d in space.dimensions}
-    wanted = {name for name, value in EXPERT_WISHES.items() if getattr(space.baseline, name) != value}
-    if left_out := [name for name in EXPERT_WISHES if name in wanted - searched]:
-        note(CaveatKind.EXPERT_PARTIAL, knobs=", ".join(left_out))
-    return tuple(found)
+        yield caveat.Overflow(skipped=skipped, steps=sum(len(s.losses) for s in overflowed))
+    if any(not r.interleaved for r in case.records):
+        yield caveat.AlternatedSessions()
+
+
+def _of_price(case: Case) -> Iterator[Caveat]:
+    if isinstance(case.power, Unknown):
+        unpaid = "; what is paid for it is in none of the figures" if case.space.plan.pays_for_energy else ""
+        yield caveat.EnergyUnknown(reason=case.power.reason + unpaid)
+    if case.space.plan.device_hour_usd <= 0:
+        yield caveat.Unpriced()
+
+
+def _of_the_expert(case: Case) -> Iterator[Caveat]:
+    searched = {d.knob.name for d in case.space.dimensions}
+    wanted = case.space.changed(case.facts.expert_anywhere)
+    if left_out := [name for name in wanted if name not in searched]:
+        yield caveat.ExpertPartial(knobs=_names(left_out))
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,4 +1,4 @@
-"""From cooled losses to token efficiency, and from the tested horizon to the plan's (METHOD 4).
+"""From cooled losses to token efficiency, and from the tested horizon to the plan's (docs/method.md, 4).
 
 The token efficiency e of a configuration is the tokens the baseline needs over the tokens it needs
 itself for the same held-out loss. It is read off the baseline's curve L(D) = E + A * D**-beta: losses
@@ -62,17 +62,17 @@ def fit_curve(points: Sequence[tuple[int, float]]) -> Curve | Unknown:
     points = sorted(points)  # sums of floats depend on their order, and a curve that hardly falls on the last digit
     horizons = sorted({tokens for tokens, _ in points})
     if len(horizons) < _FEWEST_HORIZONS:
-        return Unknown(reason=f"{len(horizons)} horizon(s) do not determine a curve: {_FEWEST_HORIZONS} are needed")
+        return Unknown(reason=f"a loss curve needs {_FEWEST_HORIZONS} token budgets; got {len(horizons)}")
     shortest, longest = (np.mean([loss for tokens, loss in points if tokens == end]) for end in _ends(horizons))
     if not longest < shortest:
-        return Unknown(reason="the baseline's loss does not fall from the shortest to the longest horizon")
+        return Unknown(reason="the baseline's loss does not fall from the smallest to the largest token budget")
 
     losses = np.array([loss for _, loss in points], dtype=np.float64)
     log_tokens = np.log(np.array([tokens for tokens, _ in points], dtype=np.float64))
     origin = float(log_tokens.mean())
     exponent, irreducible, scaled_amplitude = _search_exponent(log_tokens - origin, losses)
     if exponent >= _EXPONENTS[-1] or not scaled_amplitude > 0:
-        return Unknown(reason="the baseline's loss falls only between the shortest horizons: no curve can be told")
+        return Unknown(reason="the baseline's loss falls only between the smallest token budgets: no curve fits")
     return Curve(
         points=tuple(points),
         irreducible=irreducible,
@@ -109,10 +109,10 @@ def loss_after(curve: Curve, tokens: float) -> float:
 def tokens_to_reach(curve: Curve, loss: float) -> float | Unknown:
     """The tokens the baseline needs for `loss` nats per token: (A / (loss - E))**(1 / beta)."""
     if not loss > curve.irreducible:
-        return Unknown(reason=f"a loss of {loss:.3f} lies below the {curve.irreducible:.3f} the baseline tends to")
+        return Unknown(reason=f"a loss of {loss:.3f} lies below {curve.irreducible:.3f}, which the baseline tends to")
     log_tokens = (math.log(curve.amplitude) - math.log(loss - curve.irreducible)) / curve.exponent
     if not 0 <= log_tokens <= _LOG_MOST_TOKENS:
-        return Unknown(reason=f"a loss of {loss:.3f} lies beyond what the baseline's curve can tell")
+        return Unknown(reason=f"a loss of {loss:.3f} lies outside the baseline's curve")
     return math.exp(log_tokens)
 
 
@@ -121,7 +121,7 @@ def log_efficiency(curve: Curve, tokens: int, loss_difference: float) -> LogEffi
 
     `loss_difference` is candidate minus baseline on the same seed, nats per token after `tokens`, so that
     the seed's own luck cancels. In closed form -ln(1 + loss_difference / (A * D**-beta)) / beta. Where
-    D_eq is beyond twice the longest or half the shortest horizon fitted, that bound is given (METHOD 4.3).
+    D_eq is beyond twice the longest or half the shortest horizon fitted, that bound is given (docs/method.md, 4.3).
     """
     if not math.isfinite(loss_difference):
         return Unknown(reason="the difference of losses is not finite")
@@ -157,20 +157,20 @@ def extrapolate(
     z = ln(D / D_plan), the slope is noise with covariance slope_prior_sd^2 * z z', so the prediction is
     the generalised mean of the points under V = diag(variance) + slope_prior_sd^2 * z z', and its
     variance 1 / (1' V^-1 1); one point gives variance + (slope_prior_sd * z)^2. Normal quantiles: the
-    variances are taken as known (METHOD 4.4; Rasmussen & Williams 2006, 2.7).
+    variances are taken as known (docs/method.md, 4.4; Rasmussen & Williams 2006, 2.7).
     """
     if not points or not 0 < plan_tokens < math.inf:
-        return Unknown(reason="no horizon was measured, or the plan has no length")
+        return Unknown(reason="no token budget was measured, or the plan has no length")
     tokens, values, variances = np.array([(p.tokens, p.log_efficiency, p.variance) for p in points], dtype=np.float64).T
     if not (np.all(tokens > 0) and np.all(variances >= 0) and np.all(np.isfinite([tokens, values, variances]))):
-        return Unknown(reason="the efficiency at a horizon, or its variance, is not known")
+        return Unknown(reason="the efficiency at a token budget, or its variance, is not known")
     distance = np.log(tokens / plan_tokens)
     covariance = np.diag(np.maximum(variances, _LEAST_VARIANCE)) + slope_prior_sd**2 * np.outer(distance, distance)
     weights = np.linalg.solve(covariance, np.ones(len(points)))
     precision = float(weights.sum())
     estimate = float(weights @ values) / precision
     half = float(stats.norm.ppf(0.5 + level / 2)) / math.sqrt(precision)
-    return Interval(estimate=estimate, low=estimate - half, high=estimate + half, level=level)
+    return Interval.around(estimate, half, level=level)
 
 
 def _ends(horizons: Sequence[int]) -> tuple[int, int]:

@@ -6,12 +6,12 @@ Everything here is in log units relative to the baseline: 0 is "as good", 0.05 a
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KNOBS, KnobClass
 
 from autotune.analysis.efficiency import LogEfficiency, bootstrap_curves, fit_curve, log_efficiency
 from autotune.analysis.gates import noise_scale
@@ -27,7 +27,7 @@ from autotune.analysis.rates import (
     variance_components,
 )
 from autotune.analysis.recommendation import Curve, NoiseScale
-from autotune.quantity import Interval, Unknown
+from autotune.quantity import Interval, Unknown, combine, only_known, or_else
 from autotune.trial.types import Completed, Evaluation, Pruned, Slice, Stage, TrialRecord
 
 BASELINE = "baseline"
@@ -40,7 +40,17 @@ CLAIM = "claim"
 LEVEL = 0.9
 """Of every interval that is reported."""
 
+NORMAL_QUANTILE = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2)
+"""Standard deviations to either side of a normal's mean that make an interval at `LEVEL`."""
+
+NOISE_BATCHES = 8
+"""Optimizer steps whose gradients show the noise scale at the end of a schedule."""
+
 _BOOTSTRAP_DRAWS = 40
+_REMEMBERED_PAIRS = 512  # more than a study has
+known_speed = lru_cache(maxsize=_REMEMBERED_PAIRS)(paired_speed)
+"""`paired_speed`, worked out once for each pair of trials: the stages of a search ask again and again."""
+
 _WITH_REFERENCE = (Stage.CALIBRATE, Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)  # elsewhere blocks pair members
 
 
@@ -77,9 +87,20 @@ class Calibration:
 
     def floor(self, restarts: int, rounds: int) -> float | Unknown:
         """The smallest log-ratio that `restarts` pairs of fresh processes can resolve here in `rounds` rounds each."""
-        if isinstance(self.noise, Unknown):
-            return self.noise
-        return noise_floor(self.noise, restarts=restarts, rounds=rounds, level=LEVEL)
+        return combine(lambda noise: noise_floor(noise, restarts=restarts, rounds=rounds, level=LEVEL), self.noise)
+
+    @property
+    def process_variance(self) -> float:
+        """Of one process's luck, in squared log units; 0 where too few copies of the baseline ran to tell."""
+        return or_else(combine(lambda noise: noise.between, self.noise), 0.0)
+
+    def rate_log_sd(self, runs: int) -> float:
+        """Standard deviation of ln of what `runs` runs of the baseline cost.
+
+        That of the measured rate, the luck of the process it was measured in, and that of the runs' own processes.
+        """
+        measured = math.log(self.rate.high / self.rate.low) / (2.0 * NORMAL_QUANTILE)
+        return math.sqrt(measured**2 + self.process_variance * (1.0 + 1.0 / runs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +120,7 @@ class Effect:
     @property
     def total(self) -> float:
         """ln S: speed plus efficiency, where the latter is known."""
-        return self.speed + (0.0 if isinstance(self.efficiency, Unknown) else self.efficiency.value)
+        return self.speed + or_else(combine(lambda efficiency: efficiency.value, self.efficiency), 0.0)
 
 
 def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
@@ -109,14 +130,15 @@ def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
     rate = long_run_rate([s for r in records for slices in _baseline_slices(r) for s in slices], level=LEVEL)
     if not copies or isinstance(rate, Unknown):
         return Unknown(reason="the baseline never reached a steady rate")
-    speeds = [paired_speed(r.slices, r.reference_slices) for r in copies]
-    known = tuple(s for s in speeds if not isinstance(s, Unknown))
+    known = tuple(only_known(known_speed(r.slices, r.reference_slices) for r in copies))
     points = tuple(sorted((r.evaluations[-1].tokens_seen, r.evaluations[-1].loss) for r in copies if r.evaluations))
     return Calibration(
         rate=rate,
         power=measured_power(copies, level=LEVEL),
         noise_scales=tuple(
-            NoiseScale(horizon_tokens=noise.tokens_seen, batch=r.spec.config.global_batch, sequences=noise_scale(noise))
+            NoiseScale(
+                horizon_tokens=noise.tokens_seen, batch=noise.batch // NOISE_BATCHES, sequences=noise_scale(noise)
+            )
             for r in sorted(copies, key=lambda r: r.spec.horizon_tokens)
             for noise in r.gradient_noise
         ),
@@ -151,16 +173,17 @@ def against_reference(
     record: TrialRecord, calibration: Calibration, baseline: Evaluation | Unknown
 ) -> Effect | Unknown:
     """A trial against the warm reference it was paired with; `baseline` is the baseline's evaluation on that seed."""
-    speed = paired_speed(record.slices, record.reference_slices)
+    speed = known_speed(record.slices, record.reference_slices)
     if isinstance(speed, Unknown):
         return speed
+    loss_difference, efficiency = _quality(record, baseline, calibration.curve)
     return Effect(
         block=record.spec.block,
         horizon_tokens=record.spec.horizon_tokens,
         speed=speed.centre,
         rounds=speed.rounds,
-        loss_difference=_loss_difference(record, baseline),
-        efficiency=_efficiency(record, baseline, calibration.curve),
+        loss_difference=loss_difference,
+        efficiency=efficiency,
     )
 
 
@@ -178,66 +201,40 @@ def effects_of(
         ours, theirs = members.get(label), members.get(against)
         if not ours or not theirs:
             continue
-        speed = paired_speed(ours.slices, theirs.slices)
+        speed = known_speed(ours.slices, theirs.slices)
         if isinstance(speed, Unknown):
             continue
         partner = theirs.evaluations[-1] if theirs.evaluations else Unknown(reason=f"{against} was not evaluated")
+        loss_difference, efficiency = _quality(ours, partner, curve)
         effects.append(
             Effect(
                 block=block,
                 horizon_tokens=ours.spec.horizon_tokens,
                 speed=speed.centre,
                 rounds=speed.rounds,
-                loss_difference=_loss_difference(ours, partner),
-                efficiency=_efficiency(ours, partner, curve),
+                loss_difference=loss_difference,
+                efficiency=efficiency,
             )
         )
     return tuple(effects)
 
 
-def _loss_difference(record: TrialRecord, partner: Evaluation | Unknown) -> float:
-    if isinstance(partner, Unknown) or not record.evaluations:
-        return math.nan
-    return record.evaluations[-1].loss - partner.loss
+def _quality(
+    record: TrialRecord, partner: Evaluation | Unknown, curve: Curve | Unknown
+) -> tuple[float, LogEfficiency | Unknown]:
+    """The loss above the partner's, in nats per token (NaN where it is not known), and what that is worth in tokens."""
+    none = Unknown(reason="it was not evaluated at the end of its schedule")
+    own = record.evaluations[-1] if record.evaluations else none
+    difference = or_else(combine(lambda ours, theirs: ours.loss - theirs.loss, own, partner), math.nan)
+    return difference, combine(_efficiency, curve, partner, own)
 
 
-def _efficiency(record: TrialRecord, partner: Evaluation | Unknown, curve: Curve | Unknown) -> LogEfficiency | Unknown:
-    if isinstance(curve, Unknown):
-        return curve
-    if isinstance(partner, Unknown):
-        return partner
-    if not record.evaluations:
-        return Unknown(reason="it was not evaluated at the end of its schedule")
-    ours = record.evaluations[-1]
-    equivalent = log_efficiency(curve, partner.tokens_seen, ours.loss - partner.loss)
+def _efficiency(curve: Curve, partner: Evaluation, own: Evaluation) -> LogEfficiency | Unknown:
+    equivalent = log_efficiency(curve, partner.tokens_seen, own.loss - partner.loss)
     if isinstance(equivalent, Unknown):
         return equivalent
     # Schedules end on whole steps, so two global batches may stop a few sequences apart.
-    return replace(equivalent, value=equivalent.value + math.log(partner.tokens_seen / ours.tokens_seen))
-
-
-def changed(config: TrainingConfig, baseline: TrainingConfig, *classes: KnobClass) -> dict[str, object]:
-    """The knobs of those classes (all, where none is named) that `config` changes, with its values."""
-    return {
-        name: value
-        for name, value in config.difference(baseline).items()
-        if not classes or KNOBS[name].knob_class in classes
-    }
-
-
-def complexity(config: TrainingConfig, baseline: TrainingConfig) -> int:
-    """How much there is to adopt: the sum of the complexities of the changed knobs."""
-    return sum(KNOBS[name].complexity for name in changed(config, baseline))
-
-
-def system_part(config: TrainingConfig, baseline: TrainingConfig) -> TrainingConfig:
-    """`config` with every learning knob back at the baseline's value.
-
-    Raises:
-        autotune_model.config.InvalidConfiguration: the two halves do not go together.
-    """
-    learning = {name: getattr(baseline, name) for name in changed(config, baseline, KnobClass.LEARNING)}
-    return config.with_knobs(learning)
+    return replace(equivalent, value=equivalent.value + math.log(partner.tokens_seen / own.tokens_seen))
 
 
 def of_stage(records: Sequence[TrialRecord], stage: Stage) -> tuple[TrialRecord, ...]:

@@ -7,20 +7,16 @@ flatters it. It fills the table of techniques; nothing is recommended on its acc
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KnobValue
-
+from autotune.analysis.case import Case
 from autotune.analysis.efficiency import log_efficiency
-from autotune.analysis.evidence import BASELINE, LEVEL, Calibration, Effect, against_reference, evaluation_at
+from autotune.analysis.evidence import LEVEL, Calibration, Effect
 from autotune.analysis.rates import KnownSpread, interval_over_restarts
-from autotune.quantity import Interval, Unknown
-from autotune.space.moves import turned_back
-from autotune.trial.types import Completed, Pruned, Stage, TrialRecord
-
-_EXPLORING = (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)
+from autotune.quantity import Interval, Unknown, combine, only_known, or_else
+from autotune.space.configuration import Configuration
+from autotune.space.knobs import KnobValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,96 +26,73 @@ class ExploredEffect:
     `along` is that value and those of knobs that had to be turned with it.
     """
 
-    config: TrainingConfig
+    config: Configuration
     along: Mapping[str, KnobValue]
     speed: Interval | Unknown
     quality: Interval | Unknown
     total: float
 
 
-def explored_effect(
-    records: Sequence[TrialRecord], calibration: Calibration, baseline: TrainingConfig, name: str
-) -> ExploredEffect | None:
+def explored_effect(case: Case, name: str) -> ExploredEffect | None:
     """The effect of the knob's best other value; None where no trial of it has a twin with the baseline's value."""
-    seen = [_between(ours, theirs, calibration) for ours, theirs in _twins(records, calibration, baseline, name)]
-    return max(seen, key=lambda effect: effect.total, default=None)
+    return max(
+        (_between(case, ours, theirs) for ours, theirs in _twins(case, name)),
+        key=lambda effect: effect.total,
+        default=None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    config: TrainingConfig
+    config: Configuration
     effect: Effect | None  # against the baseline; None is the baseline itself
 
 
-def _twins(
-    records: Sequence[TrialRecord], calibration: Calibration, baseline: TrainingConfig, name: str
-) -> list[tuple[_Seen, _Seen]]:
+def _twins(case: Case, name: str) -> list[tuple[_Seen, _Seen]]:
     """Explored configurations with another value of the knob, each with what was seen of it without."""
     pairs = []
-    for stage in _EXPLORING:
-        seen = _effects(records, calibration, stage)
+    for seen in case.explored.values():
         for config, effect in seen.items():
-            if getattr(config, name) == getattr(baseline, name):
+            if config[name] == case.baseline[name]:
                 continue
-            for twin in turned_back(config, name, baseline):
-                if twin == baseline or twin in seen:
-                    theirs = None if twin == baseline else seen[twin]
+            for twin in case.space.turned_back(config, name):
+                if twin == case.baseline or twin in seen:
+                    theirs = None if twin == case.baseline else seen[twin]
                     pairs.append((_Seen(config=config, effect=effect), _Seen(config=twin, effect=theirs)))
     return pairs
 
 
-def _effects(records: Sequence[TrialRecord], calibration: Calibration, stage: Stage) -> Mapping[TrainingConfig, Effect]:
-    found = {}
-    for record in records:
-        if record.spec.stage is stage and isinstance(record.outcome, Completed | Pruned):
-            spec = record.spec
-            partner = evaluation_at(records, label=BASELINE, seed=spec.seed, horizon_tokens=spec.horizon_tokens)
-            effect = against_reference(record, calibration, partner)
-            if not isinstance(effect, Unknown):
-                found[spec.config] = effect
-    return found
-
-
-def _between(ours: _Seen, theirs: _Seen, calibration: Calibration) -> ExploredEffect:
+def _between(case: Case, ours: _Seen, theirs: _Seen) -> ExploredEffect:
     assert ours.effect  # noqa: S101 - the baseline has no other value than its own
     rounds = min(e.rounds for e in (ours.effect, theirs.effect) if e)
     speed = ours.effect.speed - (theirs.effect.speed if theirs.effect else 0.0)
     efficiency = _difference(ours.effect, theirs.effect)
-    quality = (
-        efficiency
-        if isinstance(efficiency, Unknown)
-        else interval_over_restarts([efficiency], LEVEL, _seed_spread(calibration))
-    )
+    seeds = _seed_spread(case.calibration)
     return ExploredEffect(
         config=ours.config,
-        along=ours.config.difference(theirs.config),
-        speed=interval_over_restarts([speed], LEVEL, calibration.spread(rounds)),
-        quality=quality,
-        total=speed + (0.0 if isinstance(efficiency, Unknown) else efficiency),
+        along=case.space.changed(ours.config, base=theirs.config),
+        speed=interval_over_restarts([speed], LEVEL, case.calibration.spread(rounds)),
+        quality=combine(lambda known: interval_over_restarts([known], LEVEL, seeds), efficiency),
+        total=speed + or_else(efficiency, 0.0),
     )
 
 
 def _difference(ours: Effect, theirs: Effect | None) -> float | Unknown:
-    if isinstance(ours.efficiency, Unknown):
-        return ours.efficiency
     if theirs is None:
-        return ours.efficiency.value
-    if isinstance(theirs.efficiency, Unknown):
-        return theirs.efficiency
-    return ours.efficiency.value - theirs.efficiency.value
+        return combine(lambda efficiency: efficiency.value, ours.efficiency)
+    return combine(lambda mine, its: mine.value - its.value, ours.efficiency, theirs.efficiency)
 
 
 def _seed_spread(calibration: Calibration) -> KnownSpread | None:
     """How far apart two seeds of the baseline are in tokens: more than two configurations on one seed."""
-    if isinstance(calibration.curve, Unknown):
+    curve = calibration.curve
+    if isinstance(curve, Unknown):
         return None
     losses: dict[int, list[float]] = {}
     for tokens, loss in calibration.points:
         losses.setdefault(tokens, []).append(loss)
-    squares = []
-    for tokens, (first, *others) in losses.items():
-        for other in others:
-            apart = log_efficiency(calibration.curve, tokens, other - first)
-            if not isinstance(apart, Unknown):
-                squares.append(apart.value**2)
+    apart = only_known(
+        log_efficiency(curve, tokens, other - first) for tokens, (first, *others) in losses.items() for other in others
+    )
+    squares = [efficiency.value**2 for efficiency in apart]
     return KnownSpread(variance=statistics.fmean(squares), degrees_of_freedom=len(squares)) if squares else None

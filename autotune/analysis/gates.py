@@ -1,4 +1,4 @@
-"""Gates: tests that a configuration has to pass before its speed may count for anything (METHOD 2).
+"""Gates: tests that a configuration has to pass before its speed may count for anything (docs/method.md, 2).
 
 What changes only how a step is computed must compute the same (`equivalence`); what rounds otherwise
 must not learn worse (`non_inferiority`). `noise_scale` proposes batch sizes and decides nothing.
@@ -7,15 +7,15 @@ must not learn worse (`non_inferiority`). `noise_scale` proposes batch sizes and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from autotune_model.config import TrainingConfig
 from scipy import stats
 
 from autotune.quantity import Unknown
 from autotune.trial.types import Fingerprint, GradientNoise
+from autotune.workload.base import CompareSketches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,47 +42,6 @@ class NonInferiority:
     seeds: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tolerances:
-    logits: float
-    gradient: float
-    update: float
-
-
-# Relative distances. "Seen" is the largest for all system knobs, alone and together, against plain fp32 on a CPU:
-# six seeds of 2 layers of width 64, two of 4 of width 256, one of 6 of width 512. The update is the coarsest, for
-# Adam's first step is the sign of the gradient: elements near zero flip, and the distance grows with the root of
-# their share. Mistakes tried are 0.07 off in logits and gradient and more (a mask off by one, no mask, a loss that
-# is not divided), 0.55 in the update (no bias correction), but 0.002 there where weight decay is forgotten.
-_TOLERANCES: Mapping[str, _Tolerances] = {
-    # Seen 7e-7, 6e-7, 6e-5: sums in another order. More is forgiven to other devices and deeper models.
-    "fp32": _Tolerances(logits=1e-3, gradient=1e-3, update=1e-3),
-    # Seen 8e-4, 8e-4, 0.03: ten bits of mantissa.
-    "fp16_autocast": _Tolerances(logits=5e-3, gradient=5e-3, update=0.15),
-    # Seen 7e-3, 7e-3, 0.10: seven bits. The update is forgiven fourfold only, to stay below the 0.55.
-    "bf16_autocast": _Tolerances(logits=4e-2, gradient=4e-2, update=0.4),
-    # Seen 9e-3, 9e-3, 0.10: the same bits in more places.
-    "bf16_master": _Tolerances(logits=4e-2, gradient=4e-2, update=0.4),
-    # The update is rounded away where the rate is small (seen 0.37 at a rate of 1e-4): what that does is for the loss
-    # to show, as the non-inferiority of numerics asks.
-    "bf16_pure": _Tolerances(logits=4e-2, gradient=4e-2, update=math.inf),
-}
-
-# Muon orthogonalises in bf16 whatever the dtype of training: seen 0.004 in fp32 on the same models, 0.05 and 0.11 in
-# fp16 and bf16. A forgotten weight decay, 0.004 to 0.012 there, passes; what is wrong before the update does not.
-_MUON_UPDATE = 2e-2
-
-
-_ROUNDING_OF_PRODUCTS = {"highest": "fp32", "high": "fp16_autocast", "medium": "bf16_autocast"}
-"""What fp32 products of a `matmul_precision` are as coarse as: TF32 has the ten bits of fp16."""
-
-
-def rounding_of(*configs: TrainingConfig) -> str:
-    """The coarsest arithmetic of any of `configs`, as a value of the knob `dtype`."""
-    found = [name for c in configs for name in (c.dtype, _ROUNDING_OF_PRODUCTS[c.matmul_precision])]
-    return max(found, key=list(_TOLERANCES).index)
-
-
 def relative_distance(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The norm of the difference over the norm of `theirs`, a ratio; infinite where it is not a number.
 
@@ -99,21 +58,18 @@ def relative_distance(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return distance if math.isfinite(distance) and math.isfinite(norm) else math.inf
 
 
-def equivalence(
-    ours: Fingerprint, theirs: Fingerprint, *, dtype: str, optimizer: str = "adamw"
-) -> Inequivalence | None:
-    """Where two sessions of one seed do not compute the same, as far as rounding allows; None if they do.
+def equivalence(ours: Fingerprint, theirs: Fingerprint, gate: CompareSketches) -> Inequivalence | None:
+    """Where two sessions of one seed do not compute the same, as far as `gate` forgives; None if they do.
 
-    They may differ in system knobs and rounding; `dtype` is the coarser of theirs (`rounding_of`), and
-    `optimizer` is that of both. The first difference on the way from logits to gradient to update is
-    named, for the later ones follow.
+    They may differ in system knobs and rounding. The first difference on the way from logits to gradient to
+    update is named, for the later ones follow.
     """
-    tolerances = _TOLERANCES[dtype]
-    if optimizer == "muon":
-        tolerances = replace(tolerances, update=max(tolerances.update, _MUON_UPDATE))
-    for what in ("logits", "gradient", "update"):
-        distance = relative_distance(getattr(ours, what), getattr(theirs, what))
-        tolerance: float = getattr(tolerances, what)
+    for what, mine, its, tolerance in (
+        ("logits", ours.logits, theirs.logits, gate.logits),
+        ("gradient", ours.gradient, theirs.gradient, gate.gradient),
+        ("update", ours.update, theirs.update, gate.update),
+    ):
+        distance = relative_distance(mine, its)
         if distance > tolerance:
             return Inequivalence(what=what, distance=distance, tolerance=tolerance)
     return None
@@ -129,7 +85,7 @@ def non_inferiority(log_efficiencies: Sequence[float], *, margin: float, level: 
     values = np.asarray(log_efficiencies, dtype=np.float64)
     seeds = len(values)
     if seeds < 2:
-        return Unknown(reason=f"{seeds} seed(s) show no spread between seeds: at least 2 are needed")
+        return Unknown(reason=f"a spread between seeds needs at least 2; got {seeds}")
     if not np.all(np.isfinite(values)):
         return Unknown(reason="the token efficiency on a seed is not finite")
     mean = float(np.mean(values))
@@ -149,12 +105,14 @@ def noise_scale(noise: GradientNoise) -> float | Unknown:
     """
     small, large = noise.micro_batch, noise.batch
     if not 0 < small < large:
-        return Unknown(reason=f"one batch of {large} sequences in micro-batches of {small}: two sizes are needed")
+        return Unknown(
+            reason=f"the noise scale needs two sizes of batch; got {large} sequences in micro-batches of {small}"
+        )
     of_small, of_large = noise.micro_square_norm, noise.square_norm
     if not (math.isfinite(of_small) and math.isfinite(of_large)):
         return Unknown(reason="the norm of a gradient is not finite")
     square_gradient = (large * of_large - small * of_small) / (large - small)
     trace = max(0.0, (of_small - of_large) / (1 / small - 1 / large))
     if not square_gradient > 0 or not math.isfinite(trace / square_gradient):
-        return Unknown(reason=f"over {large} sequences the gradient cannot be told from its noise: more are needed")
+        return Unknown(reason=f"the gradient is lost in its noise over {large} sequences: more are needed")
     return trace / square_gradient

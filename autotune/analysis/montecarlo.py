@@ -1,4 +1,4 @@
-"""Carries the uncertainty of speed, efficiency and baseline rate into savings and ROI (METHOD 7)."""
+"""Carries the uncertainty of speed, efficiency and baseline rate into savings and ROI (docs/method.md, 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training draws: measured where a meter was read, else estimated, else not known and why (METHOD 7). Pure."""
+"""What training draws: measured by a meter, else estimated, else not known and why (docs/method.md, 7). Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autotune.analysis.rates import interval_over_restarts
 from autotune.quantity import Interval, Unknown
-from autotune.space.space import Plan
+from autotune.space.plan import Plan
 from autotune.trial.types import Slice, TrialRecord
 
 ESTIMATED = "estimated from device_watts"
@@ -58,11 +58,11 @@ def power_of(plan: Plan, measured: Power | Unknown) -> Power | Unknown:
         return measured
     if plan.device_watts <= 0:
         return Unknown(reason=f"{measured.reason} and the plan names no device_watts")
-    watts = _exactly(math.log(plan.device_watts))
+    watts = Interval.exactly(math.log(plan.device_watts))
     return Power(
         baseline=watts,
         candidate=watts,
-        ratio=_exactly(0.0),
+        ratio=Interval.exactly(0.0),
         degrees_of_freedom=1.0,
         provenance=ESTIMATED,
     )
@@ -94,7 +94,3 @@ def _why_not(records: Sequence[TrialRecord], *, is_read: bool) -> str:
     if is_read:
         return f"the energy meter ({told}) stood still"
     return f"no energy meter was read ({told})" if told else "no energy meter was read"
-
-
-def _exactly(value: float) -> Interval:
-    return Interval(estimate=value, low=value, high=value, level=1.0)

@@ -1,4 +1,4 @@
-"""The race: which candidates may still be the best (METHOD 6.1)."""
+"""The race: which candidates may still be the best (docs/method.md, 6.1)."""
 
 from __future__ import annotations
 

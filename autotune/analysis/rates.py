@@ -1,4 +1,4 @@
-"""From timed slices to speed ratios and their intervals (METHOD 3).
+"""From timed slices to speed ratios and their intervals (docs/method.md, 3).
 
 One restart of a comparison: both sessions are opened afresh, then trained in turn, in random order
 within a round, so that whatever the machine does meets both alike:
@@ -20,12 +20,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from autotune.quantity import Interval, Unknown
+from autotune.quantity import Interval, Quantity, Unknown
 from autotune.trial.types import Slice
 
 FloatArray = npt.NDArray[np.float64]
@@ -126,17 +127,19 @@ def paired_speed(candidate: Sequence[Slice], reference: Sequence[Slice]) -> Pair
     sqrt((1 + rho) / (1 - rho)) for a lag-1 autocorrelation rho > 0.
     """
     values = log_ratios(candidate, reference)
-    settled, dropped, steady = _settled(values)
+    warm_up = warm_up_length(values)
+    dropped = len(values) // 2 if warm_up is None else warm_up
+    settled = values[dropped:]
     if len(settled) < _FEWEST_ROUNDS:
         return Unknown(
-            reason=f"of {len(values)} paired rounds {len(settled)} are left after warm-up: {_FEWEST_ROUNDS} are needed"
+            reason=f"a speed needs {_FEWEST_ROUNDS} rounds after warm-up; {len(settled)} of {len(values)} are left"
         )
     return PairedSpeed(
         centre=hodges_lehmann(settled),
         stderr=_centre_stderr(settled),
         rounds=len(settled),
         dropped=dropped,
-        steady=steady,
+        steady=warm_up is not None,
     )
 
 
@@ -152,7 +155,7 @@ def interval_over_restarts(
     """
     values = np.asarray(centres, dtype=np.float64)
     if len(values) < (1 if known else 2):
-        return Unknown(reason=f"{len(values)} restart(s) show no spread between restarts: at least 2 are needed")
+        return Unknown(reason=f"an interval needs at least 2 restarts; got {len(values)}")
     if not np.all(np.isfinite(values)):
         return Unknown(reason="a restart has no finite speed")
     mean, freedom = float(np.mean(values)), len(values) - 1
@@ -163,14 +166,16 @@ def interval_over_restarts(
         )
         freedom += known.degrees_of_freedom
     half = _t_quantile(level, freedom) * math.sqrt(variance / len(values))
-    return Interval(estimate=mean, low=mean - half, high=mean + half, level=level)
+    return Interval.around(mean, half, level=level)
 
 
-def as_ratio(interval: Interval) -> Interval:
-    """An interval of ratios from one in log units: exp of its three numbers."""
-    return Interval(
-        estimate=_exp(interval.estimate), low=_exp(interval.low), high=_exp(interval.high), level=interval.level
-    )
+@overload
+def as_ratio(log_ratio: Interval) -> Interval: ...
+@overload
+def as_ratio(log_ratio: Quantity) -> Quantity: ...
+def as_ratio(log_ratio: Quantity) -> Quantity:
+    """A ratio from one in log units: exp of its three numbers, infinite where that would overflow."""
+    return log_ratio.map(_exp)
 
 
 def variance_components(copies: Sequence[PairedSpeed]) -> VarianceComponents | Unknown:
@@ -181,12 +186,12 @@ def variance_components(copies: Sequence[PairedSpeed]) -> VarianceComponents | U
     mean, so `between` is that of one process. In squared log units. (Kalibera & Jones 2013, 6.)
     """
     if len(copies) < 2:
-        return Unknown(reason=f"{len(copies)} copies of the baseline show no spread between processes: 2 are needed")
+        return Unknown(reason=f"the noise floor needs at least 2 baseline repeats; {len(copies)} finished")
     centres = np.array([copy.centre for copy in copies], dtype=np.float64)
     stderrs = np.array([copy.stderr for copy in copies], dtype=np.float64)
     rounds = np.array([copy.rounds for copy in copies], dtype=np.float64)
     if not (np.all(np.isfinite(centres)) and np.all(np.isfinite(stderrs))):
-        return Unknown(reason="a copy of the baseline has no finite speed")
+        return Unknown(reason="a baseline repeat has no finite speed")
     return VarianceComponents(
         within=float(np.mean(stderrs**2 * rounds)),
         between=max(0.0, _sd(centres) ** 2 - float(np.mean(stderrs**2))),
@@ -214,16 +219,18 @@ def slices_per_restart(components: VarianceComponents, restart_seconds: float, s
 
 
 def noise_floor(components: VarianceComponents, *, restarts: int, rounds: int, level: float) -> float | Unknown:
-    """The smallest log-ratio that `restarts` restarts of `rounds` rounds can tell from nothing (METHOD 3.6).
+    """The smallest log-ratio that `restarts` restarts of `rounds` rounds can tell from nothing (docs/method.md, 3.6).
 
     The half-width of such a comparison's interval, t(level, copies - 1) * sqrt(pair_variance / restarts),
     with the degrees of freedom that the spread between processes was estimated with.
     """
     if restarts < 1:
-        return Unknown(reason="the noise floor is that of at least 1 restart")
+        return Unknown(reason="the noise floor needs at least 1 restart")
     variance = pair_variance(components, rounds)
     if not variance > 0:
-        return Unknown(reason="copies of the baseline ran at exactly equal speed: the clock shows no noise to judge by")
+        return Unknown(
+            reason="all baseline repeats ran at exactly the same speed: there is no noise to estimate a floor from"
+        )
     return _t_quantile(level, components.copies - 1) * math.sqrt(variance / restarts)
 
 
@@ -264,7 +271,7 @@ def long_run_rate(slices: Sequence[Slice], *, level: float, draws: int = 500) ->
     tokens, seconds = np.array(groups).T
     estimate = float(tokens.sum() / seconds.sum())
     if len(groups) < 2:
-        return Interval(estimate=estimate, low=estimate, high=estimate, level=level)
+        return Interval.exactly(estimate, level=level)
     drawn = np.random.default_rng(0).integers(len(groups), size=(draws, len(groups)))
     logs = np.log(tokens[drawn].sum(axis=1) / seconds[drawn].sum(axis=1)) - math.log(estimate)
     # Few groups resample too little of themselves: sqrt(n / (n - 1)) and Student's t over the normal widen it.
@@ -275,13 +282,6 @@ def long_run_rate(slices: Sequence[Slice], *, level: float, draws: int = 500) ->
 
 def _is_sound(slice_: Slice) -> bool:
     return slice_.tokens > 0 and 0 < slice_.seconds < math.inf
-
-
-def _settled(values: FloatArray) -> tuple[FloatArray, int, bool]:
-    """The values kept, how many leading ones were dropped, and whether the series settled."""
-    warm_up = warm_up_length(values)
-    dropped = len(values) // 2 if warm_up is None else warm_up
-    return values[dropped:], dropped, warm_up is not None
 
 
 def _has_no_trend(values: FloatArray) -> bool:

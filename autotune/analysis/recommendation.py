@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KnobClass
-
+from autotune.analysis.caveat import Caveat
 from autotune.quantity import Quantity, Unknown
-from autotune.space.space import Plan
+from autotune.space.configuration import Configuration
+from autotune.space.knobs import Knob, KnobClass
+from autotune.space.plan import Plan
 
 
 class Verdict(StrEnum):
@@ -48,7 +48,7 @@ class Comparison:
 class NetSaving:
     """What the plan saves after the search and the adoption are paid for.
 
-    `seconds_per_step` is per optimizer step of the baseline (the source's 4.1); `hours` (device-hours,
+    `seconds_per_step` is per optimizer step of the baseline (docs/method.md, 7); `hours` (device-hours,
     the search taken off) and `money` (in the plan's currency, search and adoption taken off) are over
     the whole plan, as is `kwh` (the facility's overhead in it, the search taken off) where the draw is known.
     `baseline_watts` and `candidate_watts` are the mean draw of training, without that overhead.
@@ -112,7 +112,7 @@ class Contender:
     """A configuration that was measured: for the list of runners-up and of trials."""
 
     label: str
-    config: TrainingConfig
+    config: Configuration
     speedup: Quantity
     trial_numbers: tuple[int, ...]
 
@@ -129,39 +129,6 @@ class TrialSummary:
     throughput_ratio: Quantity
     loss: Quantity
     cost_seconds: float
-
-
-class CaveatKind(StrEnum):
-    """What a reader must know before believing a figure. A closed set, worded in the report."""
-
-    NO_STEADY_STATE = "no_steady_state"  # trial: its number
-    NOISY_MACHINE = "noisy_machine"  # floor: as ratio minus one
-    BUDGET_ENDED = "budget_ended"  # stage
-    RACE_SKIPPED = "race_skipped"  # candidates
-    FEW_RESTARTS = "few_restarts"  # restarts
-    LEARNING_IS_HYPOTHESIS = "learning_is_hypothesis"  # knobs: joined by commas; factor
-    SHORT_HORIZON = "short_horizon"  # knobs, horizon_tokens, plan_tokens
-    REPEATED_DATA = "repeated_data"  # epochs
-    CURVE_NOT_FITTED = "curve_not_fitted"  # reason
-    EFFICIENCY_CENSORED = "efficiency_censored"  # bound
-    ALTERNATED_SESSIONS = "alternated_sessions"  # not resident together
-    ENERGY_UNKNOWN = "energy_unknown"  # reason
-    UNPRICED = "unpriced"  # hours stand for money
-    SEARCH_STOPPED_EARLY = "search_stopped_early"  # stage
-    EXPERT_PARTIAL = "expert_partial"  # knobs left at the baseline
-    NOT_EQUIVALENT = "not_equivalent"  # knobs: what a configuration that failed the gate changed; reason
-    OVERFLOW = "overflow"  # skipped, steps: of all trials in which fp16 overflowed
-    PRUNED = "pruned"  # knobs: the value that is not tried here; reason
-    NUMERICS_UNDECIDED = "numerics_undecided"  # knobs, lost: at most that share of the tokens, margin
-    NUMERICS_INFERIOR = "numerics_inferior"  # knobs, lost: the mean, margin
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caveat:
-    """One caveat; `details` carry its figures by name."""
-
-    kind: CaveatKind
-    details: Mapping[str, str | int | float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +162,18 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """Sequences of an optimizer step of the baseline, the candidate and the hypothesis.
+
+    0 where it is not known, or there is no hypothesis.
+    """
+
+    baseline: int
+    candidate: int
+    hypothesis: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """The conclusion of a study; see `docs/report.schema.json` for its published form.
 
@@ -203,14 +182,15 @@ class Recommendation:
     `recommended_hours` are device-hours of the whole plan, to equal quality. `noise_floor` is the
     smallest ratio minus one that this machine could resolve. `hypotheses` are learning knobs whose
     gain at the tested horizon is not claimed for the plan, with the value to try. `noise_scales` check
-    the global batch, where it is searched.
+    the global batch, where it is searched. `knobs` are all those of the workload, by name.
     """
 
     verdict: Verdict
-    baseline: TrainingConfig
-    expert_default: TrainingConfig
-    candidate: TrainingConfig
-    recommended: TrainingConfig
+    baseline: Configuration
+    expert_default: Configuration
+    candidate: Configuration
+    recommended: Configuration
+    knobs: Mapping[str, Knob]
     over_baseline: Comparison
     over_expert: Comparison
     plan: Plan
@@ -230,6 +210,7 @@ class Recommendation:
     hypotheses: Mapping[str, str]
     hypothesis_efficiency: Quantity
     noise_scales: tuple[NoiseScale, ...]
+    batches: Batches
     runners_up: tuple[Contender, ...]
     trials: tuple[TrialSummary, ...]
     environment: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""What a speed-up is worth: device-seconds, break-even, and when to stop searching (METHOD 5 and 7)."""
+"""What a speed-up is worth: device-seconds, break-even, and when to stop searching (docs/method.md, 5 and 7)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ def plan_device_seconds(plan_tokens: float, runs: int, tokens_per_second: float)
 def break_even_seconds(search_seconds: float, speedup: Interval) -> Interval | Unknown:
     """The length of plan, in seconds of the baseline, from which the search has paid: T_search / (1 - 1 / S).
 
-    `speedup` is a ratio. Unknown unless its whole interval lies above 1 (METHOD 7). The longest break-even
-    belongs to the lowest speed-up.
+    `speedup` is a ratio. Unknown unless its whole interval lies above 1 (docs/method.md, 7). The
+    longest break-even belongs to the lowest speed-up.
     """
     if speedup.high < 1:
         return Unknown(reason="it is slower: no plan is long enough")
     if not (speedup.low > 1 and speedup.estimate > 1 and speedup.high > 1):
         return Unknown(reason="the interval of the speed-up contains 1: it may never pay")
-    estimate, low, high = (search_seconds / (1 - 1 / s) for s in (speedup.estimate, speedup.high, speedup.low))
-    return Interval(estimate=estimate, low=low, high=high, level=speedup.level)
+    return speedup.map_decreasing(lambda ratio: search_seconds / (1 - 1 / ratio))
 
 
 def expected_gain_of_one_more(log_speedups: Sequence[float], *, floor: float) -> float:
@@ -49,7 +48,7 @@ def expected_gain_of_one_more(log_speedups: Sequence[float], *, floor: float) ->
 def worth_another_trial(
     *, log_speedups: Sequence[float], floor: float, baseline_cost: float, trial_cost: float
 ) -> tuple[bool, float]:
-    """Whether one more trial is expected to save more than it costs, and the saving expected (METHOD 5).
+    """Whether one more trial is expected to save more than it costs, and the saving expected (docs/method.md, 5).
 
     `baseline_cost` is R * C_0, the whole plan at the baseline; costs and saving are in one currency. The
     saving is C_0 / S_inc * (1 - exp(-gain)); the baseline itself is the zeroth draw, so the incumbent is

@@ -1,106 +1,64 @@
-"""The effect of each technique by itself: the source's table 4.2, measured (METHOD 6.3). Pure."""
+"""The effect of each technique by itself: measured, priced and judged (docs/method.md, 6.3). Pure."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import cast
-
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KNOBS, Knob, KnobClass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from autotune.analysis.attribution import judge
-from autotune.analysis.claims import (
-    Claim,
-    adoption_cost,
-    economics_of,
-    plan_tokens_of,
-    speed_of,
-    sum_of,
-)
-from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, Calibration, Effect, changed, effects_of
+from autotune.analysis.case import Case
+from autotune.analysis.claims import Claim, efficiency_of, speed_of
+from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, effects_of
 from autotune.analysis.exploration import explored_effect
-from autotune.analysis.power import power_of
-from autotune.analysis.rates import KnownSpread, as_ratio, interval_over_restarts
+from autotune.analysis.rates import KnownSpread, as_ratio
 from autotune.analysis.recommendation import TechniqueEffect, TechniqueVerdict
 from autotune.analysis.roi import break_even_seconds
-from autotune.quantity import Interval, Quantity, Unknown
-from autotune.space.limits import Pruned
-from autotune.space.moves import turned_back
-from autotune.space.space import Dimension, SearchSpace
-from autotune.trial.types import Infeasible, Stage, TrialRecord, outcome_reason
+from autotune.quantity import Interval, Quantity, Unknown, all_known, combine, first_unknown, only_known, or_else
+from autotune.space.configuration import Configuration
+from autotune.space.knobs import Knob, KnobClass
+from autotune.trial.types import Infeasible, Stage, outcome_reason
+from autotune.workload.space import SearchSpace
 
 
-def without(config: TrainingConfig, baseline: TrainingConfig) -> dict[str, TrainingConfig]:
+def without(space: SearchSpace, config: Configuration) -> dict[str, Configuration]:
     """`config` with one changed knob at a time back at the baseline, by label, where such a combination can exist.
 
     A knob that others depend on takes them along. What is left out together is listed once, under the first.
     """
-    return {label: variant for variant, label in _labels(config, baseline).items()}
+    return {label: variant for variant, label in _labels(space, config).items()}
 
 
-def label_without(config: TrainingConfig, baseline: TrainingConfig, name: str) -> str:
+def label_without(space: SearchSpace, config: Configuration, name: str) -> str:
     """The label under which `without` lists `config` without the knob; empty where it does not."""
-    variant = next(turned_back(config, name, baseline), None)
-    return "" if variant is None else _labels(config, baseline)[variant]
+    variant = next(space.turned_back(config, name), None)
+    return "" if variant is None else _labels(space, config)[variant]
 
 
-def _labels(config: TrainingConfig, baseline: TrainingConfig) -> dict[TrainingConfig, str]:
-    labels: dict[TrainingConfig, str] = {}
-    for name in changed(config, baseline):
-        variant = next(turned_back(config, name, baseline), None)
+def _labels(space: SearchSpace, config: Configuration) -> dict[Configuration, str]:
+    labels: dict[Configuration, str] = {}
+    for name in space.changed(config):
+        variant = next(space.turned_back(config, name), None)
         if variant is not None:
             labels.setdefault(variant, f"without {name}")
     return labels
 
 
-def technique_effects(
-    space: SearchSpace,
-    records: Sequence[TrialRecord],
-    calibration: Calibration,
-    claim: Claim | Unknown,
-    *,
-    adopted: TrainingConfig,
-    search_seconds: float,
-) -> tuple[TechniqueEffect, ...]:
-    """One row for every searched knob: measured where it is part of `claim`, else the reason why not.
-
-    `adopted` is the configuration that is to be recommended: a knob that was dropped from it is neutral.
-    """
-    return tuple(
-        _effect(space, records, calibration, claim, adopted, dimension, search_seconds)
-        for dimension in space.dimensions
-    )
+def technique_effects(case: Case) -> tuple[TechniqueEffect, ...]:
+    """One row for every searched knob: measured where it is part of what was confirmed, else the reason why not."""
+    return tuple(_effect(case, dimension.knob) for dimension in case.space.dimensions)
 
 
-def not_measurable(space: SearchSpace, pruned: Sequence[Pruned]) -> tuple[TechniqueEffect, ...]:
+def not_measurable(case: Case) -> tuple[TechniqueEffect, ...]:
     """A row for every knob of which no value was left to try on this machine, with the reasons."""
-    searched = {d.knob.name for d in space.dimensions}
+    searched = {d.knob.name for d in case.space.dimensions}
     rows = []
-    for name in dict.fromkeys(p.knob for p in pruned if p.knob not in searched):
-        knob, value = KNOBS[name], str(getattr(space.baseline, name))
-        reasons = dict.fromkeys(f"{p.value}: {p.reason}" for p in pruned if p.knob == name)
-        none = Unknown(reason=f"not measurable here: {'; '.join(reasons)}")
-        rows.append(
-            TechniqueEffect(
-                name=name,
-                title=knob.title,
-                section=knob.technique,
-                knob_class=knob.knob_class,
-                complexity=int(knob.complexity),
-                baseline_value=value,
-                value=value,
-                speed_effect=none,
-                quality_effect=none,
-                saving=none,
-                roi=none,
-                break_even_tokens=none,
-                verdict=TechniqueVerdict.NOT_MEASURED,
-                reason=none.reason,
-            )
-        )
+    for name in dict.fromkeys(p.knob for p in case.facts.pruned if p.knob not in searched):
+        value = case.baseline[name]
+        reasons = dict.fromkeys(f"{p.value}: {p.reason}" for p in case.facts.pruned if p.knob == name)
+        why = Unknown(reason=f"not measurable here: {'; '.join(reasons)}")
+        rows.append(_unmeasured(case.space.workload.knobs[name], value, value, why))
     return tuple(rows)
 
 
@@ -109,26 +67,57 @@ def is_droppable(technique: TechniqueEffect, floor: float) -> bool:
 
     `floor` is in log units. An effect that is merely uncertain is kept: it was confirmed with the rest.
     """
-    speed, quality, saving = technique.speed_effect, technique.quality_effect, technique.saving
-    if isinstance(speed, Unknown) or isinstance(quality, Unknown) or isinstance(saving, Unknown):
+    known = all_known((technique.speed_effect, technique.quality_effect, technique.saving))
+    if isinstance(known, Unknown):
         return False
+    speed, quality, saving = known
     gain = math.log(speed.estimate * quality.estimate)
     return technique.verdict is TechniqueVerdict.HARMFUL or gain <= floor or saving.estimate <= 0
 
 
-def _effect(
-    space: SearchSpace,
-    records: Sequence[TrialRecord],
-    calibration: Calibration,
-    claim: Claim | Unknown,
-    adopted: TrainingConfig,
-    dimension: Dimension,
-    search_seconds: float,
-) -> TechniqueEffect:
-    knob = dimension.knob
-    before = getattr(space.baseline, knob.name)
-    after = before if isinstance(claim, Unknown) else getattr(claim.config, knob.name)
-    row = TechniqueEffect(
+def _effect(case: Case, knob: Knob) -> TechniqueEffect:
+    whole, before = case.whole, case.baseline[knob.name]
+    after = before if isinstance(whole, Unknown) else whole.config[knob.name]
+    row = _unmeasured(knob, before, after, _why_unmeasured(case, knob.name, after))
+    if isinstance(whole, Unknown) or after == before:
+        return _explored(row, case, knob)
+    speed, quality = _measured(case, whole, knob.name)
+    if isinstance(speed, Unknown):
+        return _explored(row, case, knob)
+    row = replace(row, speed_effect=as_ratio(speed), quality_effect=as_ratio(quality))
+    own_seconds = _own_seconds(case, knob, label_without(case.space, whole.config, knob.name))
+    worth = combine(
+        lambda effect, total: _worth(
+            case, knob.name, whole.config, effect, math.expm1, speedup=total.estimate, own_seconds=own_seconds
+        ),
+        combine(Interval.plus, speed, quality),
+        whole.total,
+    )
+    if isinstance(worth, Unknown) or isinstance(quality, Unknown):
+        missing = first_unknown(quality, case.plan_tokens, worth) or Unknown(reason="it cannot be priced")
+        return replace(row, saving=missing, roi=missing, break_even_tokens=missing, reason=missing.reason)
+    verdict = judge(
+        speed=speed,
+        quality=quality,
+        net_saving_low=worth.saving.low,
+        net_saving=worth.saving.estimate,
+        noise_floor=or_else(case.calibration.floor(max(1, whole.restarts), whole.rounds), 0.0),
+        learning_claimed=not whole.is_hypothesis,
+    )
+    variant = next(case.space.turned_back(whole.config, knob.name))
+    reason = _reason(verdict, is_adopted=case.candidate[knob.name] != before)
+    return replace(
+        row,
+        saving=worth.saving,
+        roi=worth.roi,
+        break_even_tokens=worth.break_even_tokens,
+        verdict=verdict,
+        reason=reason + _together(case.space.changed(whole.config, base=variant)),
+    )
+
+
+def _unmeasured(knob: Knob, before: object, after: object, why: Unknown) -> TechniqueEffect:
+    return TechniqueEffect(
         name=knob.name,
         title=knob.title,
         section=knob.technique,
@@ -136,217 +125,161 @@ def _effect(
         complexity=int(knob.complexity),
         baseline_value=str(before),
         value=str(after),
-        speed_effect=(unknown := _why_unmeasured(records, claim, knob.name, before, after)),
-        quality_effect=unknown,
-        saving=unknown,
-        roi=unknown,
-        break_even_tokens=unknown,
+        speed_effect=why,
+        quality_effect=why,
+        saving=why,
+        roi=why,
+        break_even_tokens=why,
         verdict=TechniqueVerdict.NOT_MEASURED,
-        reason=unknown.reason,
-    )
-    if isinstance(claim, Unknown) or after == before:
-        return _explored(row, records, calibration, claim, space, knob, search_seconds)
-    speed, quality = _measured(records, calibration, claim, space, knob.name)
-    if isinstance(speed, Unknown):
-        return _explored(row, records, calibration, claim, space, knob, search_seconds)
-    variant = next(turned_back(claim.config, knob.name, space.baseline))
-    plan_tokens = plan_tokens_of(space, calibration)
-    row = replace(row, speed_effect=_ratio(speed), quality_effect=_ratio(quality))
-    for missing in (speed, quality, plan_tokens, claim.total):
-        if isinstance(missing, Unknown):
-            return replace(row, saving=missing, roi=missing, break_even_tokens=missing, reason=missing.reason)
-    return _priced(
-        row,
-        space=space,
-        calibration=calibration,
-        claim=claim,
-        speed=speed,
-        quality=cast(Interval, quality),
-        plan_tokens=cast(float, plan_tokens),
-        own_seconds=_own_seconds(
-            records, space, knob, search_seconds, label_without(claim.config, space.baseline, knob.name)
-        ),
-        is_adopted=getattr(adopted, knob.name) != before,
-        along=changed(claim.config, variant),
+        reason=why.reason,
     )
 
 
-def _priced(
-    row: TechniqueEffect,
-    *,
-    space: SearchSpace,
-    calibration: Calibration,
-    claim: Claim,
-    speed: Interval,
-    quality: Interval,
-    plan_tokens: float,
-    own_seconds: float,
-    is_adopted: bool,
-    along: Mapping[str, object],
-) -> TechniqueEffect:
-    """The row with what the technique saves on the plan, against what finding and adopting it alone cost."""
-    saving, roi, break_even = _worth(
-        sum_of(speed, quality),
-        math.expm1,
-        name=row.name,
-        config=claim.config,
-        speedup=cast(Interval, claim.total).estimate,
-        space=space,
-        calibration=calibration,
-        plan_tokens=plan_tokens,
-        own_seconds=own_seconds,
-    )
-    floor = calibration.floor(max(1, claim.restarts), claim.rounds)
-    verdict = judge(
-        speed=speed,
-        quality=quality,
-        net_saving_low=saving.low,
-        net_saving=saving.estimate,
-        noise_floor=0.0 if isinstance(floor, Unknown) else floor,
-        learning_claimed=not claim.is_hypothesis,
-    )
-    return replace(
-        row,
-        saving=saving,
-        roi=roi,
-        break_even_tokens=break_even,
-        verdict=verdict,
-        reason=_reason(verdict, is_adopted=is_adopted) + _together(along),
-    )
+# -- what it does ------------------------------------------------------------------------------------
 
 
-def _worth(
-    total: Interval,
-    share_saved: Callable[[float], float],
-    *,
-    name: str,
-    config: TrainingConfig,
-    speedup: float,
-    space: SearchSpace,
-    calibration: Calibration,
-    plan_tokens: float,
-    own_seconds: float,
-) -> tuple[Interval, Quantity, Quantity]:
-    """Saving over the plan, ROI and break-even in tokens of one technique whose effect is `total`, in log units.
-
-    `share_saved` makes of it the share of the plan's time at a log speed-up of `speedup`: what leaving the
-    technique out would add, or what taking it in would save.
-    """
-    economics = economics_of(
-        space,
-        calibration,
-        config,
-        power_of(space.plan, calibration.power),
-        plan_tokens=plan_tokens,
-        search_seconds=own_seconds,
-        compile_seconds=0.0,
-    )
-    adoption = adoption_cost(space.plan, [name])
-    plan_cost = economics.baseline_device_seconds * math.exp(-speedup) * economics.price_per_device_second
-    saving = _map(total, lambda x: plan_cost * share_saved(x) - adoption)
-    spent = economics.search_cost + adoption
-    roi: Quantity = Unknown(reason="it cost nothing")
-    if spent > 0:
-        roi = _map(saving, lambda x: (x - economics.search_cost) / spent)
-    break_even = break_even_seconds(own_seconds, as_ratio(total))
-    if isinstance(break_even, Interval):
-        break_even = _map(break_even, lambda x: x * calibration.rate.estimate)
-    return saving, roi, break_even
+def _measured(case: Case, whole: Claim, name: str) -> tuple[Interval | Unknown, Interval | Unknown]:
+    """What having the technique does to speed and to token efficiency, in log units."""
+    if len(case.space.changed(whole.config)) == 1:
+        return whole.speed, whole.efficiency  # the only technique: its effect is the whole
+    left_out = label_without(case.space, whole.config, name)
+    effects = effects_of(case.of_stage(Stage.ATTRIBUTE), CLAIM, against=left_out, curve=case.calibration.curve)
+    if not effects:
+        none = Unknown(reason="the budget ended before its ablation")
+        return none, none
+    return speed_of(effects, case.calibration), efficiency_of(effects, _seed_spread(case, whole))
 
 
-def _explored(
-    row: TechniqueEffect,
-    records: Sequence[TrialRecord],
-    calibration: Calibration,
-    claim: Claim | Unknown,
-    space: SearchSpace,
-    knob: Knob,
-    search_seconds: float,
-) -> TechniqueEffect:
+def _seed_spread(case: Case, whole: Claim) -> KnownSpread | None:
+    """How much the confirmed efficiency varied from seed to seed."""
+    confirmed = effects_of(case.confirmation, whole.label, against=BASELINE, curve=case.calibration.curve)
+    seen = [e.value for e in only_known(e.efficiency for e in confirmed)]
+    return KnownSpread(variance=statistics.variance(seen), degrees_of_freedom=len(seen) - 1) if len(seen) > 1 else None
+
+
+def _explored(row: TechniqueEffect, case: Case, knob: Knob) -> TechniqueEffect:
     """The row with what exploration saw of the knob's best other value; as it is where it saw nothing."""
-    seen = explored_effect(records, calibration, space.baseline, knob.name)
+    seen = explored_effect(case, knob.name)
     if seen is None:
         return row
-    quality = seen.quality
-    if knob.knob_class is KnobClass.SYSTEM:  # it computes the same, or its gate would have excluded it
-        quality = Interval(estimate=0.0, low=0.0, high=0.0, level=LEVEL)
+    # A system knob computes the same, or its gate would have excluded it.
+    computes_the_same = knob.knob_class is KnobClass.SYSTEM
+    quality = Interval.exactly(0.0, level=LEVEL) if computes_the_same else seen.quality
+    is_part = row.value != row.baseline_value
     row = replace(
         row,
-        value=str(getattr(seen.config, knob.name)),
-        speed_effect=_ratio(seen.speed),
-        quality_effect=_ratio(quality),
+        value=str(seen.config[knob.name]),
+        speed_effect=as_ratio(seen.speed),
+        quality_effect=as_ratio(quality),
         verdict=TechniqueVerdict.EXPLORED,
         reason=(
-            "one process and one seed, not confirmed"
-            if row.value == row.baseline_value
-            else "confirmed with the rest; what is its own was seen on one process and one seed"
+            "confirmed with the rest; its own effect was seen in one process on one seed"
+            if is_part
+            else "seen in one process on one seed, not confirmed"
         )
         + _together(seen.along),
     )
-    plan_tokens = plan_tokens_of(space, calibration)
-    missing = seen.speed if isinstance(seen.speed, Unknown) else plan_tokens
     if knob.knob_class is KnobClass.LEARNING:
-        missing = Unknown(reason="what it does at the tested horizon is not carried to the plan unconfirmed")
-    if isinstance(missing, Unknown):
+        tokens = case.space.workload.horizon_tokens
+        missing = Unknown(reason=f"not extrapolated to the plan: tested on {tokens:,} tokens only")
         return replace(row, saving=missing, roi=missing, break_even_tokens=missing)
-    total = cast(Interval, seen.speed)
-    if isinstance(quality, Interval):
-        total = sum_of(total, quality)
-    known = 0.0 if isinstance(claim, Unknown) or isinstance(claim.total, Unknown) else claim.total.estimate
-    saving, roi, break_even = _worth(
-        total,
-        lambda x: -math.expm1(-x),
-        name=row.name,
-        config=seen.config,
-        speedup=known if row.value == row.baseline_value else 0.0,
-        space=space,
-        calibration=calibration,
-        plan_tokens=cast(float, plan_tokens),
-        own_seconds=_own_seconds(records, space, knob, search_seconds, f"without {knob.name}"),
+    own_seconds = _own_seconds(case, knob, f"without {knob.name}")
+    worth = combine(
+        lambda speed: _worth(
+            case,
+            knob.name,
+            seen.config,
+            speed if isinstance(quality, Unknown) else speed.plus(quality),
+            lambda effect: -math.expm1(-effect),
+            speedup=0.0,  # on the plan at the baseline
+            own_seconds=own_seconds,
+        ),
+        seen.speed,
     )
-    return replace(row, saving=saving, roi=roi, break_even_tokens=break_even)
+    if isinstance(worth, Unknown):
+        return replace(row, saving=worth, roi=worth, break_even_tokens=worth)
+    return replace(row, saving=worth.saving, roi=worth.roi, break_even_tokens=worth.break_even_tokens)
 
 
-def _own_seconds(
-    records: Sequence[TrialRecord], space: SearchSpace, knob: Knob, search_seconds: float, label: str
-) -> float:
+# -- what it is worth --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Worth:
+    saving: Interval
+    roi: Quantity
+    break_even_tokens: Quantity
+
+
+def _worth(
+    case: Case,
+    name: str,
+    config: Configuration,
+    effect: Interval,
+    share_saved: Callable[[float], float],
+    *,
+    speedup: float,
+    own_seconds: float,
+) -> _Worth | Unknown:
+    """Saving over the plan, ROI and break-even of one technique, against what finding and adopting it alone cost.
+
+    `share_saved` makes of its `effect`, in log units, the share of the plan's time at a log speed-up of `speedup`:
+    what leaving the technique out would add, or what taking it in would save.
+    """
+    economics = case.economics_of(config, power=case.baseline_power, search_seconds=own_seconds)
+    if isinstance(economics, Unknown):
+        return economics
+    adoption = case.adoption_cost([name])
+    plan_cost = economics.baseline_device_seconds * math.exp(-speedup) * economics.price_per_device_second
+    saving = effect.map(lambda x: plan_cost * share_saved(x) - adoption)
+    spent = economics.search_cost + adoption
+    roi: Quantity = Unknown(reason="it cost nothing")
+    if spent > 0:
+        roi = saving.map(lambda x: (x - economics.search_cost) / spent)
+    break_even = break_even_seconds(own_seconds, as_ratio(effect))
+    return _Worth(saving=saving, roi=roi, break_even_tokens=break_even.scaled(case.calibration.rate.estimate))
+
+
+def _own_seconds(case: Case, knob: Knob, label: str) -> float:
     """What finding out about one knob cost: its share of the exploration, and the runs without it."""
     learning = knob.knob_class is KnobClass.LEARNING
     stage = Stage.EXPLORE_LEARNING if learning else Stage.EXPLORE_SYSTEM
-    peers = [d for d in space.dimensions if (d.knob.knob_class is KnobClass.LEARNING) == learning]
-    explored = sum(r.costs.total_seconds for r in records if r.spec.stage is stage)
-    left_out = sum(r.costs.total_seconds for r in records if r.spec.label == label)
-    return min(search_seconds, explored / len(peers) + left_out)
+    peers = [d for d in case.space.dimensions if (d.knob.knob_class is KnobClass.LEARNING) == learning]
+    explored = sum(r.costs.total_seconds for r in case.records if r.spec.stage is stage)
+    left_out = sum(r.costs.total_seconds for r in case.records if r.spec.label == label)
+    return min(case.facts.search_seconds, explored / len(peers) + left_out)
 
 
-def _why_unmeasured(
-    records: Sequence[TrialRecord], claim: Claim | Unknown, name: str, before: object, after: object
-) -> Unknown:
-    if isinstance(claim, Unknown):
+# -- why -------------------------------------------------------------------------------------------
+
+
+def _why_unmeasured(case: Case, name: str, after: object) -> Unknown:
+    before = case.baseline[name]
+    if isinstance(case.whole, Unknown):
         return Unknown(reason="no configuration was confirmed")
     if after != before:
         return Unknown(reason="not measured yet")
-    tried = {getattr(r.spec.config, name) for r in records} - {before}
-    return Unknown(reason=_not_part(len(tried), claim, records, name))
+    tried = {r.spec.config[name] for r in case.records} - {before}
+    return Unknown(reason=_not_part(case, case.whole, len(tried), name))
 
 
-def _not_part(tried: int, claim: Claim, records: Sequence[TrialRecord], name: str) -> str:
-    winner = next((r.spec.config for r in records if r.spec.label == WINNER), claim.config)
-    if getattr(winner, name) != getattr(claim.config, name):
-        return "its gain at the tested horizon is a hypothesis at the plan's"
-    if reasons := _why_infeasible(records, name, getattr(claim.config, name)):
+def _not_part(case: Case, whole: Claim, tried: int, name: str) -> str:
+    winner = next((r.spec.config for r in case.records if r.spec.label == WINNER), whole.config)
+    if winner[name] != whole.config[name]:
+        return "its gain in short trials is a hypothesis for the plan"
+    if reasons := _why_infeasible(case, name):
         return f"not measurable here: {reasons}"
     if tried:
         return f"the best configuration keeps the baseline's value; {tried} other value(s) were tried"
     return "the search ended before another value was tried"
 
 
-def _why_infeasible(records: Sequence[TrialRecord], name: str, before: object) -> str:
+def _why_infeasible(case: Case, name: str) -> str:
     """Why each other value of a knob could not be used, where none could."""
-    tried = [r for r in records if getattr(r.spec.config, name) != before]
+    tried = [r for r in case.records if r.spec.config[name] != case.baseline[name]]
     if any(not isinstance(r.outcome, Infeasible) for r in tried):
         return ""
-    return "; ".join(dict.fromkeys(f"{getattr(r.spec.config, name)}: {outcome_reason(r.outcome)}" for r in tried))
+    return "; ".join(dict.fromkeys(f"{r.spec.config[name]}: {outcome_reason(r.outcome)}" for r in tried))
 
 
 def _together(along: Mapping[str, object]) -> str:
@@ -356,7 +289,7 @@ def _together(along: Mapping[str, object]) -> str:
 
 def _reason(verdict: TechniqueVerdict, *, is_adopted: bool) -> str:
     if not is_adopted:
-        return "left out: the configuration was confirmed jointly without it"
+        return "left out: the rest was confirmed without it"
     match verdict:
         case TechniqueVerdict.ADOPT:
             return "pays by itself"
@@ -366,48 +299,3 @@ def _reason(verdict: TechniqueVerdict, *, is_adopted: bool) -> str:
             return "better without it; kept only because nothing without it was confirmed"
         case TechniqueVerdict.HYPOTHESIS | TechniqueVerdict.EXPLORED | TechniqueVerdict.NOT_MEASURED:
             return ""
-
-
-def _measured(
-    records: Sequence[TrialRecord], calibration: Calibration, claim: Claim, space: SearchSpace, name: str
-) -> tuple[Interval | Unknown, Interval | Unknown]:
-    """What having the technique does to speed and to token efficiency, in log units."""
-    if len(changed(claim.config, space.baseline)) == 1:
-        return claim.speed, claim.efficiency  # the only technique: its effect is the whole
-    attribution = [r for r in records if r.spec.stage is Stage.ATTRIBUTE]
-    effects = effects_of(
-        attribution, CLAIM, against=label_without(claim.config, space.baseline, name), curve=calibration.curve
-    )
-    if not effects:
-        none = Unknown(reason="the budget ended before it could be left out")
-        return none, none
-    return speed_of(effects, calibration), _quality(effects, records, calibration, claim)
-
-
-def _quality(
-    effects: Sequence[Effect], records: Sequence[TrialRecord], calibration: Calibration, claim: Claim
-) -> Interval | Unknown:
-    values = []
-    for effect in effects:
-        if isinstance(effect.efficiency, Unknown):
-            return effect.efficiency
-        values.append(effect.efficiency.value)
-    confirmation = [r for r in records if r.spec.stage is Stage.CONFIRM]
-    seen = [
-        e.efficiency.value
-        for e in effects_of(confirmation, claim.label, against=BASELINE, curve=calibration.curve)
-        if not isinstance(e.efficiency, Unknown)
-    ]
-    known = KnownSpread(variance=statistics.variance(seen), degrees_of_freedom=len(seen) - 1) if len(seen) > 1 else None
-    return interval_over_restarts(values, LEVEL, known)
-
-
-def _ratio(value: Interval | Unknown) -> Quantity:
-    return value if isinstance(value, Unknown) else as_ratio(value)
-
-
-def _map(value: Interval, function: Callable[[float], float]) -> Interval:
-    """An increasing function of an interval."""
-    return Interval(
-        estimate=function(value.estimate), low=function(value.low), high=function(value.high), level=value.level
-    )

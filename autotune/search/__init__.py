@@ -22,7 +22,7 @@ def run_search(lab: Lab) -> Recommendation:
     Raises:
         NothingFeasible: not even the baseline can be trained here.
     """
-    calibration = calibrate(lab)  #                       noise floor, baseline curve, expert default
+    calibration = calibrate(lab)  #                       noise floor, baseline curve, hand-tuned default
     system = explore_system(lab, calibration)  #          speed alone: seconds a trial
     finalists = explore_learning(lab, calibration, system)  # complete schedules: cost to equal quality
     winner = race(lab, calibration, finalists)  #         the best of a few, in fresh processes

@@ -1,13 +1,12 @@
-"""Attribute: leave one technique out at a time, then confirm what is left without the idle ones (METHOD 6.3)."""
+"""Attribute: leave one technique out at a time, then confirm the rest without the idle ones (docs/method.md, 6.3)."""
 
 from __future__ import annotations
 
 from autotune.analysis.claims import Claim
-from autotune.analysis.conclude import forecast_for
 from autotune.analysis.evidence import BASELINE, CLAIM, EXPERT, REDUCED, Calibration
 from autotune.analysis.techniques import is_droppable, technique_effects, without
 from autotune.measure.lab import Lab
-from autotune.quantity import Unknown
+from autotune.quantity import Unknown, combine, or_else
 from autotune.search.common import (
     ATTRIBUTE_SEED,
     LARGEST_BLOCK,
@@ -15,18 +14,18 @@ from autotune.search.common import (
     Member,
     begin,
     block_seconds,
+    case_of,
     end,
     expert_of,
     floor_of,
     order_block,
     pays,
 )
-from autotune.space.moves import turned_back
 from autotune.trial.types import Stage, StageEnd
 
 _REPLICATES = 3
 _WORTH_KNOWING = 0.2  # of the claimed gain: what knowing its parts may cost
-_REDUCED_SESSIONS = 3  # the reduced configuration, the baseline, the expert default
+_REDUCED_SESSIONS = 3  # the reduced configuration, the baseline, the hand-tuned default
 _REDUCED_BLOCK = 100  # blocks of the reduced configuration are numbered from here
 
 
@@ -35,13 +34,13 @@ def attribute(lab: Lab, calibration: Calibration, claim: Claim | Unknown) -> Non
     stage = Stage.ATTRIBUTE
     if not begin(lab, stage):
         return
-    forecast = forecast_for(lab.space, lab.study.records, calibration, claim, lab.budget.elapsed_seconds)
+    forecast = case_of(lab, calibration).forecast_for(claim)
     if isinstance(claim, Unknown) or isinstance(forecast, Unknown) or forecast.net.low <= 0:
         end(lab, stage, StageEnd.NOTHING_TO_DO)
         return
-    variants = without(claim.config, lab.space.baseline)
+    variants = without(lab.space, claim.config)
     seconds = block_seconds(lab, len(variants) + 1) if len(variants) > 1 else 0.0
-    gain = _WORTH_KNOWING * (0.0 if isinstance(claim.total, Unknown) else claim.total.estimate)
+    gain = _WORTH_KNOWING * or_else(combine(lambda total: total.estimate, claim.total), 0.0)
     if not lab.study.of_stage(stage) and not pays(lab, calibration, seconds, log_gain=gain):
         end(lab, stage, StageEnd.NOT_WORTH_IT)
         return
@@ -52,7 +51,7 @@ def attribute(lab: Lab, calibration: Calibration, claim: Claim | Unknown) -> Non
 
 
 def _leave_one_out(lab: Lab, claim: Claim) -> StageEnd:
-    variants: list[Member] = list(without(claim.config, lab.space.baseline).items())
+    variants: list[Member] = list(without(lab.space, claim.config).items())
     if len(variants) < 2:
         return StageEnd.DONE  # the one technique's effect is the whole, and confirmed already
     size = LARGEST_BLOCK - 1
@@ -64,9 +63,7 @@ def _leave_one_out(lab: Lab, claim: Claim) -> StageEnd:
             if seconds > lab.budget.remaining_seconds:
                 return StageEnd.BUDGET
             if replicate and number == 0 and seconds * len(groups) + reserve > lab.budget.remaining_seconds:
-                return (
-                    StageEnd.DONE
-                )  # what one replicate showed is enough to see what idles; confirming it matters more
+                return StageEnd.DONE  # one replicate shows what idles; confirming the rest matters more
             specs = order_block(
                 lab,
                 Stage.ATTRIBUTE,
@@ -79,20 +76,12 @@ def _leave_one_out(lab: Lab, claim: Claim) -> StageEnd:
 
 
 def _confirm_reduced(lab: Lab, calibration: Calibration, claim: Claim) -> StageEnd:
-    techniques = technique_effects(
-        lab.space,
-        lab.study.records,
-        calibration,
-        claim,
-        adopted=claim.config,
-        search_seconds=lab.budget.elapsed_seconds,
-    )
     baseline = lab.space.baseline
     floor = floor_of(calibration, restarts=_REPLICATES)
     reduced = claim.config
-    for technique in techniques:
+    for technique in technique_effects(case_of(lab, calibration)):
         if is_droppable(technique, floor):
-            reduced = next(turned_back(reduced, technique.name, baseline), reduced)
+            reduced = next(lab.space.turned_back(reduced, technique.name), reduced)
     if reduced in (claim.config, baseline):
         return StageEnd.DONE
     members: list[Member] = [(BASELINE, baseline), (REDUCED, reduced)]

@@ -1,10 +1,8 @@
-"""Calibrate: the noise floor of this machine today, the baseline's loss over horizons, the expert default."""
+"""Calibrate: the noise floor of this machine today, the baseline's loss over horizons, the hand-tuned default."""
 
 from __future__ import annotations
 
-from autotune_model.config import TrainingConfig
-
-from autotune.analysis.evidence import BASELINE, EXPERT, Calibration, calibration_of
+from autotune.analysis.evidence import BASELINE, EXPERT, NOISE_BATCHES, Calibration, calibration_of
 from autotune.errors import NothingFeasible
 from autotune.measure.lab import Lab
 from autotune.quantity import Unknown
@@ -17,14 +15,16 @@ from autotune.search.common import (
     is_in_sight,
     order_block,
 )
+from autotune.space.configuration import Configuration
+from autotune.space.knobs import FloatRange, KnobClass, members
 from autotune.trial.types import Stage, StageEnd, outcome_reason
+from autotune.workload.space import SearchSpace
 
-_NOISE_BATCHES = 8  # global batches whose micro-gradients show the noise scale, at both of the horizons shown
 _SMALLEST_CURVE = 2  # horizons beside D without which there is no curve at all
 
 
 def calibrate(lab: Lab) -> Calibration:
-    """Measure copies of the baseline at several horizons against the warm reference (METHOD 3.6, 4.2).
+    """Measure copies of the baseline at several horizons against the warm reference (docs/method.md, 3.6 and 4.2).
 
     One series of runs serves twice: a baseline of another horizon or seed is one more copy of the
     same process, so its slices against the reference are the A/A measurement.
@@ -34,8 +34,7 @@ def calibrate(lab: Lab) -> Calibration:
     """
     stage, baseline, horizon = Stage.CALIBRATE, lab.space.baseline, lab.space.workload.horizon_tokens
     if begin(lab, stage):
-        searches_batch = any(d.knob.name == "global_batch" for d in lab.space.dimensions)
-        batches = _NOISE_BATCHES if searches_batch else 0
+        batches = NOISE_BATCHES if _searches_step_size(lab.space) else 0
         _run(lab, BASELINE, baseline, seed=0, horizon_tokens=horizon, noise_batches=batches)
         expert = expert_of(lab)
         if expert != baseline:
@@ -52,7 +51,7 @@ def calibrate(lab: Lab) -> Calibration:
             if seconds > left:
                 reason = StageEnd.BUDGET
                 break
-            if tokens >= baseline.global_batch * lab.space.workload.gpt.sequence_length:
+            if tokens >= lab.space.workload.cost(baseline).tokens:
                 at_half = (tokens, seed) == (horizon // 2, 0)
                 noise_batches = batches if at_half else 0
                 _run(lab, BASELINE, baseline, seed=seed, horizon_tokens=tokens, noise_batches=noise_batches)
@@ -65,8 +64,21 @@ def calibrate(lab: Lab) -> Calibration:
     return calibration
 
 
+def _searches_step_size(space: SearchSpace) -> bool:
+    """Whether a learning knob sets how many tokens a step has: the gradient's noise then says what more would cost."""
+    tokens = space.workload.cost(space.baseline).tokens
+    for dimension in space.of_class(KnobClass.LEARNING):
+        domain, name = dimension.domain, dimension.knob.name
+        values = (domain.low, domain.high) if isinstance(domain, FloatRange) else members(domain)
+        for value in values:
+            turned = next(space.turn(space.baseline, name, value, space.values), space.baseline)
+            if space.workload.cost(turned).tokens != tokens:
+                return True
+    return False
+
+
 def _run(
-    lab: Lab, label: str, config: TrainingConfig, *, seed: int, horizon_tokens: int, noise_batches: int = 0
+    lab: Lab, label: str, config: Configuration, *, seed: int, horizon_tokens: int, noise_batches: int = 0
 ) -> None:
     if lab.budget.remaining_seconds <= 0:
         return

@@ -1,13 +1,9 @@
-"""Confirm: the winner against the baseline on fresh seeds, the number fixed in advance (METHOD 6.2)."""
+"""Confirm: the winner against the baseline on fresh seeds, the number fixed in advance (docs/method.md, 6.2)."""
 
 from __future__ import annotations
 
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KnobClass
-
-from autotune.analysis.claims import Claim, choose
-from autotune.analysis.conclude import confirmed_claims
-from autotune.analysis.evidence import BASELINE, EXPERT, SYSTEM_PART, WINNER, Calibration, changed, system_part
+from autotune.analysis.claims import Claim
+from autotune.analysis.evidence import BASELINE, EXPERT, SYSTEM_PART, WINNER, Calibration
 from autotune.measure.lab import Lab
 from autotune.quantity import Unknown
 from autotune.search.common import (
@@ -16,6 +12,7 @@ from autotune.search.common import (
     Member,
     begin,
     block_seconds,
+    case_of,
     claim_seconds,
     end,
     expert_of,
@@ -24,6 +21,8 @@ from autotune.search.common import (
     pays,
 )
 from autotune.search.explore import Explored
+from autotune.space.configuration import Configuration
+from autotune.space.knobs import KnobClass
 from autotune.trial.types import Stage, StageEnd
 
 _MOST = 6  # blocks
@@ -31,7 +30,7 @@ _AT_HALF_HORIZON = 2  # restarts that show which way a learning gain goes with t
 
 
 def confirm(lab: Lab, calibration: Calibration, winner: Explored) -> Claim | Unknown:
-    """Run the winner, its system part and the expert default beside the baseline; what may be claimed.
+    """Run the winner, its system part and the hand-tuned default beside the baseline; what may be claimed.
 
     The system part is what remains where a learning gain does not carry to the plan; the expert
     default is what beating a naive baseline is worth.
@@ -47,13 +46,13 @@ def confirm(lab: Lab, calibration: Calibration, winner: Explored) -> Claim | Unk
             if not ordered:
                 _order(lab, winner.config)
             end(lab, stage, _run(lab))
-    return choose(confirmed_claims(lab.space, lab.study.records, calibration))
+    return case_of(lab, calibration).whole
 
 
-def _order(lab: Lab, winner: TrainingConfig) -> None:
+def _order(lab: Lab, winner: Configuration) -> None:
     """Fix the number of blocks: what the stage can pay for, within bounds; the orders on disk bind a resumed search."""
     space = lab.space
-    system, expert = system_part(winner, space.baseline), expert_of(lab)
+    system, expert = space.system_part(winner), expert_of(lab)
     members: list[Member] = [(BASELINE, space.baseline), (WINNER, winner)]
     if system not in (winner, space.baseline):
         members.append((SYSTEM_PART, system))
@@ -63,7 +62,7 @@ def _order(lab: Lab, winner: TrainingConfig) -> None:
     blocks = max(FEWEST_CONFIRMING, min(_MOST, int(lab.budget.left_seconds(Stage.CONFIRM) / seconds)))
     for block in range(blocks):
         order_block(lab, Stage.CONFIRM, block, members, seed=CONFIRM_SEED + block)
-    if changed(winner, space.baseline, KnobClass.LEARNING):
+    if space.changed(winner, KnobClass.LEARNING):
         half = space.workload.horizon_tokens // 2
         for block in range(blocks, blocks + _AT_HALF_HORIZON):
             order_block(lab, Stage.CONFIRM, block, members[:2], seed=CONFIRM_SEED + block, horizon_tokens=half)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autotune_model.config import InvalidConfiguration, TrainingConfig
-from autotune_model.knobs import KnobClass
-
-from autotune.analysis.claims import economics_of, plan_tokens_of
-from autotune.analysis.evidence import (
-    BASELINE,
-    Calibration,
-    Effect,
-    against_reference,
-    changed,
-    evaluation_at,
-    system_part,
-)
-from autotune.analysis.power import power_of
+from autotune.analysis.case import Case
+from autotune.analysis.evidence import Calibration
 from autotune.analysis.roi import worth_another_trial
 from autotune.measure.lab import Lab
-from autotune.quantity import Unknown
+from autotune.quantity import Unknown, combine
 from autotune.search.common import (
     ROUNDS,
     begin,
+    case_of,
     complete_seconds,
     end,
     expert_of,
@@ -34,11 +24,14 @@ from autotune.search.common import (
     warm_start,
 )
 from autotune.search.propose import Proposal, Proposer, one_at_a_time
-from autotune.space.space import Dimension
-from autotune.study.events import EventKind
-from autotune.trial.types import Completed, Pruned, Stage, StageEnd, TrialRecord, outcome_reason
+from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.space.knobs import Dimension, KnobClass
+from autotune.study.events import IncumbentFound, NextTrialNotWorthIt
+from autotune.trial.types import Stage, StageEnd, TrialRecord, outcome_reason
+from autotune.workload.space import SearchSpace
 
-_COMPILE_SECONDS = 35.0  # foreseen for torch.compile until one was seen
+_COMPILE_SECONDS = 35.0  # foreseen for a compiler until one was seen
+_MOST_TOO_LONG = 20  # proposals in a row that no time is left to compile: the stage has no time for what is left
 _PRUNING_MARGIN = 0.05  # log units below the best: a single process pair resolves no less
 
 
@@ -46,16 +39,17 @@ _PRUNING_MARGIN = 0.05  # log units below the best: a single process pair resolv
 class Explored:
     """A configuration and its ln S over the baseline, exploratory: one process, one seed."""
 
-    config: TrainingConfig
+    config: Configuration
     score: float
 
 
 def explore_system(lab: Lab, calibration: Calibration) -> tuple[Explored, ...]:
-    """System and numerics knobs by speed alone, which takes seconds a trial (METHOD 2); best first."""
-    stage, baseline = Stage.EXPLORE_SYSTEM, lab.space.baseline
-    dimensions = lab.space.of_class(KnobClass.SYSTEM, KnobClass.NUMERICS)
-    centre = system_part(expert_of(lab), baseline)
-    _explore(lab, calibration, stage, dimensions, baseline, [baseline, centre, *one_at_a_time(centre, dimensions)])
+    """System and numerics knobs by speed alone, which takes seconds a trial (docs/method.md, 2); best first."""
+    stage, space, baseline = Stage.EXPLORE_SYSTEM, lab.space, lab.space.baseline
+    dimensions = space.of_class(KnobClass.SYSTEM, KnobClass.NUMERICS)
+    centre = space.system_part(expert_of(lab))
+    design = [baseline, centre, *one_at_a_time(space, centre, dimensions)]
+    _explore(lab, calibration, stage, dimensions, baseline, design)
     return _ranked(lab, calibration, stage, Explored(config=baseline, score=0.0))
 
 
@@ -64,15 +58,13 @@ def explore_learning(lab: Lab, calibration: Calibration, system: Sequence[Explor
 
     Returns the finalists, best first: what both explorations found best, combined, by predicted ln S.
     """
-    stage, base = Stage.EXPLORE_LEARNING, system[0].config
-    dimensions = lab.space.of_class(KnobClass.LEARNING)
+    stage, space, base = Stage.EXPLORE_LEARNING, lab.space, system[0].config
+    dimensions = space.of_class(KnobClass.LEARNING)
     if isinstance(calibration.curve, Unknown):
         dimensions = ()  # no loss can be turned into tokens
-    expert = expert_of(lab)
-    learned = base.with_knobs({name: getattr(expert, name) for name in changed(expert, base, KnobClass.LEARNING)})
-    _explore(lab, calibration, stage, dimensions, base, [base, learned, *one_at_a_time(base, dimensions)])
-    learning = _ranked(lab, calibration, stage, system[0])
-    return _combinations(system, learning, lab.space.baseline)
+    learned = space.turned(base, space.changed(expert_of(lab), KnobClass.LEARNING, base=base))
+    _explore(lab, calibration, stage, dimensions, base, [base, learned, *one_at_a_time(space, base, dimensions)])
+    return _combinations(space, system, _ranked(lab, calibration, stage, system[0]))
 
 
 def _explore(
@@ -80,8 +72,8 @@ def _explore(
     calibration: Calibration,
     stage: Stage,
     dimensions: Sequence[Dimension],
-    base: TrainingConfig,
-    design: Sequence[TrainingConfig],
+    base: Configuration,
+    design: Sequence[Configuration],
 ) -> None:
     if not begin(lab, stage):
         return
@@ -91,10 +83,11 @@ def _explore(
     first, *rest = dict.fromkeys(design)
     proposer = Proposer(
         storage=lab.storage,
+        space=lab.space,
         stage=stage,
         dimensions=dimensions,
         base=base,
-        design=[first, *warm_start(lab, base, [d.knob.name for d in dimensions]), *rest],
+        design=[first, *warm_start(lab, base, dimensions), *rest],
         seed=0,
     )
     _tell_acknowledged(lab, calibration, stage, proposer)
@@ -115,8 +108,8 @@ def _tell(
     lab: Lab, calibration: Calibration, proposer: Proposer, proposal: Proposal, record: TrialRecord
 ) -> float | None:
     """Tell how a proposal did; its score, None where it could not be judged."""
-    effect = _effect(lab, calibration, record)
-    score = None if isinstance(effect, Unknown) else effect.total
+    known = _score(case_of(lab, calibration), record)
+    score = None if isinstance(known, Unknown) else known
     why = "" if score is not None else outcome_reason(record.outcome) or "it could not be judged"
     proposer.tell(proposal, trial_number=record.spec.number, score=score, infeasible=why)
     return score
@@ -124,10 +117,10 @@ def _tell(
 
 def _propose_until_done(lab: Lab, calibration: Calibration, stage: Stage, proposer: Proposer) -> StageEnd:
     judged_on_loss = stage is Stage.EXPLORE_LEARNING
-    best = 0.0
+    best, too_long = 0.0, 0
     while True:
-        effects = _effects(lab, calibration, stage)
-        if reason := _reason_to_stop(lab, calibration, stage, [e.total for e in effects.values()]):
+        scores = _scores(lab, calibration, stage)
+        if reason := _reason_to_stop(lab, calibration, stage, list(scores.values())):
             return reason
         proposal = proposer.ask()
         if proposal is None:
@@ -136,9 +129,13 @@ def _propose_until_done(lab: Lab, calibration: Calibration, stage: Stage, propos
         if config == lab.space.baseline:
             proposer.tell(proposal, score=0.0)  # measured already, by definition
             continue
-        if config.compile != "off" and _compile_seconds(lab) > lab.budget.left_seconds(stage):
+        if lab.space.workload.cost(config).compiles and _compile_seconds(lab) > lab.budget.left_seconds(stage):
             proposer.tell(proposal, score=None, infeasible="no time is left to compile it")
+            too_long += 1
+            if too_long == _MOST_TOO_LONG:
+                return StageEnd.BUDGET
             continue
+        too_long = 0
         (spec,) = order_block(lab, stage, proposal.number, [(f"proposal {proposal.number}", config)], seed=0)
         record = lab.trial(
             spec,
@@ -151,17 +148,18 @@ def _propose_until_done(lab: Lab, calibration: Calibration, stage: Stage, propos
         if score is not None and score > best:
             best = score
             lab.tell(
-                EventKind.INCUMBENT,
-                stage,
-                number=spec.number,
-                label=spec.label,
-                log_ratio=round(score, 4),
-                config=config.difference(lab.space.baseline),
+                IncumbentFound(
+                    stage=stage,
+                    number=spec.number,
+                    label=spec.label,
+                    speedup=math.exp(score),
+                    changes=lab.space.changed(config),
+                )
             )
 
 
 def _reason_to_stop(lab: Lab, calibration: Calibration, stage: Stage, scores: Sequence[float]) -> StageEnd | None:
-    """Whether the budget, or the expected value of one more trial (METHOD 5), ends the stage."""
+    """Whether the budget, or the expected value of one more trial (docs/method.md, 5), ends the stage."""
     records = lab.study.of_stage(stage)
     if records:
         seconds = sum(r.costs.total_seconds for r in records) / len(records)
@@ -172,18 +170,10 @@ def _reason_to_stop(lab: Lab, calibration: Calibration, stage: Stage, scores: Se
         return StageEnd.BUDGET
     if not is_in_sight(lab, calibration, seconds, best=max(scores, default=0.0)):
         return StageEnd.NOT_WORTH_IT
-    plan_tokens = plan_tokens_of(lab.space, calibration)
-    if isinstance(plan_tokens, Unknown):
-        return None  # nothing to weigh the cost against: the budget alone decides
-    economics = economics_of(
-        lab.space,
-        calibration,
-        lab.space.baseline,
-        power_of(lab.space.plan, calibration.power),
-        plan_tokens=plan_tokens,
-        search_seconds=lab.budget.elapsed_seconds,
-        compile_seconds=0.0,
-    )
+    case = case_of(lab, calibration)
+    economics = case.economics_of(case.baseline, power=case.baseline_power, search_seconds=case.facts.search_seconds)
+    if isinstance(economics, Unknown):
+        return None  # the plan has no length to weigh the cost against: the budget alone decides
     cost = seconds * economics.price_per_device_second
     worth, saving = worth_another_trial(
         log_speedups=scores,
@@ -193,54 +183,42 @@ def _reason_to_stop(lab: Lab, calibration: Calibration, stage: Stage, scores: Se
     )
     if worth:
         return None
-    lab.tell(
-        EventKind.DECISION,
-        stage,
-        what="stop exploring",
-        why=StageEnd.NOT_WORTH_IT.value,
-        expected_saving=saving,
-        trial_cost=cost,
-    )
+    currency = lab.space.plan.currency
+    lab.tell(NextTrialNotWorthIt(stage=stage, expected_saving=saving, trial_cost=cost, currency=currency))
     return StageEnd.NOT_WORTH_IT
 
 
-def _effect(lab: Lab, calibration: Calibration, record: TrialRecord) -> Effect | Unknown:
-    """A record of an exploring stage as an effect; Unknown where it cannot be judged."""
-    if not isinstance(record.outcome, Completed | Pruned):
-        return Unknown(reason=outcome_reason(record.outcome))
-    horizon = lab.space.workload.horizon_tokens
-    partner = evaluation_at(lab.study.of_stage(Stage.CALIBRATE), label=BASELINE, seed=0, horizon_tokens=horizon)
-    effect = against_reference(record, calibration, partner)
-    judged_on_loss = record.spec.stage is Stage.EXPLORE_LEARNING
-    if judged_on_loss and not isinstance(effect, Unknown) and isinstance(effect.efficiency, Unknown):
-        return effect.efficiency
-    return effect
+def _score(case: Case, record: TrialRecord) -> float | Unknown:
+    """ln S that a trial of an exploring stage showed; Unknown where it cannot be judged."""
+    effect = case.seen(record)
+    if record.spec.stage is not Stage.EXPLORE_LEARNING:
+        return combine(lambda seen: seen.total, effect)
+    efficiency = combine(lambda seen: seen.efficiency, effect)
+    return combine(lambda seen, _: seen.total, effect, efficiency)
 
 
-def _effects(lab: Lab, calibration: Calibration, stage: Stage) -> dict[TrainingConfig, Effect]:
-    found = {r.spec.config: _effect(lab, calibration, r) for r in lab.study.of_stage(stage)}
-    return {config: effect for config, effect in found.items() if not isinstance(effect, Unknown)}
+def _scores(lab: Lab, calibration: Calibration, stage: Stage) -> dict[Configuration, float]:
+    """What every configuration of the stage that could be judged has shown."""
+    case = case_of(lab, calibration)
+    found = {r.spec.config: _score(case, r) for r in case.of_stage(stage)}
+    return {config: score for config, score in found.items() if not isinstance(score, Unknown)}
 
 
 def _ranked(lab: Lab, calibration: Calibration, stage: Stage, known: Explored) -> tuple[Explored, ...]:
     """What a stage found, best first, `known` among it; what was pruned ranks by what was seen of it."""
-    scores = {known.config: known.score}
-    scores |= {config: effect.total for config, effect in _effects(lab, calibration, stage).items()}
+    scores = {known.config: known.score} | _scores(lab, calibration, stage)
     return tuple(
         Explored(config=config, score=score) for config, score in sorted(scores.items(), key=lambda item: -item[1])
     )
 
 
-def _combinations(
-    system: Sequence[Explored], learning: Sequence[Explored], baseline: TrainingConfig
-) -> tuple[Explored, ...]:
+def _combinations(space: SearchSpace, system: Sequence[Explored], learning: Sequence[Explored]) -> tuple[Explored, ...]:
     """Learning results on the system configuration they were found with and on the runner-up, by predicted ln S."""
     predicted = {e.config: e.score for e in learning}
     for other in system[1:2]:
         for found in learning[:2]:
-            knobs = {name: getattr(found.config, name) for name in changed(found.config, baseline, KnobClass.LEARNING)}
             try:
-                config = other.config.with_knobs(knobs)
+                config = space.turned(other.config, space.changed(found.config, KnobClass.LEARNING))
             except InvalidConfiguration:
                 continue
             predicted.setdefault(config, found.score + other.score - system[0].score)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
-from autotune_model.knobs import KnobClass
-
 from autotune.search.propose import grid_size, impossible_combinations
-from autotune.space.space import Choice, FloatRange, IntRange, SearchSpace
+from autotune.space.knobs import Choice, FloatRange, IntRange, KnobClass
 from autotune.study.ledger import SHARES
+from autotune.workload.machine import Machine
+from autotune.workload.space import SearchSpace
 
 
-def preview(space: SearchSpace, *, as_json: bool) -> str:
-    """Size of the space, what of it cannot exist and why, and what the search may cost, as text or JSON."""
+def preview(space: SearchSpace, machine: Machine, *, as_json: bool) -> str:
+    """The text, the size of the space, what of it is not tried and why, and what the search may cost, as text or JSON.
+
+    `space` is whole; what `machine` cannot run is taken out here.
+    """
+    limits = space.workload.limits(machine, space.values)
+    own = space.workload.limits(machine, {name: (value,) for name, value in space.baseline.items()})
+    values = {name: str(space.baseline[name]) for name in own}
+    at_baseline = {name: own[name][value] for name, value in values.items() if value in own[name]}
+    space, pruned = space.pruned(limits)
+    corpus = machine.corpus
     system = space.of_class(KnobClass.SYSTEM, KnobClass.NUMERICS)
     learning = space.of_class(KnobClass.LEARNING)
-    impossible = impossible_combinations(space.baseline, space.dimensions)
+    impossible = impossible_combinations(space)
     hours = space.budget_seconds / 3600
     facts = {
         "space": space.name,
+        "text": dataclasses.asdict(corpus),
+        "pruned": [dataclasses.asdict(p) for p in pruned],
+        "baseline_in_doubt": at_baseline,
         "dimensions": {d.knob.name: _words(d.domain) for d in space.dimensions},
         "system_and_numerics_combinations": _finite(grid_size(system)),
         "learning_combinations": _finite(grid_size(learning)),
@@ -30,21 +43,28 @@ def preview(space: SearchSpace, *, as_json: bool) -> str:
     }
     if as_json:
         return json.dumps(facts, indent=2)
-    lines = [f"{space.name}: {len(space.dimensions)} knobs"]
+    lines = [
+        f"{space.name}: {len(space.dimensions)} knobs",
+        f"text: {corpus.documents:,} documents, {corpus.train_tokens:,} + {corpus.holdout_tokens:,} tokens (held out)",
+        f"vocabulary: {corpus.vocab_size:,}",
+    ]
     lines += [f"  {d.knob.name:18} {d.knob.knob_class:9} {_words(d.domain)}" for d in space.dimensions]
+    lines += [f"not tried here: {p.knob} = {p.value}, {p.reason}" for p in pruned]
+    lines += [f"the baseline may not run here: {n} = {space.baseline[n]}, {why}" for n, why in at_baseline.items()]
     lines.append(
-        f"combinations: {_size(grid_size(system))} of system and numerics, {_size(grid_size(learning))} of learning"
+        f"combinations: {_size(grid_size(system))} of system and precision knobs, "
+        f"{_size(grid_size(learning))} of learning knobs"
     )
     if impossible is None:
-        lines.append("filtered: not counted, there are too many combinations to look at")
+        lines.append("impossible: not counted, there are too many combinations")
     elif impossible:
-        lines += [f"filtered: {count} combinations, {rule}" for rule, count in impossible.items()]
+        lines += [f"impossible: {count} combinations, {rule}" for rule, count in impossible.items()]
     else:
-        lines.append("filtered: none")
+        lines.append("impossible: none")
     cost = f" and {hours * space.plan.device_hour_usd:.3g} USD" if space.plan.device_hour_usd else ""
     lines.append(f"expected cost: at most {space.budget_seconds:.0f} s of this machine{cost}, shared out as")
     lines += [f"  {stage.value:18} {share * space.budget_seconds:6.0f} s" for stage, share in SHARES.items()]
-    lines.append("a stage that finishes early, or does not pay, leaves its time to the next ones")
+    lines.append("a stage that finishes early leaves its time to the next ones")
     return "\n".join(lines)
 
 

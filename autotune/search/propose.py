@@ -2,7 +2,7 @@
 
 The database is an ordinary Optuna one with a study per stage, so that Optuna's own dashboard opens it.
 What is infeasible is told as a violated constraint with a poor value, never as FAIL: samplers ignore a
-FAIL and walk back into the same region (METHOD 5).
+FAIL and walk back into the same region (docs/method.md, 5).
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import optuna
-from autotune_model.config import InvalidConfiguration, TrainingConfig
-from autotune_model.knobs import KNOBS, Knob, KnobValue
 from optuna.trial import TrialState
 
 from autotune.analysis.rates import PairedSpeed, paired_speed
-from autotune.space.moves import turn
-from autotune.space.space import EXPERT_WISHES, Choice, Dimension, Domain, FloatRange, IntRange, SearchSpace, contains
+from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.space.knobs import Choice, Dimension, Domain, FloatRange, IntRange, KnobValue, members
 from autotune.trial.types import Completed, Pruned, Stage, TrialRecord, outcome_kind
+from autotune.workload.space import SearchSpace
 
 T = TypeVar("T")
 
@@ -48,11 +47,11 @@ class Proposal:
     """A configuration to try; `number` is Optuna's within the stage."""
 
     number: int
-    config: TrainingConfig
+    config: Configuration
 
 
 class Proposer:
-    """Proposes configurations for one stage: `base` with other values along `dimensions`.
+    """Proposes configurations of `space` for one stage: `base` with other values along `dimensions`.
 
     `design` is tried first, in order. Everything asked and told is in the storage at once, so a
     new proposer over the same storage goes on where a killed one stood.
@@ -62,13 +61,15 @@ class Proposer:
         self,
         *,
         storage: optuna.storages.BaseStorage,
+        space: SearchSpace,
         stage: Stage,
         dimensions: Sequence[Dimension],
-        base: TrainingConfig,
-        design: Iterable[TrainingConfig],
+        base: Configuration,
+        design: Iterable[Configuration],
         seed: int,
     ) -> None:
         """Open or make the stage's Optuna study in `storage`."""
+        self._space = space
         self._dimensions = tuple(dimensions)
         self._base = base
         self._study = _stage_study(storage, stage, seed)
@@ -80,7 +81,7 @@ class Proposer:
         }
         if not self._study.user_attrs.get(_DESIGN_QUEUED):
             for config in design:  # from its beginning after a crash in here: what is known is not run again
-                self._study.enqueue_trial({d.knob.name: getattr(config, d.knob.name) for d in self._dimensions})
+                self._study.enqueue_trial({d.knob.name: config[d.knob.name] for d in self._dimensions})
             self._study.set_user_attr(_DESIGN_QUEUED, True)
 
     def pending(self) -> list[Proposal]:
@@ -118,10 +119,10 @@ class Proposer:
             return True
         names = [d.knob.name for d in self._dimensions]
         untried = []
-        for values in itertools.product(*(_members(d.domain) for d in self._dimensions)):
+        for values in itertools.product(*(members(d.domain) for d in self._dimensions)):
             knobs = dict(zip(names, values, strict=True))
             with contextlib.suppress(InvalidConfiguration):
-                self._base.with_knobs(knobs)
+                self._space.turned(self._base, knobs)
                 if self._key(knobs) not in self._scores:
                     untried.append(knobs)
         if untried:
@@ -150,7 +151,7 @@ class Proposer:
             self._conclude(trial, known, "" if known > _POOR_SCORE else "known to be infeasible")
             return None
         try:
-            return Proposal(number=trial.number, config=self._base.with_knobs(values))
+            return Proposal(number=trial.number, config=self._space.turned(self._base, values))
         except InvalidConfiguration as error:
             self._conclude(trial, None, str(error))
             return None
@@ -168,7 +169,7 @@ class Proposer:
 
     def _typed(self, dimension: Dimension, value: T) -> T:
         """`value` as a user would type it; what the base has stays as the user typed that."""
-        return value if value == getattr(self._base, dimension.knob.name) else _tidy(dimension.domain, value)
+        return value if value == self._base[dimension.knob.name] else _tidy(dimension.domain, value)
 
     def _is_whole(self, params: Mapping[str, object]) -> bool:
         return all(d.knob.name in params for d in self._dimensions)
@@ -195,17 +196,6 @@ def _tidy(domain: Domain, value: T) -> T:
     return value
 
 
-def _members(domain: Domain) -> Sequence[KnobValue]:
-    """The values of a finite domain."""
-    match domain:
-        case Choice(values=values):
-            return values
-        case IntRange(low=low, high=high):
-            return range(low, high + 1)
-        case FloatRange():
-            return ()
-
-
 def grid_size(dimensions: Sequence[Dimension]) -> float:
     """How many combinations the dimensions have; infinite where one is a continuous range."""
     size = 1.0
@@ -220,18 +210,18 @@ def grid_size(dimensions: Sequence[Dimension]) -> float:
     return size
 
 
-def impossible_combinations(base: TrainingConfig, dimensions: Sequence[Dimension]) -> Mapping[str, int] | None:
+def impossible_combinations(space: SearchSpace) -> Mapping[str, int] | None:
     """How many combinations of the listed values cannot exist, by the rule they break.
 
     Ranges are represented by their ends. None where there are too many combinations to look at.
     """
-    listed = [(d.knob.name, _listed(d)) for d in dimensions]
+    listed = [(d.knob.name, _listed(d)) for d in space.dimensions]
     if math.prod(len(values) for _, values in listed) > _LARGEST_GRID:
         return None
     counts: dict[str, int] = {}
     for values in itertools.product(*(values for _, values in listed)):
         try:
-            base.with_knobs(dict(zip((name for name, _ in listed), values, strict=True)))
+            space.turned(space.baseline, dict(zip((name for name, _ in listed), values, strict=True)))
         except InvalidConfiguration as error:
             rule = str(error).split(";", 1)[0]
             counts[rule] = counts.get(rule, 0) + 1
@@ -248,36 +238,20 @@ def _listed(dimension: Dimension) -> tuple[KnobValue, ...]:
             return (flow, fhigh)
 
 
-def expert_default(space: SearchSpace, *, bf16_gains: bool) -> TrainingConfig:
-    """What an expert would type without measuring: bf16 where it gains, fused kernels, a tied head.
-
-    Only knobs of the space are changed, and only to values of their domain.
-    """
-    granted = space.baseline
-    for dimension in space.dimensions:
-        name = dimension.knob.name
-        if (
-            name in EXPERT_WISHES
-            and contains(dimension.domain, EXPERT_WISHES[name])
-            and (bf16_gains or name != "dtype")
-        ):
-            with contextlib.suppress(InvalidConfiguration):  # the baseline has something that excludes it
-                granted = granted.with_knobs({name: EXPERT_WISHES[name]})
-    return granted
-
-
-def one_at_a_time(centre: TrainingConfig, dimensions: Sequence[Dimension]) -> Iterator[TrainingConfig]:
+def one_at_a_time(
+    space: SearchSpace, centre: Configuration, dimensions: Sequence[Dimension]
+) -> Iterator[Configuration]:
     """`centre` with one knob changed: every knob's nearest other value first, then every knob's next.
 
     A small budget then has touched every knob before it has tried any twice. A value that is impossible by
     itself brings along what it depends on.
     """
-    others = {d.knob.name: _alternatives(d, getattr(centre, d.knob.name)) for d in dimensions}
+    others = {d.knob.name: _alternatives(d, centre[d.knob.name]) for d in dimensions}
     for row in itertools.zip_longest(*([(name, value) for value in values] for name, values in others.items())):
         for change in row:
             if change is not None:
                 name, value = change
-                yield from itertools.islice(turn(centre, name, value, others), 1)
+                yield from itertools.islice(space.turn(centre, name, value, others), 1)
 
 
 def _alternatives(dimension: Dimension, centre: KnobValue) -> list[KnobValue]:
@@ -301,7 +275,7 @@ def _middle(a: float, b: float, *, log: bool) -> float:
     return math.sqrt(a * b) if log and a > 0 and b > 0 else (a + b) / 2
 
 
-def mirror(storage: optuna.storages.BaseStorage, records: Sequence[TrialRecord]) -> None:
+def mirror(storage: optuna.storages.BaseStorage, space: SearchSpace, records: Sequence[TrialRecord]) -> None:
     """Put the trials of a stage that proposes nothing into the storage too, each once, for its readers.
 
     Their value is the log-ratio of speed over what they were paired with, where that is known.
@@ -317,8 +291,8 @@ def mirror(storage: optuna.storages.BaseStorage, records: Sequence[TrialRecord])
         study.add_trial(
             optuna.trial.create_trial(
                 value=speed.centre if isinstance(speed, PairedSpeed) else 0.0 if record.is_complete else _POOR_SCORE,
-                params=record.spec.config.to_mapping(),
-                distributions={name: _everything(knob) for name, knob in KNOBS.items()},
+                params=dict(record.spec.config),
+                distributions={name: _everything(knob.domain) for name, knob in space.workload.knobs.items()},
                 constraints={"feasible": 0.0 if isinstance(record.outcome, Completed | Pruned) else 1.0},
                 user_attrs={
                     _TRIAL: record.spec.number,
@@ -329,15 +303,15 @@ def mirror(storage: optuna.storages.BaseStorage, records: Sequence[TrialRecord])
         )
 
 
-def _everything(knob: Knob) -> optuna.distributions.BaseDistribution:
+def _everything(domain: Domain) -> optuna.distributions.BaseDistribution:
     """All that a knob can be: Optuna wants one domain for all trials of a study."""
-    if knob.kind is bool:
-        return optuna.distributions.CategoricalDistribution((False, True))
-    if knob.kind is int:
-        return optuna.distributions.IntDistribution(int(knob.low), int(knob.high))
-    if knob.kind is float:
-        return optuna.distributions.FloatDistribution(knob.low, knob.high)
-    return optuna.distributions.CategoricalDistribution(knob.values)
+    match domain:
+        case Choice(values=values):
+            return optuna.distributions.CategoricalDistribution(values)
+        case IntRange(low=low, high=high):
+            return optuna.distributions.IntDistribution(low, high)
+        case FloatRange(low=flow, high=fhigh):
+            return optuna.distributions.FloatDistribution(flow, fhigh)
 
 
 def _stage_study(storage: optuna.storages.BaseStorage, stage: Stage, seed: int) -> optuna.Study:

@@ -1,14 +1,12 @@
-"""Race: Kim-Nelson selection among the finalists, every block in fresh processes on a fresh seed (METHOD 6.1)."""
+"""Race: Kim-Nelson selection among the finalists, in fresh processes on a fresh seed (docs/method.md, 6.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KnobClass
 
-from autotune.analysis.evidence import BASELINE, Calibration, changed, complexity, effects_of
+from autotune.analysis.evidence import BASELINE, Calibration, effects_of
 from autotune.analysis.race import survivors
 from autotune.analysis.rates import FloatArray
 from autotune.measure.lab import Lab
@@ -25,7 +23,9 @@ from autotune.search.common import (
     rounds_per_restart,
 )
 from autotune.search.explore import Explored
-from autotune.study.events import EventKind
+from autotune.space.configuration import Configuration
+from autotune.space.knobs import KnobClass
+from autotune.study.events import RaceWon
 from autotune.trial.types import Stage, StageEnd
 
 _ALPHA = 0.05
@@ -61,21 +61,19 @@ def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> E
     if not means:
         return finalists[0]
     near = [i for i, mean in means.items() if mean >= max(means.values()) - delta]
-    best = min(near, key=lambda i: (complexity(contested[i], lab.space.baseline), -means[i]))
-    lab.tell(
-        EventKind.DECISION, stage, what=f"{_label(best)} wins", why="simplest of those not told apart from the best"
-    )
+    best = min(near, key=lambda i: (lab.space.complexity(contested[i]), -means[i]))
+    lab.tell(RaceWon(stage=stage, label=_label(best), changes=lab.space.changed(contested[best])))
     return Explored(config=contested[best], score=means[best])
 
 
 def lead_worth_finding(lab: Lab, calibration: Calibration, rounds: int) -> float:
-    """The delta of the race in log units: never below what noise and budget can resolve (METHOD 3.6)."""
+    """The delta of the race in log units: never below what noise and budget can resolve (docs/method.md, 3.6)."""
     seconds = lab.budget.allotted_seconds(Stage.RACE)
     blocks = max(_FIRST_STAGE, int(seconds / block_seconds(lab, _FINALISTS + 1, rounds=rounds)))
     return max(DELTA, floor_of(calibration, restarts=blocks, rounds=rounds))
 
 
-def _contested(lab: Lab, finalists: Sequence[Explored], delta: float, rounds: int) -> list[TrainingConfig]:
+def _contested(lab: Lab, finalists: Sequence[Explored], delta: float, rounds: int) -> list[Configuration]:
     """Who races: those of the first block ordered, or as many of the leaders as the stage can pay for."""
     if blocks := ordered_blocks(lab, Stage.RACE):
         return [spec.config for spec in blocks[0] if spec.label != BASELINE]
@@ -89,9 +87,7 @@ def _contested(lab: Lab, finalists: Sequence[Explored], delta: float, rounds: in
     return near
 
 
-def _run(
-    lab: Lab, calibration: Calibration, contested: Sequence[TrainingConfig], delta: float, rounds: int
-) -> StageEnd:
+def _run(lab: Lab, calibration: Calibration, contested: Sequence[Configuration], delta: float, rounds: int) -> StageEnd:
     learns = _learns(lab, contested)
     alive: Sequence[int] = range(len(contested))
     block = 0
@@ -114,7 +110,7 @@ def _run(
     return StageEnd.DONE
 
 
-def _block_seconds(lab: Lab, contested: Sequence[TrainingConfig], rounds: int) -> float:
+def _block_seconds(lab: Lab, contested: Sequence[Configuration], rounds: int) -> float:
     return block_seconds(lab, len(contested) + 1, rounds=0 if _learns(lab, contested) else rounds)
 
 
@@ -129,9 +125,9 @@ def _scores(lab: Lab, calibration: Calibration, finalists: int) -> FloatArray:
     return scores
 
 
-def _learns(lab: Lab, configs: Sequence[TrainingConfig]) -> bool:
+def _learns(lab: Lab, configs: Sequence[Configuration]) -> bool:
     """Whether the configurations differ in what they learn, so that only complete schedules tell them apart."""
-    return len({tuple(changed(c, lab.space.baseline, KnobClass.LEARNING).items()) for c in configs}) > 1
+    return len({tuple(lab.space.changed(c, KnobClass.LEARNING).items()) for c in configs}) > 1
 
 
 def _label(index: int) -> str:

@@ -5,60 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from autotune_model.config import TrainingConfig
 from hypothesis import given
 from hypothesis import strategies as st
+from small_case import CALIBRATION, CURVE, HORIZON, SPACE, TEXT, case_of, small_space, turned
 
-from autotune.analysis.claims import Claim, choose, claim_of, economics_of, forecast_of, is_inferior, plan_tokens_of
+from autotune.analysis.claims import Claim, choose, claim_of, is_inferior
 from autotune.analysis.efficiency import LogEfficiency, loss_after
-from autotune.analysis.evidence import Calibration, Effect
+from autotune.analysis.evidence import Effect
 from autotune.analysis.gates import NonInferiority
 from autotune.analysis.rates import VarianceComponents, interval_over_restarts
-from autotune.analysis.recommendation import Curve
 from autotune.quantity import Interval, Unknown
-from autotune.space.load import parse_space
-from autotune.space.space import SearchSpace
 
-HORIZON = 100_000
 PLAN_TOKENS = 30_000_000.0
-TEXT = """
-[workload]
-layers = 2
-heads = 2
-width = 64
-sequence_length = 128
-horizon_tokens = 100_000
-
-[plan]
-tokens = 30_000_000
-runs = 10
-
-[baseline]
-micro_batch = 8
-global_batch = 16
-
-[knobs]
-attention = ["math", "sdpa"]
-dtype = ["fp32", "bf16_autocast"]
-schedule = ["cosine", "wsd"]
-"""
-CURVE = Curve(
-    points=tuple((d, 0.0) for d in (25_000, 50_000, 100_000, 200_000)), irreducible=2.0, amplitude=24.0, exponent=0.15
-)
-CALIBRATION = Calibration(
-    rate=Interval(estimate=1e4, low=1e4, high=1e4, level=0.9),
-    power=Unknown(reason="not metered"),
-    noise_scales=(),
-    copies=(),
-    noise=Unknown(reason="not looked at"),
-    points=CURVE.points,
-    curve=CURVE,
-    curves=tuple(replace(CURVE, exponent=0.15 + i / 1000) for i in (-1, 0, 1)),
-)
 SYSTEM: dict[str, Any] = {"attention": "sdpa"}
 NUMERICS: dict[str, Any] = {"dtype": "bf16_autocast"}
 LEARNING: dict[str, Any] = {"schedule": "wsd"}
@@ -68,13 +29,6 @@ UNDECIDED = (0.05, -0.06, 0.02, -0.03)
 INFERIOR = (-0.05, -0.052, -0.048, -0.05)
 logs = st.floats(-0.3, 0.3)
 seeds = st.lists(logs, min_size=2, max_size=6)
-
-
-def space_of(text: str = TEXT) -> SearchSpace:
-    return parse_space(text, name="imagined", source="imagined", folder=Path())
-
-
-SPACE = space_of()
 
 
 def effects(
@@ -96,8 +50,7 @@ def effects(
 
 
 def claim(knobs: dict[str, Any], measured: Sequence[Effect], *, plan_tokens: float = PLAN_TOKENS) -> Claim:
-    config = SPACE.baseline.with_knobs(knobs)
-    return claim_of("winner", config, measured, SPACE, CALIBRATION, plan_tokens)
+    return claim_of("winner", turned(knobs), measured, SPACE, CALIBRATION, plan_tokens)
 
 
 def known(answer: Any) -> Any:
@@ -296,14 +249,10 @@ def test_the_plan_is_priced_with_the_rate_of_the_whole_study_and_the_luck_of_its
         rate=Interval(estimate=1e4, low=1e4 * math.exp(-reach), high=1e4 * math.exp(reach), level=0.9),
         noise=VarianceComponents(within=0.01, between=0.02**2, copies=4),
     )
-    economics = economics_of(
-        SPACE,
-        calibration,
-        SPACE.baseline.with_knobs(SYSTEM),
-        Unknown(reason="not metered"),
-        plan_tokens=PLAN_TOKENS,
-        search_seconds=1_800.0,
-        compile_seconds=20.0,
+    economics = known(
+        case_of(calibration=calibration).economics_of(
+            turned(SYSTEM), power=Unknown(reason="not metered"), search_seconds=1_800.0, compile_seconds=20.0
+        )
     )
     assert economics.baseline_device_seconds == pytest.approx(10 * PLAN_TOKENS / 1e4)
     # The rate, the process it was measured in, and ten processes of the plan.
@@ -311,31 +260,24 @@ def test_the_plan_is_priced_with_the_rate_of_the_whole_study_and_the_luck_of_its
     assert economics.one_off_device_seconds == 200.0
     assert economics.search_cost == pytest.approx(0.5), "in device-hours, for nothing is priced"
     assert economics.adoption_cost == 0.0
+
+
+def test_the_plan_with_a_claim_costs_what_the_baseline_does_over_its_speed_up() -> None:
     claimed = claim(SYSTEM, effects([0.0, 0.0]))
-    costs = known(forecast_of(claimed, economics)).plan_device_seconds
-    speedup = math.exp(known(claimed.total).estimate)
-    assert costs.estimate == pytest.approx(economics.baseline_device_seconds / speedup + 200.0)
+    costs = known(case_of().forecast_for(claimed)).plan_device_seconds
+    assert costs.estimate == pytest.approx(10 * PLAN_TOKENS / 1e4 / math.exp(known(claimed.total).estimate))
     unconfirmed = claim(SYSTEM, [])
-    assert forecast_of(unconfirmed, economics) == unconfirmed.total
+    assert case_of().forecast_for(unconfirmed) == unconfirmed.total
 
 
 def test_adopting_is_priced_by_what_there_is_to_adopt() -> None:
     prices = "runs = 10\ndevice_hour_usd = 2.0\nengineer_hour_usd = 50.0"
-    space = space_of(TEXT.replace("runs = 10", prices))
+    case = case_of(space=small_space(TEXT.replace("runs = 10", prices)))
 
     def adoption(knobs: dict[str, Any]) -> float:
-        config = TrainingConfig(micro_batch=8, global_batch=16, **knobs)
-        economics = economics_of(
-            space,
-            CALIBRATION,
-            config,
-            CALIBRATION.power,
-            plan_tokens=PLAN_TOKENS,
-            search_seconds=3_600.0,
-            compile_seconds=0.0,
-        )
+        economics = known(case.economics_of(turned(knobs), power=CALIBRATION.power, search_seconds=3_600.0))
         assert economics.search_cost == pytest.approx(2.0)
-        return economics.adoption_cost
+        return float(economics.adoption_cost)
 
     assert adoption({}) == 0.0
     assert adoption(SYSTEM) == pytest.approx(0.1 * 50.0)
@@ -343,11 +285,12 @@ def test_adopting_is_priced_by_what_there_is_to_adopt() -> None:
 
 
 def test_the_plans_tokens_are_given_or_read_off_the_baselines_curve() -> None:
-    assert plan_tokens_of(SPACE, CALIBRATION) == PLAN_TOKENS
+    assert case_of().plan_tokens == PLAN_TOKENS
     wanted = loss_after(CURVE, 5e6)
-    aimed = space_of(TEXT.replace("tokens = 30_000_000\n", f"target_loss = {wanted!r}\n"))
-    assert plan_tokens_of(aimed, CALIBRATION) == pytest.approx(5e6)
-    assert isinstance(plan_tokens_of(aimed, replace(CALIBRATION, curve=Unknown(reason="none"))), Unknown)
+    aimed = small_space(TEXT.replace("tokens = 30_000_000\n", f"target_loss = {wanted!r}\n"))
+    assert case_of(space=aimed).plan_tokens == pytest.approx(5e6)
+    lost = Unknown(reason="none")
+    assert case_of(space=aimed, calibration=replace(CALIBRATION, curve=lost)).plan_tokens is lost
 
 
 def test_a_learning_gain_is_not_claimed_to_grow_on_the_way_to_the_plan() -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from autotune_model.config import TrainingConfig
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -18,10 +17,12 @@ from autotune.analysis.gates import (
     noise_scale,
     non_inferiority,
     relative_distance,
-    rounding_of,
 )
 from autotune.quantity import Unknown
+from autotune.space.configuration import Configuration
 from autotune.trial.types import Fingerprint, GradientNoise
+from autotune.workload.base import CompareSketches
+from autotune.workload.gpt_gate import tolerances_of
 
 any_float = st.floats(allow_nan=True, allow_infinity=True)
 sketches = st.lists(any_float, min_size=1, max_size=5)
@@ -29,6 +30,7 @@ logs = st.floats(min_value=-2.0, max_value=2.0)
 
 WAVE = tuple(math.sin(i) for i in range(256))
 SOUND = Fingerprint(logits=WAVE, gradient=WAVE, update=WAVE)
+GATE = CompareSketches(logits=0.005, gradient=0.02, update=0.15)
 
 
 def off_by(share: float) -> tuple[float, ...]:
@@ -79,56 +81,74 @@ def test_known_distances(ours: tuple[float, ...], theirs: tuple[float, ...], dis
 # -- equivalence -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "fp16_autocast", "bf16_autocast"])
-def test_what_computes_the_same_passes(dtype: str) -> None:
-    assert equivalence(SOUND, SOUND, dtype=dtype) is None
+def test_what_computes_the_same_passes() -> None:
+    assert equivalence(SOUND, SOUND, GATE) is None
+    assert equivalence(SOUND, SOUND, CompareSketches(logits=0.0, gradient=0.0, update=0.0)) is None
 
 
 @pytest.mark.parametrize("what", ["logits", "gradient", "update"])
 def test_the_first_thing_that_differs_is_named(what: str) -> None:
     later = {"logits": ("gradient", "update"), "gradient": ("update",), "update": ()}[what]
     ours = replace(SOUND, **dict.fromkeys((what, *later), off_by(1.0)))
-    found = equivalence(ours, SOUND, dtype="bf16_autocast")
+    found = equivalence(ours, SOUND, GATE)
     assert isinstance(found, Inequivalence)
-    assert found.what == what
+    assert (found.what, found.tolerance) == (what, getattr(GATE, what))
     assert found.distance == pytest.approx(1.0)
-    assert found.tolerance < 1.0
 
 
-def test_rounding_is_forgiven_by_dtype() -> None:
-    """A per cent is much for fp32 and fp16 and little for bf16; a fifth of a per cent is little for fp16, too."""
-    per_cent = replace(SOUND, gradient=off_by(0.01))
-    assert equivalence(per_cent, SOUND, dtype="fp32") is not None
-    assert equivalence(per_cent, SOUND, dtype="fp16_autocast") is not None
-    assert equivalence(per_cent, SOUND, dtype="bf16_autocast") is None
-    assert equivalence(replace(SOUND, gradient=off_by(0.002)), SOUND, dtype="fp16_autocast") is None
-
-
-def test_muon_rounds_its_update_to_bf16_and_nothing_else() -> None:
-    def found(optimizer: str, **sketch: tuple[float, ...]) -> Inequivalence | None:
-        return equivalence(replace(SOUND, **sketch), SOUND, dtype="fp32", optimizer=optimizer)
-
-    assert found("adamw", update=off_by(0.01)) is not None
-    assert found("muon", update=off_by(0.01)) is None
-    assert found("muon", update=off_by(0.05)) is not None
-    assert found("muon", gradient=off_by(0.01)) is not None
-    in_bf16 = replace(SOUND, update=off_by(0.1))
-    assert equivalence(in_bf16, SOUND, dtype="bf16_autocast", optimizer="muon") is None
+@given(st.sampled_from(["logits", "gradient", "update"]), st.floats(0.0, 0.5))
+def test_each_sketch_is_held_against_its_own_tolerance(what: str, share: float) -> None:
+    tolerance = getattr(GATE, what)
+    assume(abs(share - tolerance) > 1e-9)
+    found = equivalence(replace(SOUND, **{what: off_by(share)}), SOUND, GATE)
+    assert (found is not None) == (share > tolerance)
 
 
 def test_what_is_no_number_does_not_pass() -> None:
-    found = equivalence(replace(SOUND, update=(math.nan,) * 256), SOUND, dtype="bf16_autocast")
+    found = equivalence(replace(SOUND, update=(math.nan,) * 256), SOUND, GATE)
     assert found is not None
     assert (found.what, found.distance) == ("update", math.inf)
 
 
+# -- what the built-in GPT forgives ------------------------------------------------------------------
+
+
+def arithmetic(dtype: str = "fp32", *, optimizer: str = "adamw", matmul_precision: str = "highest") -> Configuration:
+    return Configuration({"dtype": dtype, "optimizer": optimizer, "matmul_precision": matmul_precision})
+
+
+def forgiven(dtype: str, **sketch: tuple[float, ...]) -> bool:
+    gate = tolerances_of(arithmetic(dtype), arithmetic())
+    return equivalence(replace(SOUND, **sketch), SOUND, gate) is None
+
+
+def test_rounding_is_forgiven_by_dtype() -> None:
+    """A per cent is much for fp32 and fp16 and little for bf16; a fifth of a per cent is little for fp16, too."""
+    assert not forgiven("fp32", gradient=off_by(0.01))
+    assert not forgiven("fp16_autocast", gradient=off_by(0.01))
+    assert forgiven("bf16_autocast", gradient=off_by(0.01))
+    assert forgiven("fp16_autocast", gradient=off_by(0.002))
+
+
+def test_muon_rounds_its_update_to_bf16_and_nothing_else() -> None:
+    adamw, muon = arithmetic(), arithmetic(optimizer="muon")
+
+    def found(training: Configuration, **sketch: tuple[float, ...]) -> Inequivalence | None:
+        return equivalence(replace(SOUND, **sketch), SOUND, tolerances_of(training, adamw))
+
+    assert found(adamw, update=off_by(0.01)) is not None
+    assert found(muon, update=off_by(0.01)) is None
+    assert found(muon, update=off_by(0.05)) is not None
+    assert found(muon, gradient=off_by(0.01)) is not None
+    assert found(arithmetic("bf16_autocast", optimizer="muon"), update=off_by(0.1)) is None
+
+
 def test_the_coarsest_arithmetic_counts() -> None:
-    fp32, fp16, bf16 = (TrainingConfig(dtype=dtype) for dtype in ("fp32", "fp16_autocast", "bf16_autocast"))
-    assert rounding_of(fp32, bf16) == rounding_of(bf16, fp16) == "bf16_autocast"
-    assert rounding_of(fp16, fp32) == "fp16_autocast"
-    assert rounding_of(fp32, fp32) == "fp32"
-    products = [rounding_of(TrainingConfig(matmul_precision=p), fp32) for p in ("highest", "high", "medium")]
-    assert products == ["fp32", "fp16_autocast", "bf16_autocast"]
+    fp32, fp16, bf16 = (arithmetic(dtype) for dtype in ("fp32", "fp16_autocast", "bf16_autocast"))
+    assert tolerances_of(fp32, bf16) == tolerances_of(bf16, fp16) == tolerances_of(bf16, bf16)
+    assert tolerances_of(fp16, fp32) == tolerances_of(fp32, fp16) != tolerances_of(fp32, fp32)
+    products = [tolerances_of(arithmetic(matmul_precision=p), fp32) for p in ("highest", "high", "medium")]
+    assert products == [tolerances_of(c, c) for c in (fp32, fp16, bf16)]
 
 
 # -- non-inferiority ---------------------------------------------------------------------------------

@@ -8,12 +8,12 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from autotune_model.config import TrainingConfig
 
 from autotune.analysis.power import Power, measured_power, power_of
 from autotune.analysis.rates import as_ratio
 from autotune.quantity import Interval, Unknown
-from autotune.space.space import Plan
+from autotune.space.configuration import Configuration
+from autotune.space.plan import Plan
 from autotune.trial.types import Completed, Costs, Ready, Slice, Stage, TrialRecord, TrialSpec
 
 METER = "RAPL package zones"
@@ -48,7 +48,7 @@ def record(ours: tuple[Slice, ...], theirs: tuple[Slice, ...], *, meter: str = M
     )
     return TrialRecord(
         spec=TrialSpec(
-            number=0, stage=Stage.CONFIRM, label="winner", config=TrainingConfig(), seed=0, horizon_tokens=1, block=0
+            number=0, stage=Stage.CONFIRM, label="winner", config=Configuration({}), seed=0, horizon_tokens=1, block=0
         ),
         outcome=Completed(),
         ready=(ready,),

@@ -1,0 +1,161 @@
+"""Cases made by hand: records of a small space with the speeds and losses one asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from autotune.analysis.case import Case, Circumstances
+from autotune.analysis.efficiency import loss_after
+from autotune.analysis.evidence import BASELINE, WINNER, Calibration
+from autotune.analysis.recommendation import Curve
+from autotune.quantity import Interval, Unknown
+from autotune.space.configuration import Configuration
+from autotune.space.document import parse_document
+from autotune.trial.types import Completed, Costs, Evaluation, Outcome, Slice, Stage, TrialRecord, TrialSpec
+from autotune.workload.space import SearchSpace, space_of
+
+HORIZON = 100_000
+TEXT = """
+[workload]
+layers = 2
+heads = 2
+width = 64
+sequence_length = 128
+horizon_tokens = 100_000
+
+[plan]
+tokens = 30_000_000
+runs = 10
+
+[baseline]
+micro_batch = 8
+global_batch = 16
+
+[knobs]
+attention = ["math", "sdpa"]
+dtype = ["fp32", "bf16_autocast"]
+schedule = ["cosine", "wsd"]
+"""
+CURVE = Curve(
+    points=tuple((d, 0.0) for d in (25_000, 50_000, 100_000, 200_000)), irreducible=2.0, amplitude=24.0, exponent=0.15
+)
+CALIBRATION = Calibration(
+    rate=Interval.exactly(1e4, level=0.9),
+    power=Unknown(reason="not metered"),
+    noise_scales=(),
+    copies=(),
+    noise=Unknown(reason="not looked at"),
+    points=CURVE.points,
+    curve=CURVE,
+    curves=tuple(replace(CURVE, exponent=0.15 + i / 1000) for i in (-1, 0, 1)),
+)
+ROUNDS = 20
+
+
+def small_space(text: str = TEXT) -> SearchSpace:
+    return space_of(parse_document(text, name="small", source="small", folder=Path()))
+
+
+SPACE = small_space()
+
+
+def turned(knobs: Mapping[str, Any]) -> Configuration:
+    """The baseline with other values of those knobs."""
+    return SPACE.turned(SPACE.baseline, knobs)
+
+
+def slices(log_speeds: Sequence[float], *, skipped: int = 0) -> tuple[Slice, ...]:
+    """One slice a round, each that many log units faster than 10 000 tokens/s."""
+    return tuple(
+        Slice(
+            round=number,
+            tokens=1_000,
+            seconds=0.1 * math.exp(-log_speed),
+            step_seconds=(0.1,),
+            losses=(3.0,),
+            peak_memory_bytes=1,
+            skipped_steps=skipped,
+        )
+        for number, log_speed in enumerate(log_speeds)
+    )
+
+
+def record(
+    knobs: Mapping[str, Any] | Configuration,
+    *,
+    label: str,
+    stage: Stage = Stage.CONFIRM,
+    block: int = 0,
+    log_speed: float = 0.0,
+    log_efficiency: float = 0.0,
+    outcome: Outcome | None = None,
+    cost_seconds: float = 10.0,
+) -> TrialRecord:
+    """A trial of one block, with the loss that such an efficiency gives on the curve."""
+    loss = loss_after(CURVE, HORIZON * math.exp(log_efficiency))
+    return TrialRecord(
+        spec=TrialSpec(
+            number=100 * list(Stage).index(stage) + 10 * block + len(label) % 10,
+            stage=stage,
+            label=label,
+            config=knobs if isinstance(knobs, Configuration) else turned(knobs),
+            seed=block,
+            horizon_tokens=HORIZON,
+            block=block,
+        ),
+        outcome=outcome or Completed(),
+        ready=(),
+        slices=slices([log_speed] * ROUNDS),
+        reference_slices=() if label == BASELINE else slices([0.0] * ROUNDS),
+        evaluations=(Evaluation(tokens_seen=HORIZON, loss=loss, stderr=0.01, tokens=1_000, bits_per_byte=1.0),),
+        costs=Costs(total_seconds=cost_seconds),
+        interleaved=True,
+        started_at="",
+        finished_at="",
+    )
+
+
+def confirmed(
+    knobs: Mapping[str, Any],
+    log_speeds: Sequence[float] = (0.30, 0.31, 0.29),
+    log_efficiencies: Sequence[float] = (0.0, 0.0, 0.0),
+    *,
+    label: str = WINNER,
+    stage: Stage = Stage.CONFIRM,
+) -> list[TrialRecord]:
+    """Blocks of a configuration beside the baseline, one for each speed and efficiency."""
+    blocks = enumerate(zip(log_speeds, log_efficiencies, strict=True))
+    return [
+        member
+        for block, (speed, efficiency) in blocks
+        for member in (
+            record({}, label=BASELINE, stage=stage, block=block),
+            record(knobs, label=label, stage=stage, block=block, log_speed=speed, log_efficiency=efficiency),
+        )
+    ]
+
+
+def case_of(
+    records: Sequence[TrialRecord] = (),
+    *,
+    space: SearchSpace = SPACE,
+    calibration: Calibration = CALIBRATION,
+    **facts: Any,
+) -> Case:
+    """A case of an unhurried search on a machine with text enough, unless told otherwise."""
+    usual: dict[str, Any] = {
+        "expert": space.baseline,
+        "expert_anywhere": space.baseline,
+        "search_seconds": 1_800.0,
+        "seconds_by_stage": {},
+        "stage_ends": {},
+        "train_tokens": 100_000_000,
+        "environment": {},
+        "peak_flops": {},
+    }
+    circumstances = Circumstances(**usual | facts)
+    return Case(space=space, records=tuple(records), calibration=calibration, facts=circumstances)
