@@ -7,9 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import assert_never
 
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KNOBS, KnobValue
-
 from autotune.analysis.recommendation import (
     Comparison,
     Curve,
@@ -48,8 +45,10 @@ from autotune.report.view import (
     TrialRow,
     View,
 )
-from autotune.report.words import plain, value_text
-from autotune.space.space import Plan
+from autotune.report.words import count, plain, value_text
+from autotune.space.configuration import Configuration
+from autotune.space.knobs import Knob, KnobValue
+from autotune.space.plan import Plan
 
 
 def build_view(
@@ -78,47 +77,50 @@ def build_view(
         verdict=r.verdict.value,
         verdict_word=words.verdict_word(r.verdict),
         headline=_headline(r),
-        why=tuple(_why(r, p)),
-        subject="the recommended configuration" if adopted else "the best candidate, which is not recommended",
+        why=tuple(_why(r, p, plain(study))),
+        subject="the recommended configuration" if adopted else "the best candidate (not recommended)",
         level=f"{p.level * 100:g} %",
         plan=_plan(r.plan, p.tokens(r.plan_tokens)),
         carried=_carried(r, p),
         groups=_groups(r, p),
-        changes_title="What to change" if adopted else "What the best candidate changed (not recommended)",
+        changes_title="What to change" if adopted else "What the best candidate changes (not recommended)",
+        value_title="Recommended" if adopted else "Candidate",
         changes=_changes(r),
         toml=_toml(r.recommended, r.baseline),
         comparisons=(
-            _comparison("over your baseline", r.over_baseline, p),
-            _comparison("over the expert default", r.over_expert, p),
+            _comparison("vs your baseline", r.over_baseline, p),
+            _comparison("vs the hand-tuned default", r.over_expert, p),
         ),
         noise_floor=p.percent(r.noise_floor),
-        techniques=tuple(_technique(t, p, r.plan.currency) for t in r.techniques),
+        techniques=tuple(_technique(t, p, r) for t in r.techniques),
         hypotheses_text=_hypotheses_text(r, p),
         hypotheses=tuple(
-            Hypothesis(knob=plain(k), title=_title(k), baseline=_value(r.baseline, k), value=plain(v))
+            Hypothesis(
+                knob=plain(k), title=_title(r.knobs, k), baseline=_value(r.baseline, k), value=words.stored_value(v)
+            )
             for k, v in r.hypotheses.items()
         ),
         noise_text=_noise_text(r),
         curve=_curve(r.curve),
         search_text=_search_text(r),
         stages=_shares({words.stage_word(k): v for k, v in r.search_cost.seconds_by_stage.items()}),
-        activities=_shares({plain(k.replace("_", " ")): v for k, v in r.search_cost.seconds_by_activity.items()}),
+        activities=_shares({words.activity_word(k): v for k, v in r.search_cost.seconds_by_activity.items()}),
         runners_up=tuple(
             RunnerUp(
-                label=plain(c.label),
+                label=words.label_word(c.label),
                 changes=_difference(r.baseline, c.config),
                 speedup=p.ratio(c.speedup),
                 trials=", ".join(map(str, c.trial_numbers)),
             )
             for c in r.runners_up
         ),
-        trials_text=f"{_count(len(r.trials), 'trial')}, {duration(sum(t.cost_seconds for t in r.trials))} of work",
+        trials_text=f"{count(len(r.trials), 'trial')}, {duration(sum(t.cost_seconds for t in r.trials))} in total",
         outcomes=_outcomes(r.trials, p),
         environment=tuple((plain(k.replace("_", " ")), plain(v)) for k, v in r.environment.items()),
         caveats=tuple(
-            CaveatView(kind=c.kind.value, title=title, text=text)
+            CaveatView(kind=words.caveat_kind(c), title=title, text=text)
             for c in r.caveats
-            for title, text in [words.caveat_words(c, currency=r.plan.currency)]
+            for title, text in [words.caveat_words(c)]
         ),
         reading=words.READING,
     )
@@ -136,14 +138,14 @@ def _headline(r: Recommendation) -> str:
     match r.verdict, speedup:
         case Verdict.ADOPT, Interval(level=level):
             shown = Printer(level).ratio(speedup)
-            return f"{word}: {shown.value} faster to equal quality ({level * 100:g} % interval {shown.interval}x)"
+            return f"{word}: same validation loss {shown.value} sooner ({level * 100:g} % interval {shown.interval}x)"
         case Verdict.ADOPT, Unknown(reason=reason):
-            return f"{word}; the speed-up to equal quality is not known: {plain(reason)}"
+            return f"{word}; the speed-up is not known: {plain(reason)}"
         case Verdict.KEEP_BASELINE, _:
             return f"{word}: {_short_reason_to_keep(r)}"
         case Verdict.INCONCLUSIVE, Interval(level=level):
             shown = Printer(level).ratio(speedup)
-            return f"{word}: a speed-up anywhere in {shown.interval}x fits what was measured"
+            return f"{word}: the speed-up may lie anywhere in {shown.interval}x"
         case Verdict.INCONCLUSIVE, Unknown(reason=reason):
             return f"{word}: {plain(reason)}"
         case _:
@@ -163,97 +165,107 @@ def _gains_speed(r: Recommendation) -> bool:
 
 def _short_reason_to_keep(r: Recommendation) -> str:
     if r.candidate == r.baseline:
-        return "nothing that was tried is better"
+        return "nothing tried is better"
     if _gains_speed(r):
         return "the gain would not pay for itself on this plan"
-    return "nothing that was tried is faster beyond this machine's noise"
+    return "nothing tried is faster beyond this machine's noise"
 
 
-def _why(r: Recommendation, p: Printer) -> Iterator[str]:
+def _why(r: Recommendation, p: Printer, study: str) -> Iterator[str]:
     speedup, floor = p.ratio(r.over_baseline.speedup), p.percent(r.noise_floor)
-    saving = _saving_clause(r, p)
+    saving = _saving_sentence(r, p)
     match r.verdict:
         case Verdict.ADOPT:
             rate, efficiency = p.ratio(r.over_baseline.throughput), p.ratio(r.over_baseline.token_efficiency)
             if rate.is_known:
-                same = f", at a token efficiency of {efficiency.text}" if efficiency.is_known else ""
-                yield (
-                    "Confirmed on fresh data: the recommended configuration processes "
-                    f"{rate.text} as many tokens per second as your baseline{same}."
-                )
-            yield saving or "What that saves on your plan could not be stated."
+                same = f" Token efficiency is {efficiency.text}." if efficiency.is_known else ""
+                yield f"Confirmed on fresh data: throughput is {rate.text} your baseline's.{same}"
+            yield saving or "The saving on your plan is not known."
         case Verdict.KEEP_BASELINE:
             if r.candidate == r.baseline:
-                tried = _count(len(r.trials), "trial")
-                yield f"After {tried}, no configuration was left that does better than your baseline."
+                yield f"After {count(len(r.trials), 'trial')}, no configuration was left that beats your baseline."
                 if floor.is_known:
-                    yield f"Differences below {floor.value} cannot be resolved on this machine."
+                    yield f"This machine cannot resolve differences below {floor.value}."
             elif _gains_speed(r):
-                yield f"On fresh data, the best candidate reached {speedup.text}, which is more than noise."
+                yield f"On fresh data, the best candidate reached {speedup.text}. That is more than noise."
                 yield saving or "It was not shown to save anything on your plan."
-                break_even = p.tokens(r.break_even_tokens)
-                if break_even.is_known:
-                    yield f"It would pay from runs of {break_even.text} on."
+                if pays := _pays_back(r):
+                    yield f"It {pays}."
             else:
-                yield (
-                    f"On fresh data, the best candidate reached a speed-up of {speedup.text}."
-                    if speedup.is_known
-                    else f"The speed-up of the best candidate is {speedup.text}."
-                )
+                yield f"On fresh data, the best candidate's speed-up was {speedup.text}."
                 if floor.is_known:
-                    yield f"The noise floor of this machine is {floor.text}, and no gain below it is claimed."
+                    yield f"The noise floor of this machine is {floor.text}. No gain below it is claimed."
         case Verdict.INCONCLUSIVE:
             if speedup.is_known:
-                yield f"The best candidate's speed-up, {speedup.text}, is too uncertain to call it better or not."
+                yield f"The best candidate's speed-up, {speedup.text}, is too uncertain to call it better or worse."
             else:
-                yield "No candidate could be compared with your baseline well enough to call it better or not."
+                yield "No candidate could be compared with your baseline well enough to call it better or worse."
+            yield "Keep your baseline until more is known."
             yield (
-                "Until more is known, keep what you have. A larger budget narrows it down: "
-                "`autotune resume STUDY --fork NEW --budget 20m` starts from what this search found."
+                f"A larger budget narrows it down: `autotune resume {study} --fork NEW --budget 20m` "
+                "starts from what this search found."
             )
         case _:
             assert_never(r.verdict)
 
 
-def _saving_clause(r: Recommendation, p: Printer) -> str:
+def _saving_sentence(r: Recommendation, p: Printer) -> str:
     hours, amount = p.hours(r.net_saving.hours), p.money(r.net_saving.money, r.plan.currency)
     is_priced = r.plan.device_hour_usd > 0  # else both say the same
-    known = [s.text for s in (hours, amount) if s.is_known and (s is hours or is_priced)]
+    known = []
+    if hours.is_known:
+        known.append(f"{hours.text} of device time")
+    if amount.is_known and is_priced:
+        known.append(amount.text)
     if not known:
         return ""
     chance = probability(r.roi.probability_positive)
-    tail = "" if chance == NOT_KNOWN else f"; the probability that it saves anything is {chance}"
-    return f"Over your plan its net saving is {', in money '.join(known)}{tail}."
+    tail = "" if chance == NOT_KNOWN else f" Probability of any saving: {chance}."
+    return f"Net saving on your plan: {', '.join(known)}.{tail}"
 
 
 def _plan(plan: Plan, length: Shown) -> str:
     if plan.target_loss > 0:
-        expected = f"expected length {length.text}" if length.is_known else f"its length is {length.text}"
-        aim = f"training to a loss of {plan.target_loss:g} nats per token ({expected})"
+        expected = f"expected length {length.text}" if length.is_known else f"length {length.text}"
+        aim = f"to a validation loss of {plan.target_loss:g} nats per token ({expected})"
     else:
-        aim = f"training on {tokens(plan.tokens)} tokens"
+        aim = f"of {tokens(plan.tokens)} tokens"
     ownership = "owned" if plan.owned else "rented"
     price = f" at {plan.device_hour_usd:,g} USD per device-hour ({ownership})" if plan.device_hour_usd else ""
     engineer = f", {plan.engineer_hour_usd:,g} USD per engineer-hour" if plan.engineer_hour_usd else ""
     tariff = f", {plan.kwh_usd:,g} USD per kWh" if plan.owned and plan.kwh_usd else ""
-    return f"{_count(plan.runs, 'run')} of {aim} on {_count(plan.devices, 'device')}{price}{tariff}{engineer}"
+    return f"{count(plan.runs, 'run')} {aim} on {count(plan.devices, 'device')}{price}{tariff}{engineer}"
+
+
+def _pays_back(r: Recommendation) -> str:
+    """After which share of the plan, all runs together, the search has paid; empty where that is not known."""
+    point, length = finite(r.break_even_tokens), finite(r.plan_tokens)
+    if isinstance(point, Unknown) or isinstance(length, Unknown) or length.estimate <= 0:
+        return ""
+    total = r.plan.runs * length.estimate
+    if point.estimate > total:
+        return f"pays back after {tokens(point.estimate)} tokens, and your plan has {tokens(total)}"
+    share = percent(point.estimate / total)
+    return f"pays back after {share} of your plan ({tokens(point.estimate)} of {tokens(total)} tokens)"
 
 
 def _carried(r: Recommendation, p: Printer) -> tuple[KeyFigure, ...]:
-    """The source's section 4.1: seconds per step, carried over the user's own plan."""
+    """Seconds per step, carried over the user's own plan."""
     saving = r.net_saving
     provenance = plain(saving.energy_provenance)
     figures = (
         KeyFigure(
-            label="Saved per step", shown=p.seconds(saving.seconds_per_step), note="per optimizer step of your baseline"
+            label="Time saved per step",
+            shown=p.seconds(saving.seconds_per_step),
+            note="per optimizer step of your baseline",
         ),
-        KeyFigure(label="Saved on the plan", shown=p.hours(saving.hours), note="device time, net of the search"),
+        KeyFigure(label="Device time saved", shown=p.hours(saving.hours), note="on the whole plan, net of the search"),
         KeyFigure(
-            label="In money" if r.plan.device_hour_usd > 0 else f"In {r.plan.currency}",
+            label="Money saved" if r.plan.device_hour_usd > 0 else "Net saving",
             shown=p.money(saving.money, r.plan.currency),
             note=f"net of search and adoption{_electricity(r)}",
         ),
-        KeyFigure(label="In energy", shown=p.plain(saving.kwh, unit="kWh"), note=f"{provenance}, net of the search"),
+        KeyFigure(label="Energy saved", shown=p.plain(saving.kwh, unit="kWh"), note=f"{provenance}, net of the search"),
     )
     return tuple(_without_idle_note(f) for f in figures)
 
@@ -263,63 +275,65 @@ def _electricity(r: Recommendation) -> str:
     if not r.plan.pays_for_energy:
         return ""
     if isinstance(r.net_saving.baseline_watts, Unknown):
-        return "; electricity is not in it"
-    return f"; electricity {plain(r.net_saving.energy_provenance)}"
+        return "; electricity not included"
+    return f"; includes electricity, {plain(r.net_saving.energy_provenance)}"
 
 
 def _groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
     chance = probability(r.roi.probability_positive)
-    certainty = "" if chance == NOT_KNOWN else f"probability that the net saving is positive: {chance}"
+    certainty = "" if chance == NOT_KNOWN else f"probability of any saving: {chance}"
     spent = f"{duration(r.search_cost.total_seconds)}, {money(r.search_cost.money, r.plan.currency)}"
-    adoption = f"and {money(r.search_cost.adoption_money, r.plan.currency)} to adopt"
+    adoption = f"plus {money(r.search_cost.adoption_money, r.plan.currency)} to adopt"
     groups = (
         FigureGroup(
             title="Speed",
             figures=(
-                KeyFigure(label="Speed-up to equal quality", shown=p.ratio(r.over_baseline.speedup), note=""),
-                KeyFigure(label="Throughput", shown=p.ratio(r.over_baseline.throughput), note="over your baseline"),
+                KeyFigure(label="Speed-up to the same loss", shown=p.ratio(r.over_baseline.speedup), note=""),
+                KeyFigure(label="Throughput", shown=p.ratio(r.over_baseline.throughput), note="vs your baseline"),
                 KeyFigure(
                     label="Token efficiency",
                     shown=p.ratio(r.over_baseline.token_efficiency),
-                    note="over your baseline, at the tested horizon",
+                    note="vs your baseline, at the tested token budget",
                 ),
                 KeyFigure(
-                    label="Against the expert default",
+                    label="Speed-up vs hand-tuned default",
                     shown=p.ratio(r.over_expert.speedup),
-                    note="over what a careful engineer would set unmeasured, at the tested horizon",
+                    note="vs what a careful engineer sets without measuring, at the tested token budget",
                 ),
             ),
         ),
         FigureGroup(
-            title="Worth",
+            title="Return",
             figures=(
                 KeyFigure(label="ROI", shown=p.plain(r.roi.ratio), note=certainty),
-                KeyFigure(
-                    label="Break-even", shown=p.tokens(r.break_even_tokens), note="shortest run for which it pays"
-                ),
+                KeyFigure(label="Break-even", shown=p.tokens(r.break_even_tokens), note=_pays_back(r)),
                 KeyFigure(
                     label="Search cost", shown=_stated(spent), note=adoption if r.search_cost.adoption_money else ""
                 ),
             ),
         ),
         FigureGroup(
-            title="Ground",
+            title="Baseline and plan",
             figures=(
                 KeyFigure(
-                    label="Your baseline",
+                    label="Baseline throughput",
                     shown=p.plain(r.baseline_tokens_per_second, unit="tokens/s"),
-                    note="measured here",
+                    note="measured on this machine",
                 ),
-                KeyFigure(label="Your plan at the baseline", shown=p.hours(r.baseline_hours), note=""),
-                KeyFigure(label="Your plan as recommended", shown=p.hours(r.recommended_hours), note=""),
-                KeyFigure(label="Noise floor", shown=p.percent(r.noise_floor), note="smallest effect resolved here"),
+                KeyFigure(label="Plan with your baseline", shown=p.hours(r.baseline_hours), note="device time"),
+                KeyFigure(label="Plan as recommended", shown=p.hours(r.recommended_hours), note="device time"),
+                KeyFigure(
+                    label="Noise floor",
+                    shown=p.percent(r.noise_floor),
+                    note="smallest difference this machine can resolve",
+                ),
             ),
         ),
         FigureGroup(
             title="Footprint",
             figures=(
-                _footprint("Your baseline", r.baseline_footprint, _draw(r.net_saving.baseline_watts, r, p)),
-                _footprint("The candidate", r.candidate_footprint, _draw(r.net_saving.candidate_watts, r, p)),
+                _footprint("Baseline footprint", r.baseline_footprint, _draw(r.net_saving.baseline_watts, r, p)),
+                _footprint("Candidate footprint", r.candidate_footprint, _draw(r.net_saving.candidate_watts, r, p)),
             ),
         ),
     )
@@ -338,7 +352,7 @@ def _footprint(label: str, footprint: Footprint | Unknown, draw: str) -> KeyFigu
         shown = Shown(text=f"{NOT_KNOWN}: {reason}", value=NOT_KNOWN, interval="", reason=reason, bounds=())
         return KeyFigure(label=label, shown=shown, note="")
     mfu = NOT_KNOWN if isinstance(footprint.mfu, Unknown) else percent(footprint.mfu)
-    memory = f"{significant(footprint.peak_memory_bytes / 2**30)} GiB at its peak"
+    memory = f"{significant(footprint.peak_memory_bytes / 2**30)} GiB peak memory"
     return KeyFigure(
         label=label, shown=_stated(f"{footprint.parameters:,} parameters"), note=f"{memory}, MFU {mfu}{draw}"
     )
@@ -359,7 +373,7 @@ def _changes(r: Recommendation) -> tuple[Change, ...]:
     return tuple(
         Change(
             knob=name,
-            title=_title(name),
+            title=_title(r.knobs, name),
             baseline=_value(r.baseline, name),
             value=_value(new, name),
             expert=_value(r.expert_default, name),
@@ -368,33 +382,33 @@ def _changes(r: Recommendation) -> tuple[Change, ...]:
     )
 
 
-def _changed(baseline: TrainingConfig, other: TrainingConfig) -> tuple[str, ...]:
-    """The knobs whose values differ, in the order of the configuration's fields."""
-    names = (f.name for f in dataclasses.fields(TrainingConfig))
-    return tuple(name for name in names if getattr(baseline, name) != getattr(other, name))
+def _changed(baseline: Configuration, other: Configuration) -> tuple[str, ...]:
+    """The knobs whose values differ, in the order of the baseline."""
+    different = other.difference(baseline)
+    return tuple(name for name in baseline if name in different)
 
 
-def _difference(baseline: TrainingConfig, other: TrainingConfig) -> str:
-    return ", ".join(f"{n}={_value(other, n)}" for n in _changed(baseline, other)) or "as the baseline"
+def _difference(baseline: Configuration, other: Configuration) -> str:
+    return ", ".join(f"{n}={_value(other, n)}" for n in _changed(baseline, other)) or "same as the baseline"
 
 
-def _title(knob: str) -> str:
-    return KNOBS[knob].title if knob in KNOBS else plain(knob)
+def _title(knobs: Mapping[str, Knob], name: str) -> str:
+    return plain(knobs[name].title if name in knobs else name)
 
 
-def _value(config: TrainingConfig, knob: str) -> str:
-    return value_text(getattr(config, knob, "")) if knob in KNOBS else ""
+def _value(config: Configuration, knob: str) -> str:
+    return value_text(config[knob]) if knob in config else ""
 
 
-def _toml(config: TrainingConfig, baseline: TrainingConfig) -> str:
+def _toml(config: Configuration, baseline: Configuration) -> str:
     """The whole configuration as TOML, with the old value beside each changed line."""
 
     def literal(value: KnobValue) -> str:
         return json.dumps(value) if isinstance(value, str) else value_text(value)
 
     lines = []
-    for name, value in config.to_mapping().items():
-        old = getattr(baseline, name)
+    for name, value in config.items():
+        old = baseline[name]
         remark = f"  # was {literal(old)}" if old != value else ""
         lines.append(f"{name} = {literal(value)}{remark}")
     return "\n".join(lines) + "\n"
@@ -409,8 +423,8 @@ def _comparison(label: str, comparison: Comparison, p: Printer) -> ComparisonRow
     )
 
 
-def _technique(t: TechniqueEffect, p: Printer, currency: str) -> TechniqueRow:
-    old, new = plain(t.baseline_value), plain(t.value)
+def _technique(t: TechniqueEffect, p: Printer, r: Recommendation) -> TechniqueRow:
+    old, new = words.stored_value(t.baseline_value), words.stored_value(t.value)
     return TechniqueRow(
         name=plain(t.name),
         title=plain(t.title),
@@ -420,21 +434,24 @@ def _technique(t: TechniqueEffect, p: Printer, currency: str) -> TechniqueRow:
         change=f"{old} -> {new}" if old != new else f"{old}, unchanged",
         speed=p.ratio(t.speed_effect),
         quality=p.ratio(t.quality_effect),
-        saving=p.money(t.saving, currency),
+        saving=p.money(t.saving, r.plan.currency),
         roi=p.plain(t.roi),
         break_even=p.tokens(t.break_even_tokens),
         verdict_key=t.verdict.value,
         verdict=words.technique_word(t.verdict),
-        reason=". ".join(filter(None, (plain(t.reason), words.horizon_words([t.name]).removesuffix(".")))),
+        reason=". ".join(filter(None, (plain(t.reason), words.horizon_words([t.name], r.knobs).removesuffix(".")))),
     )
 
 
 def _noise_text(r: Recommendation) -> str:
-    batches = {"Your batch": r.baseline.global_batch}
-    if r.candidate.global_batch != r.baseline.global_batch:
-        batches["The candidate's batch"] = r.candidate.global_batch
-    if "global_batch" in r.hypotheses:
-        batches["The batch worth trying"] = int(r.hypotheses["global_batch"])
+    own = r.batches.baseline
+    if not r.noise_scales:
+        return ""
+    batches = {"Your batch": own} if own else {}
+    if r.batches.candidate != own:
+        batches["The candidate's batch"] = r.batches.candidate
+    if r.batches.hypothesis not in (0, own):
+        batches["The batch worth trying"] = r.batches.hypothesis
     return words.noise_words(r.noise_scales, batches)
 
 
@@ -442,11 +459,11 @@ def _hypotheses_text(r: Recommendation, p: Printer) -> str:
     if not r.hypotheses:
         return ""
     gain = p.ratio(r.hypothesis_efficiency)
-    found = f"a token efficiency of {gain.text}" if gain.is_known else "a gain whose size is " + gain.text
+    found = f"a token efficiency of {gain.text}" if gain.is_known else f"a gain of unknown size ({gain.reason})"
     return (
-        f"At the tested horizon these values showed {found}. That is not shown to last to the length of the plan, "
-        "so it is in none of the figures above. Try them at a longer horizon before you rely on them. "
-        f"{words.horizon_words(r.hypotheses)}"
+        f"These values showed {found} at the tested token budget. Nothing shows that the gain lasts for the whole "
+        "plan, so none of the figures above includes it. Test them with longer trials before you rely on them. "
+        f"{words.horizon_words(r.hypotheses, r.knobs)}"
     ).strip()
 
 
@@ -464,10 +481,10 @@ def _curve(curve: Curve | Unknown) -> CurveView:
 
 def _search_text(r: Recommendation) -> str:
     cost, currency = r.search_cost, r.plan.currency
-    adoption = f", and adopting the change {money(cost.adoption_money, currency)}" if cost.adoption_money else ""
+    adoption = f" Adopting the change costs {money(cost.adoption_money, currency)}." if cost.adoption_money else ""
     return (
-        f"The search took {duration(cost.total_seconds)} of wall time, failures included. "
-        f"It cost {money(cost.money, currency)}{adoption}."
+        f"The search took {duration(cost.total_seconds)} of wall time, failed trials included. "
+        f"It cost {money(cost.money, currency)}.{adoption}"
     )
 
 
@@ -489,7 +506,7 @@ def _outcomes(trials: tuple[TrialSummary, ...], p: Printer) -> tuple[OutcomeGrou
         OutcomeGroup(
             key=plain(outcome),
             title=words.outcome_word(outcome),
-            count=_count(len(members), "trial"),
+            count=count(len(members), "trial"),
             cost=duration(sum(t.cost_seconds for t in members)),
             trials=tuple(_trial(t, p) for t in members),
         )
@@ -505,13 +522,9 @@ def _trial(t: TrialSummary, p: Printer) -> TrialRow:
     return TrialRow(
         number=t.number,
         stage=words.stage_word(t.stage),
-        label=plain(t.label),
+        label=words.label_word(t.label),
         reason=plain(t.reason),
         throughput=cell(t.throughput_ratio, p.ratio(t.throughput_ratio)),
         loss=cell(t.loss, p.plain(t.loss, digits=4)),
         cost=duration(t.cost_seconds),
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

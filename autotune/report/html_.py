@@ -65,12 +65,12 @@ def _drawings(v: View) -> _Drawings:
     compared = [bar for c in v.comparisons for bar in _bars(c.label, c.speedup)]
     speeds, qualities = _columns(
         [
-            [(f"{t.title}, speed", t.speed) for t in v.techniques],
-            [(f"{t.title}, quality", t.quality) for t in v.techniques],
+            [(f"{t.title}, throughput", t.speed) for t in v.techniques],
+            [(f"{t.title}, token efficiency", t.quality) for t in v.techniques],
         ]
     )
     return _Drawings(
-        comparisons=figures.interval_chart(compared, floor=max(floor, 0.0), title="Speed-up to equal quality")
+        comparisons=figures.interval_chart(compared, floor=max(floor, 0.0), title="Speed-up to the same loss")
         if compared
         else "",
         curve=figures.curve(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
 from typing import Any, assert_never
 
+from autotune.analysis.caveat import Caveat
 from autotune.analysis.recommendation import (
     Comparison,
     Contender,
@@ -20,7 +20,7 @@ from autotune.analysis.recommendation import (
 from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report.quantities import finite
 from autotune.report.view import View
-from autotune.space.space import Plan
+from autotune.space.plan import Plan
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or goes away; a new field alone does not raise it."""
@@ -45,10 +45,10 @@ def _report(r: Recommendation, view: View) -> dict[str, Any]:
         "verdict": r.verdict.value,
         "headline": view.headline,
         "why": list(view.why),
-        "baseline": r.baseline.to_mapping(),
-        "expert_default": r.expert_default.to_mapping(),
-        "candidate": r.candidate.to_mapping(),
-        "recommended": r.recommended.to_mapping(),
+        "baseline": dict(r.baseline),
+        "expert_default": dict(r.expert_default),
+        "candidate": dict(r.candidate),
+        "recommended": dict(r.recommended),
         "speedup": _both(r, "speedup"),
         "throughput": _both(r, "throughput"),
         "token_efficiency": _both(r, "token_efficiency"),
@@ -99,7 +99,7 @@ def _report(r: Recommendation, view: View) -> dict[str, Any]:
         "trials_by_outcome": _by_outcome(r.trials),
         "environment": dict(r.environment),
         "caveats": [
-            {"kind": c.kind.value, "details": _details(c.details), "title": words.title, "text": words.text}
+            {"kind": words.kind, "details": _details(c), "title": words.title, "text": words.text}
             for c, words in zip(r.caveats, view.caveats, strict=True)
         ],
     }
@@ -143,9 +143,10 @@ def _probability(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _details(details: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
-    """A caveat's details, with what JSON has no number for as text."""
-    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in details.items()}
+def _details(caveat: Caveat) -> dict[str, Any]:
+    """A caveat's fields, with what JSON has no number for as text."""
+    fields = dataclasses.asdict(caveat).items()
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields}
 
 
 def _curve(curve: Curve | Unknown) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def _technique(t: TechniqueEffect) -> dict[str, Any]:
 def _contender(c: Contender) -> dict[str, Any]:
     return {
         "label": c.label,
-        "config": c.config.to_mapping(),
+        "config": dict(c.config),
         "speedup": _quantity(c.speedup),
         "trial_numbers": list(c.trial_numbers),
     }

@@ -32,31 +32,31 @@ def _blocks(v: View) -> Iterator[str]:
     yield from (escape(sentence) for sentence in v.why)
     yield "\n".join(
         f"- {name}: {escape(value)}"
-        for name, value in (("Study", v.study), ("Space", v.space), ("Plan", v.plan), ("Written", _written(v)))
+        for name, value in (("Study", v.study), ("Search space", v.space), ("Plan", v.plan), ("Written", _written(v)))
         if value
     )
 
     yield "## Key figures"
-    yield f"Figures of {escape(v.subject)}; ranges are {v.level} intervals."
+    yield f"For {escape(v.subject)}. Ranges are {v.level} intervals."
     yield from (_figures(group) for group in v.groups)
 
-    yield "## What that is on your plan"
+    yield "## Savings on your plan"
     yield _table(("", "Saved", "Note"), ((escape(f.label), escape(f.shown.text), escape(f.note)) for f in v.carried))
 
     yield f"## {escape(v.changes_title)}"
     if v.changes:
         yield _table(
-            ("Knob", "", "Your baseline", "Here", "Expert default"),
+            ("Knob", "", "Your baseline", v.value_title, "Hand-tuned default"),
             ((code(c.knob), escape(c.title), code(c.baseline), code(c.value), code(c.expert)) for c in v.changes),
         )
     else:
-        yield "Nothing: it equals your baseline."
-    yield "The configuration to run, whole:"
+        yield "Nothing: it is your baseline."
+    yield "The full configuration to run:"
     yield f"```toml\n{v.toml}```"
 
     yield "## How it compares"
     yield _table(
-        ("", "Speed-up to equal quality", "Throughput", "Token efficiency"),
+        ("", "Speed-up to the same loss", "Throughput", "Token efficiency"),
         (
             (escape(c.label), escape(c.speedup.text), escape(c.throughput.text), escape(c.token_efficiency.text))
             for c in v.comparisons
@@ -94,7 +94,7 @@ def _blocks(v: View) -> Iterator[str]:
     if v.runners_up:
         yield "## Runners-up"
         yield _table(
-            ("", "Speed-up to equal quality", "Differs from the baseline in", "Trials"),
+            ("", "Speed-up to the same loss", "Changes from the baseline", "Trials"),
             ((escape(c.label), escape(c.speedup.text), code(c.changes), c.trials) for c in v.runners_up),
         )
 
@@ -126,10 +126,10 @@ def _figures(group: FigureGroup) -> str:
 
 def _techniques(techniques: Sequence[TechniqueRow]) -> Iterator[str]:
     if not techniques:
-        yield "None was judged by itself."
+        yield "No technique was measured by itself."
         return
     yield _table(
-        ("Technique", "Section", "Change", "Speed", "Quality", "Saving", "Verdict"),
+        ("Technique", "Section", "Change", "Throughput", "Token efficiency", "Saving", "Verdict"),
         (
             (
                 escape(t.title),
@@ -151,7 +151,7 @@ def _techniques(techniques: Sequence[TechniqueRow]) -> Iterator[str]:
             continue
         known = {"ROI": t.roi, "break-even": t.break_even}
         gaps: dict[str, list[str]] = {}  # names by what is said of them
-        for name, shown in ({"quality": t.quality, "saving": t.saving} | known).items():
+        for name, shown in ({"token efficiency": t.quality, "saving": t.saving} | known).items():
             if not shown.is_known:
                 gaps.setdefault(shown.text, []).append(name)
         told = [f"{name} {shown.text}" for name, shown in known.items() if shown.is_known]

@@ -26,7 +26,7 @@ class FigureGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A knob whose value differs from the baseline's, with the expert default's value beside it."""
+    """A knob whose value differs from the baseline's, with the hand-tuned default's value beside it."""
 
     knob: str
     title: str
@@ -138,7 +138,9 @@ class CaveatView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A whole report, worded. `subject` names the configuration that the figures are about."""
+    """A whole report, worded. `subject` names the configuration that the figures are about, `value_title` heads the
+    column of its values.
+    """
 
     study: str
     space: str
@@ -155,6 +157,7 @@ class View:
     carried: tuple[KeyFigure, ...]
     groups: tuple[FigureGroup, ...]
     changes_title: str
+    value_title: str
     changes: tuple[Change, ...]
     toml: str
     comparisons: tuple[ComparisonRow, ...]

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
-from autotune_model.knobs import KNOBS, Complexity, KnobClass, KnobValue
-
-from autotune.analysis.recommendation import Caveat, CaveatKind, NoiseScale, TechniqueVerdict, Verdict
+from autotune.analysis.caveat import (
+    AlternatedSessions,
+    BudgetEnded,
+    Caveat,
+    CurveNotFitted,
+    EfficiencyCensored,
+    EnergyUnknown,
+    ExpertPartial,
+    FewRestarts,
+    LearningIsHypothesis,
+    NoisyMachine,
+    NoSteadyState,
+    NotEquivalent,
+    NotGated,
+    NumericsInferior,
+    NumericsUndecided,
+    Overflow,
+    RaceSkipped,
+    RepeatedData,
+    SearchStoppedEarly,
+    ShortHorizon,
+    Unpriced,
+    ValuePruned,
+)
+from autotune.analysis.recommendation import NoiseScale, TechniqueVerdict, Verdict
 from autotune.quantity import Unknown
-from autotune.report.quantities import duration, money, percent, significant, tokens
+from autotune.report.quantities import NOT_KNOWN, duration, percent, significant, tokens
+from autotune.space.knobs import Complexity, Knob, KnobClass, KnobValue
 from autotune.trial.types import FailedKind, InfeasibleKind, Stage
 
 
@@ -23,12 +47,17 @@ def value_text(value: KnobValue) -> str:
     return str(value).lower() if isinstance(value, bool) else plain(value)
 
 
+def stored_value(text: object) -> str:
+    """A knob's value that was kept as text, as a configuration file writes it."""
+    return {"True": "true", "False": "false"}.get(str(text), plain(text))
+
+
 def verdict_word(verdict: Verdict) -> str:
     match verdict:
         case Verdict.ADOPT:
             return "Adopt"
         case Verdict.KEEP_BASELINE:
-            return "Keep what you have"
+            return "Keep your baseline"
         case Verdict.INCONCLUSIVE:
             return "Inconclusive"
         case _:
@@ -56,11 +85,11 @@ def technique_word(verdict: TechniqueVerdict) -> str:
 def class_word(knob_class: KnobClass) -> str:
     match knob_class:
         case KnobClass.SYSTEM:
-            return "system: same mathematics"
+            return "system: same math"
         case KnobClass.NUMERICS:
-            return "numerics: other rounding"
+            return "precision: different rounding"
         case KnobClass.LEARNING:
-            return "learning: other optimisation"
+            return "learning: different training"
         case _:
             assert_never(knob_class)
 
@@ -69,11 +98,11 @@ def complexity_word(complexity: int) -> str:
     step = Complexity(complexity)
     match step:
         case Complexity.FLAG:
-            return "a flag"
+            return "config value"
         case Complexity.CARE:
-            return "a flag to keep an eye on"
+            return "config value to monitor"
         case Complexity.CHANGE:
-            return "a change of code"
+            return "code change"
         case _:
             assert_never(step)
 
@@ -96,24 +125,53 @@ def stage_word(stage: str) -> str:
         case Stage.CONFIRM:
             return "confirm"
         case Stage.ATTRIBUTE:
-            return "attribute"
+            return "ablate"
         case _:
             assert_never(known)
 
 
+_LABELS: Mapping[str, str] = {
+    "expert default": "hand-tuned default",
+    "winner's system part": "winner, system knobs only",
+    "reduced": "winner, reduced",
+    "claim": "recommendation",
+}
+"""Labels of trials as they are kept in a study, where they read badly."""
+
+
+def label_word(label: str) -> str:
+    """What a trial is for, in words."""
+    return _LABELS.get(label, plain(label))
+
+
+_ACTIVITIES: Mapping[str, str] = {
+    "stepping candidates": "training candidates",
+    "stepping the reference": "training the reference",
+    "opening sessions": "starting workers",
+    "compiling": "compiling",
+    "evaluating": "evaluating",
+    "everything else": "other",
+}
+
+
+def activity_word(activity: str) -> str:
+    """What search time was spent on, in words; what is not known here is printed as it is."""
+    return _ACTIVITIES.get(activity, plain(activity.replace("_", " ")))
+
+
 _OUTCOMES: Mapping[str, str] = {
     "completed": "completed",
-    "pruned": "stopped early, as it could no longer win",
+    "pruned": "pruned",
     InfeasibleKind.OUT_OF_MEMORY: "out of memory",
-    InfeasibleKind.PREDICTED_OUT_OF_MEMORY: "not started, as it would not fit in memory",
+    InfeasibleKind.PREDICTED_OUT_OF_MEMORY: "skipped: would not fit in memory",
     InfeasibleKind.TOO_SLOW: "too slow",
     InfeasibleKind.DIVERGED: "diverged",
-    InfeasibleKind.COMPILE: "did not compile",
-    InfeasibleKind.INVALID: "not a valid combination",
-    InfeasibleKind.NOT_EQUIVALENT: "does not compute the same",
+    InfeasibleKind.COMPILE: "failed to compile",
+    InfeasibleKind.INVALID: "invalid combination",
+    InfeasibleKind.NOT_EQUIVALENT: "failed the equivalence check",
     FailedKind.CRASH: "crashed",
     FailedKind.HUNG: "hung",
-    FailedKind.IMPLAUSIBLE: "not measurable",
+    FailedKind.IMPLAUSIBLE: "implausible measurement",
 }
 
 
@@ -122,165 +180,153 @@ def outcome_word(outcome: str) -> str:
     return _OUTCOMES.get(outcome, plain(outcome.replace("_", " ")))
 
 
-class _Details:
-    """The details of a caveat by name. A report is never lost over a missing figure: the gap is printed as such."""
-
-    def __init__(self, caveat: Caveat) -> None:
-        self._details = caveat.details
-
-    def text(self, key: str, default: str = "(not recorded)") -> str:
-        return plain(self._details[key]) if key in self._details else default
-
-    def number(self, key: str) -> float | None:
-        value = self._details.get(key)
-        return float(value) if isinstance(value, int | float) else None
-
-    def percent(self, key: str) -> str:
-        value = self.number(key)
-        return self.text(key) if value is None else percent(value)
-
-    def ratio(self, key: str) -> str:
-        value = self.number(key)
-        return self.text(key) if value is None else f"{significant(value)}x"
-
-    def tokens(self, key: str) -> str:
-        value = self.number(key)
-        return self.text(key) if value is None else f"{tokens(value)} tokens"
-
-    def amount(self, key: str, currency: str) -> str:
-        value = self.number(key)
-        return self.text(key) if value is None else money(value, currency)
+def caveat_kind(caveat: Caveat) -> str:
+    """The name of a caveat in report.json: its class in snake_case, or what that class was first published as."""
+    if isinstance(caveat, ValuePruned):
+        return "pruned"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(caveat).__name__).lower()
 
 
-def caveat_words(caveat: Caveat, *, currency: str) -> tuple[str, str]:
+def caveat_words(caveat: Caveat) -> tuple[str, str]:
     """A caveat's title and its text."""
-    d = _Details(caveat)
-    match caveat.kind:
-        case CaveatKind.NO_STEADY_STATE:
+    match caveat:
+        case NoSteadyState(trial=trial):
             return "No steady state", (
-                f"Trial {d.text('trial')} never settled to a steady speed, so its rate may still have been drifting."
+                f"Trial {trial} never reached a steady throughput. Its rate may still have been drifting."
             )
-        case CaveatKind.NOISY_MACHINE:
+        case NoisyMachine(floor=floor):
             return "Noisy machine", (
-                f"Two copies of the same configuration differed by as much as {d.percent('floor')} on this machine; "
-                "effects smaller than that cannot be told from noise and are not claimed."
+                f"Repeats of the same configuration differ by up to {percent(floor)} on this machine. "
+                "Smaller effects cannot be told from noise and are not claimed."
             )
-        case CaveatKind.BUDGET_ENDED:
-            return "Budget ended", (
-                f"The budget ended during the stage '{stage_word(d.text('stage'))}'; "
-                "what it had not measured by then is missing here."
+        case BudgetEnded(stage=stage):
+            return "Budget spent", (
+                f"The time budget ran out in the stage '{stage_word(stage)}'. "
+                "What the stage had not measured by then is missing."
             )
-        case CaveatKind.RACE_SKIPPED:
+        case RaceSkipped():
             return "No race", (
-                f"No race was run (candidates: {d.text('candidates')}): the best of the exploration went straight to "
-                "confirmation, so a rival close behind it may have been passed over."
+                "There was no time to race the best candidates against each other. "
+                "The best one from exploration went straight to confirmation. A close rival may have been missed."
             )
-        case CaveatKind.FEW_RESTARTS:
+        case FewRestarts(restarts=restarts):
             return "Few restarts", (
-                f"The speed was confirmed over {d.text('restarts')} restarts of the processes. "
-                "Restarts differ by more than their slices tell, so the interval is rough."
+                f"The speed-up was confirmed over {count(restarts, 'process restart')}. "
+                "Speed varies more between restarts than within one, so the interval is rough."
             )
-        case CaveatKind.LEARNING_IS_HYPOTHESIS:
+        case LearningIsHypothesis(knobs=knobs, factor=factor):
+            gain = f"a token efficiency of {significant(factor)}x" if factor > 0 else "a gain of unknown size"
             return "Learning gain not claimed", (
-                f"At the tested horizon {d.text('knobs')} gained a factor of {d.ratio('factor')}. "
-                "Nothing shows that the gain lasts to the length of the plan, so it is listed as a hypothesis "
-                "and left out of the speed-up, the saving and the ROI."
+                f"{plain(knobs)}: {gain} at the tested token budget. Nothing shows that the gain lasts for the whole "
+                "plan. It is listed as a hypothesis, and left out of speed-up, saving and ROI."
             )
-        case CaveatKind.SHORT_HORIZON:
-            horizon, planned = d.number("horizon_tokens"), d.number("plan_tokens")
-            factor = f", {significant(planned / horizon)} times as many" if horizon and planned else ""
-            return "Short horizon", (
-                f"{d.text('knobs')}: judged over {d.tokens('horizon_tokens')}, while the plan runs "
-                f"{d.tokens('plan_tokens')}{factor}. Short horizons favour small batches and high learning rates."
+        case ShortHorizon(knobs=knobs, horizon_tokens=horizon, plan_tokens=planned):
+            return "Short trials", (
+                f"{plain(knobs)}: trials trained on {tokens(horizon)} tokens. The plan trains on {tokens(planned)} "
+                f"tokens, {significant(planned / horizon)} times as many. "
+                "Short trials favour small batches and high learning rates."
             )
-        case CaveatKind.REPEATED_DATA:
+        case RepeatedData(epochs=epochs):
             return "Repeated data", (
-                f"The longest judged trial read its text {d.text('epochs')} times over, "
-                "so part of the ranking may be one of memorising."
+                f"The longest trial went through its training text {significant(epochs)} times. "
+                "Part of the ranking may reflect memorisation."
             )
-        case CaveatKind.CURVE_NOT_FITTED:
+        case CurveNotFitted(reason=reason):
             return "No loss curve", (
-                f"The baseline's loss curve could not be fitted: {d.text('reason')}. "
+                f"No curve could be fitted to the baseline's losses: {plain(reason)}. "
                 "Losses were not converted into tokens."
             )
-        case CaveatKind.EFFICIENCY_CENSORED:
+        case EfficiencyCensored(bound=bound):
+            side = "at least" if bound >= 1 else "at most"
             return "Token efficiency is a bound", (
-                "The candidate's loss lies outside the range of the baseline's curve; "
-                f"its token efficiency is only known to lie beyond {d.ratio('bound')}."
+                "The candidate's loss lies outside the baseline's loss curve. "
+                f"Its token efficiency is {side} {significant(bound)}x."
             )
-        case CaveatKind.ALTERNATED_SESSIONS:
-            return "Alternated sessions", (
-                "Two sessions did not fit in memory together, so whole short runs were alternated "
-                "instead of single steps; the pairing removes less of the noise."
+        case AlternatedSessions():
+            return "Runs alternated", (
+                "Two workers did not fit in memory at once. Whole short runs were alternated instead of single steps, "
+                "which cancels less of the noise."
             )
-        case CaveatKind.ENERGY_UNKNOWN:
-            return "No energy figure", f"Energy could be neither measured nor estimated: {d.text('reason')}."
-        case CaveatKind.OVERFLOW:
-            return "fp16 overflowed", (
-                f"{d.text('skipped')} of {d.text('steps')} steps in fp16 made no update, for a gradient overflowed. "
-                "A few at the start are the loss scale finding its size; what they cost is in the losses measured here."
+        case EnergyUnknown(reason=reason):
+            return "No energy figure", f"Energy could be neither measured nor estimated: {plain(reason)}."
+        case Overflow(skipped=skipped, steps=steps):
+            return "fp16 overflow", (
+                f"{skipped} of {steps} fp16 steps made no update because a gradient overflowed. "
+                "A few such steps at the start are normal: the loss scale is settling. "
+                "The measured losses include their cost."
             )
-        case CaveatKind.UNPRICED:
-            return "No prices", (
-                "The plan names no price of a device-hour, so savings, costs and ROI are stated in device-hours."
-            )
-        case CaveatKind.SEARCH_STOPPED_EARLY:
-            figures = ""
-            if d.number("expected_saving") is not None:
-                saving, cost = d.amount("expected_saving", currency), d.amount("cost", currency)
-                figures = f" (expected saving {saving}, cost {cost})"
+        case Unpriced():
+            return "No prices", ("The plan gives no price per device-hour. Savings, costs and ROI are in device-hours.")
+        case SearchStoppedEarly(stage=stage):
             return "Search stopped early", (
-                f"The stage '{stage_word(d.text('stage'))}' was ended because one more trial was expected to save "
-                f"less than it would have cost{figures}."
+                f"The stage '{stage_word(stage)}' ended early. Going on would have cost more than it was expected "
+                "to save."
             )
-        case CaveatKind.EXPERT_PARTIAL:
-            return "Expert default in part", (
-                f"The expert default could not be used whole on this machine; left at your value: {d.text('knobs')}."
+        case ExpertPartial(knobs=knobs):
+            return "Hand-tuned default incomplete", (
+                f"A careful engineer would also set {plain(knobs)}. "
+                "The space does not search that, so the hand-tuned default keeps your value."
             )
-        case CaveatKind.NOT_EQUIVALENT:
-            return "Excluded by the equivalence gate", f"{d.text('knobs')}: {d.text('reason')}."
-        case CaveatKind.PRUNED:
-            return "Not tried on this machine", f"{d.text('knobs')}: {d.text('reason')}."
-        case CaveatKind.NUMERICS_UNDECIDED:
-            return "Low precision not shown to learn as well", (
-                f"{d.text('knobs')}: it may cost up to {d.percent('lost')} of the tokens; only a loss of at most "
-                f"{d.percent('margin')} would pass as none. The measured token efficiency is in the figures."
+        case NotEquivalent(knobs=knobs, reason=reason):
+            return "Failed the equivalence check", f"{plain(knobs)}: {plain(reason)}."
+        case NotGated(knobs=knobs, reason=reason):
+            return "Equivalence not checked", f"{plain(knobs)}: {plain(reason)}."
+        case ValuePruned(knobs=knobs, reason=reason):
+            return "Not tried on this machine", f"{plain(knobs)}: {plain(reason)}."
+        case NumericsUndecided(knobs=knobs, lost=lost, margin=margin):
+            return "Low precision not shown to be lossless", (
+                f"{plain(knobs)}: it may cost up to {percent(lost)} of token efficiency. Only a loss of at most "
+                f"{percent(margin)} would pass as none. The figures include the measured token efficiency."
             )
-        case CaveatKind.NUMERICS_INFERIOR:
+        case NumericsInferior(knobs=knobs, lost=lost, margin=margin):
             return "Low precision learns worse", (
-                f"{d.text('knobs')}: it cost {d.percent('lost')} of the tokens at the tested horizon, more than the "
-                f"{d.percent('margin')} that pass as none; it is judged at the plan's length, as a learning knob is."
+                f"{plain(knobs)}: it cost {percent(lost)} of token efficiency at the tested token budget, more than "
+                f"the {percent(margin)} that pass as none. It is judged over the whole plan, as a learning knob is."
             )
         case _:
-            assert_never(caveat.kind)
+            assert_never(caveat)
 
 
-def horizon_words(knobs: Iterable[str]) -> str:
-    """Which way a short horizon biases those knobs; empty where it does none of them."""
-    favours = [KNOBS[name].short_horizon_favours for name in knobs if name in KNOBS]
+def horizon_words(names: Iterable[str], knobs: Mapping[str, Knob]) -> str:
+    """Which way a short trial biases the knobs of those names; empty where it biases none of them."""
+    favours = [knobs[name].short_horizon_favours for name in names if name in knobs]
     known = " and ".join(f for f in favours if f)
-    return f"Short horizons favour {known}." if known else ""
+    return f"Short trials favour {known}." if known else ""
 
 
 def noise_words(scales: Sequence[NoiseScale], batches: Mapping[str, int]) -> str:
     """What the gradient's noise says of the global batch: `batches` by whose they are, in sequences."""
     if not scales:
         return ""
-    seen = "; ".join(
-        f"after {tokens(s.horizon_tokens)} tokens "
-        + (f"not known ({plain(s.sequences.reason)})" if isinstance(s.sequences, Unknown) else f"{s.sequences:,.3g}")
+    seen = ", ".join(
+        f"{_sequences(s.sequences)} after {tokens(s.horizon_tokens)} tokens"
+        + (f" ({plain(s.sequences.reason)})" if isinstance(s.sequences, Unknown) else "")
         for s in scales
     )
-    text = f"The simple noise scale of your baseline's gradient, in sequences: {seen}."
+    text = f"Gradient noise scale of your baseline, in sequences: {seen}."
     last = next((s.sequences for s in reversed(scales) if not isinstance(s.sequences, Unknown)), None)
     if last is None:
         return text
     for whose, batch in batches.items():
         side = (
-            "below it: a larger batch would cost few tokens more" if batch < last else "above it: more of it helps less"
+            "below it: a larger batch costs few extra tokens"
+            if batch < last
+            else "above it: a larger batch has diminishing returns"
         )
         text += f" {whose} of {batch} is {side}."
-    return f"{text} It grows with the run, and with it the batch that costs nothing; it proposes and decides nothing."
+    return (
+        f"{text} The noise scale grows during training, and with it the largest batch that is still efficient. "
+        "It is shown for information; no decision rests on it."
+    )
+
+
+def _sequences(scale: float | Unknown) -> str:
+    return NOT_KNOWN if isinstance(scale, Unknown) else f"{scale:,.3g}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 trial", "1,240 trials"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def share_text(seconds: float, total: float) -> str:
@@ -290,52 +336,60 @@ def share_text(seconds: float, total: float) -> str:
 
 READING: tuple[tuple[str, str], ...] = (
     (
-        "Speed-up to equal quality",
+        "Speed-up to the same loss",
         (
-            "How much sooner the same validation loss is reached: throughput (tokens per second, as a ratio) times "
-            "that part of token efficiency that may be claimed for the plan. 1.25x means four fifths of the time."
+            "How much sooner training reaches the same validation loss: the throughput ratio times that part of token "
+            "efficiency that may be claimed for the plan. 1.25x means the same loss in four fifths of the time."
         ),
     ),
     (
         "Token efficiency",
         (
-            "The tokens your baseline needs divided by the tokens the other configuration needs for the same loss. "
-            "Above 1x fewer tokens are needed."
+            "The tokens your baseline needs, divided by the tokens the other configuration needs for the same loss. "
+            "Above 1x it needs fewer."
+        ),
+    ),
+    (
+        "Tested token budget",
+        (
+            "The number of tokens that a trial trains on, with a complete learning-rate schedule. "
+            "It is usually far smaller than the plan, so a gain in learning need not last."
         ),
     ),
     (
         "Intervals",
         (
             "The range beside a figure holds the true value with the stated probability, as far as the method's "
-            "assumptions hold. It comes from fresh data that had no part in choosing the winner."
+            "assumptions hold. It comes from fresh data that was not used to choose the winner."
         ),
     ),
     (
         "Noise floor",
         (
-            "The smallest effect this machine could resolve today, found by measuring the baseline against copies of "
-            "itself. Nothing smaller is claimed."
+            "The smallest difference this machine could resolve in this search. It was found by running the baseline "
+            "against copies of itself. Nothing smaller is claimed."
         ),
     ),
     (
         "ROI and break-even",
         (
-            "ROI is the net saving over the plan divided by what search and adoption cost. The break-even is the "
-            "length of run from which on the gain pays for both."
+            "ROI is the net saving over the plan, divided by the cost of search and adoption. Break-even is the number "
+            "of training tokens, all runs together, after which the time saved exceeds the time of the search."
         ),
     ),
     (
         "Techniques",
         (
-            "Each one's effect is that of the whole recommendation over the recommendation without it, so the effects "
-            "need not multiply to the total."
+            "An ablation compares the whole recommendation with the recommendation without one technique. "
+            "Techniques interact, so their effects need not multiply to the total. "
+            "An explored technique was measured with one process and one seed, and not confirmed."
         ),
     ),
     (
         "What is not claimed",
         (
-            "Other hardware or model sizes, final losses far beyond the tested horizon, and that a learning rate or "
-            "batch size found in short trials is the optimum of the long run."
+            "Anything about other hardware or other model sizes, or about final losses far beyond the tested token "
+            "budget. A learning rate or batch size found in short trials need not be the optimum of the long run."
         ),
     ),
 )

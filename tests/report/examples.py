@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
+from pathlib import Path
 
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KNOBS
+from small_space import SPACE
 
-from autotune.analysis.recommendation import (
+from autotune.analysis.caveat import (
+    AlternatedSessions,
+    BudgetEnded,
     Caveat,
-    CaveatKind,
+    CurveNotFitted,
+    EfficiencyCensored,
+    EnergyUnknown,
+    ExpertPartial,
+    FewRestarts,
+    LearningIsHypothesis,
+    NoisyMachine,
+    NoSteadyState,
+    NotEquivalent,
+    NotGated,
+    NumericsInferior,
+    NumericsUndecided,
+    Overflow,
+    RaceSkipped,
+    RepeatedData,
+    SearchStoppedEarly,
+    ShortHorizon,
+    Unpriced,
+    ValuePruned,
+)
+from autotune.analysis.recommendation import (
+    Batches,
     Comparison,
     Contender,
     Curve,
@@ -25,17 +47,24 @@ from autotune.analysis.recommendation import (
     Verdict,
 )
 from autotune.quantity import Interval, Quantity, Unknown
-from autotune.space.space import Plan
+from autotune.space.document import parse_document
+from autotune.space.plan import Plan
+from autotune.workload.space import space_of
 
 CREATED_AT = "2026-11-23T23:40:00+00:00"
 
-BASELINE = TrainingConfig(micro_batch=8, global_batch=16)
-EXPERT = dataclasses.replace(
-    BASELINE, micro_batch=16, dtype="bf16_autocast", attention="sdpa", optimizer_kernel="fused", compile="default"
+WORKLOAD = space_of(parse_document(SPACE, name="small", source="small.toml", folder=Path())).workload
+BASELINE = WORKLOAD.baseline
+EXPERT = BASELINE.with_values(
+    {
+        "micro_batch": 16,
+        "dtype": "bf16_autocast",
+        "attention": "sdpa",
+        "optimizer_kernel": "fused",
+        "compile": "default",
+    }
 )
-WINNER = dataclasses.replace(
-    BASELINE, micro_batch=16, dtype="bf16_autocast", attention="sdpa", optimizer_kernel="fused"
-)
+WINNER = EXPERT.with_values({"compile": "off"})
 
 ENVIRONMENT = {
     "torch": "2.13.0+cpu",
@@ -46,36 +75,34 @@ ENVIRONMENT = {
     "system": "Linux 6.1",
 }
 
-DETAILS: dict[CaveatKind, dict[str, str | int | float]] = {
-    CaveatKind.NO_STEADY_STATE: {"trial": 14},
-    CaveatKind.NOISY_MACHINE: {"floor": 0.0341},
-    CaveatKind.BUDGET_ENDED: {"stage": "explore_learning"},
-    CaveatKind.RACE_SKIPPED: {"candidates": 1},
-    CaveatKind.FEW_RESTARTS: {"restarts": 2},
-    CaveatKind.LEARNING_IS_HYPOTHESIS: {"knobs": "learning_rate, schedule", "factor": 1.237},
-    CaveatKind.SHORT_HORIZON: {"knobs": "learning_rate", "horizon_tokens": 98_304, "plan_tokens": 1_200_000_000},
-    CaveatKind.REPEATED_DATA: {"epochs": 1.4},
-    CaveatKind.CURVE_NOT_FITTED: {"reason": "two horizons finished, three are needed"},
-    CaveatKind.EFFICIENCY_CENSORED: {"bound": 2.04},
-    CaveatKind.ALTERNATED_SESSIONS: {},
-    CaveatKind.ENERGY_UNKNOWN: {"reason": "RAPL is not readable and the plan gives no device_watts"},
-    CaveatKind.UNPRICED: {},
-    CaveatKind.SEARCH_STOPPED_EARLY: {"stage": "explore_system", "expected_saving": 0.031, "cost": 0.058},
-    CaveatKind.OVERFLOW: {"skipped": 3, "steps": 1_240},
-    CaveatKind.PRUNED: {"knobs": "attention = cudnn", "reason": "No viable backend was found"},
-    CaveatKind.EXPERT_PARTIAL: {"knobs": "compile"},
-    CaveatKind.NOT_EQUIVALENT: {"knobs": "attention = sdpa", "reason": "gradient must agree within 0.001; got 0.7"},
-    CaveatKind.NUMERICS_UNDECIDED: {"knobs": "dtype", "lost": 0.031, "margin": 0.02},
-    CaveatKind.NUMERICS_INFERIOR: {"knobs": "dtype", "lost": 0.094, "margin": 0.02},
+CAVEATS: dict[str, Caveat] = {
+    "no_steady_state": NoSteadyState(trial=14),
+    "noisy_machine": NoisyMachine(floor=0.0341),
+    "budget_ended": BudgetEnded(stage="explore_learning"),
+    "race_skipped": RaceSkipped(),
+    "few_restarts": FewRestarts(restarts=2),
+    "learning_is_hypothesis": LearningIsHypothesis(knobs="learning_rate, schedule", factor=1.237),
+    "short_horizon": ShortHorizon(knobs="learning_rate", horizon_tokens=98_304, plan_tokens=1.2e9),
+    "repeated_data": RepeatedData(epochs=1.4),
+    "curve_not_fitted": CurveNotFitted(reason="two budgets finished, three are needed"),
+    "efficiency_censored": EfficiencyCensored(bound=2.04),
+    "alternated_sessions": AlternatedSessions(),
+    "energy_unknown": EnergyUnknown(reason="RAPL is not readable and the plan gives no device_watts"),
+    "unpriced": Unpriced(),
+    "search_stopped_early": SearchStoppedEarly(stage="explore_system"),
+    "expert_partial": ExpertPartial(knobs="compile"),
+    "not_equivalent": NotEquivalent(knobs="attention = sdpa", reason="gradient must agree within 0.001; got 0.7"),
+    "not_gated": NotGated(knobs="attention", reason="a command computes nothing that can be compared"),
+    "overflow": Overflow(skipped=3, steps=1_240),
+    "pruned": ValuePruned(knobs="attention = cudnn", reason="No viable backend was found"),
+    "numerics_undecided": NumericsUndecided(knobs="dtype", lost=0.031, margin=0.02),
+    "numerics_inferior": NumericsInferior(knobs="dtype", lost=0.094, margin=0.02),
 }
+"""One of each class, by the name it is published under."""
 
 
 def interval(estimate: float, low: float, high: float, level: float = 0.9) -> Interval:
     return Interval(estimate=estimate, low=low, high=high, level=level)
-
-
-def caveat(kind: CaveatKind) -> Caveat:
-    return Caveat(kind=kind, details=DETAILS[kind])
 
 
 def technique(
@@ -91,7 +118,7 @@ def technique(
     roi: Quantity,
     break_even: Quantity,
 ) -> TechniqueEffect:
-    knob = KNOBS[name]
+    knob = WORKLOAD.knobs[name]
     return TechniqueEffect(
         name=name,
         title=knob.title,
@@ -138,6 +165,7 @@ def adopt() -> Recommendation:
         expert_default=EXPERT,
         candidate=WINNER,
         recommended=WINNER,
+        knobs=WORKLOAD.knobs,
         over_baseline=Comparison(
             speedup=interval(1.4213, 1.3479, 1.4892),
             throughput=interval(1.4284, 1.3611, 1.4932),
@@ -294,16 +322,17 @@ def adopt() -> Recommendation:
         hypotheses={"learning_rate": "0.003", "schedule": "wsd"},
         hypothesis_efficiency=interval(1.237, 1.118, 1.371),
         noise_scales=(
-            NoiseScale(horizon_tokens=50_000, batch=32, sequences=14.2),
-            NoiseScale(horizon_tokens=100_000, batch=32, sequences=41.7),
+            NoiseScale(horizon_tokens=50_000, batch=16, sequences=14.2),
+            NoiseScale(horizon_tokens=100_000, batch=16, sequences=41.7),
         ),
+        batches=Batches(baseline=16, candidate=16, hypothesis=0),
         runners_up=(
             Contender(
                 label="expert default", config=EXPERT, speedup=interval(1.336, 1.271, 1.402), trial_numbers=(4, 21, 22)
             ),
             Contender(
                 label="bf16 alone",
-                config=dataclasses.replace(BASELINE, dtype="bf16_autocast"),
+                config=BASELINE.with_values({"dtype": "bf16_autocast"}),
                 speedup=interval(1.274, 1.201, 1.351),
                 trial_numbers=(9,),
             ),
@@ -377,15 +406,13 @@ def adopt() -> Recommendation:
         ),
         environment=ENVIRONMENT,
         caveats=tuple(
-            map(
-                caveat,
-                (
-                    CaveatKind.LEARNING_IS_HYPOTHESIS,
-                    CaveatKind.SHORT_HORIZON,
-                    CaveatKind.FEW_RESTARTS,
-                    CaveatKind.SEARCH_STOPPED_EARLY,
-                    CaveatKind.BUDGET_ENDED,
-                ),
+            CAVEATS[kind]
+            for kind in (
+                "learning_is_hypothesis",
+                "short_horizon",
+                "few_restarts",
+                "search_stopped_early",
+                "budget_ended",
             )
         ),
     )
@@ -393,7 +420,7 @@ def adopt() -> Recommendation:
 
 def keep_baseline() -> Recommendation:
     """The best candidate is within the noise of the machine."""
-    candidate = dataclasses.replace(EXPERT, dtype="fp32", optimizer_kernel="foreach", compile="off")
+    candidate = EXPERT.with_values({"dtype": "fp32", "optimizer_kernel": "foreach", "compile": "off"})
     never = Unknown(reason="the interval of the speed-up contains 1")
     return Recommendation(
         verdict=Verdict.KEEP_BASELINE,
@@ -401,6 +428,7 @@ def keep_baseline() -> Recommendation:
         expert_default=EXPERT,
         candidate=candidate,
         recommended=EXPERT,
+        knobs=WORKLOAD.knobs,
         over_baseline=Comparison(
             speedup=interval(1.0062, 0.9874, 1.0253), throughput=interval(1.0062, 0.9874, 1.0253), token_efficiency=SAME
         ),
@@ -451,6 +479,7 @@ def keep_baseline() -> Recommendation:
         hypotheses={},
         hypothesis_efficiency=Unknown(reason="no learning knob was searched"),
         noise_scales=(),
+        batches=Batches(baseline=0, candidate=0, hypothesis=0),
         runners_up=(),
         trials=(
             trial(0, "calibrate", "baseline", "completed", "", SAME, NOT_JUDGED, 120.0),
@@ -467,9 +496,7 @@ def keep_baseline() -> Recommendation:
             trial(2, "explore_system", "threads=4", "crash", "ended by signal 9", NOT_REACHED, NOT_JUDGED, 9.0),
         ),
         environment=ENVIRONMENT,
-        caveats=tuple(
-            map(caveat, (CaveatKind.NOISY_MACHINE, CaveatKind.UNPRICED, CaveatKind.ENERGY_UNKNOWN)),
-        ),
+        caveats=tuple(CAVEATS[kind] for kind in ("noisy_machine", "unpriced", "energy_unknown")),
     )
 
 
@@ -483,6 +510,7 @@ def inconclusive() -> Recommendation:
         expert_default=EXPERT,
         candidate=WINNER,
         recommended=BASELINE,
+        knobs=WORKLOAD.knobs,
         over_baseline=nothing,
         over_expert=nothing,
         plan=Plan(target_loss=3.2, runs=1, devices=8, device_hour_usd=2.1),
@@ -516,10 +544,11 @@ def inconclusive() -> Recommendation:
         hypotheses={},
         hypothesis_efficiency=unknown,
         noise_scales=(NoiseScale(horizon_tokens=2_000, batch=16, sequences=unknown),),
+        batches=Batches(baseline=16, candidate=16, hypothesis=0),
         runners_up=(),
         trials=(trial(0, "calibrate", "baseline", "completed", "", SAME, NOT_JUDGED, 120.0),),
         environment={},
-        caveats=tuple(map(caveat, (CaveatKind.BUDGET_ENDED, CaveatKind.CURVE_NOT_FITTED, CaveatKind.RACE_SKIPPED))),
+        caveats=tuple(CAVEATS[kind] for kind in ("budget_ended", "curve_not_fitted", "race_skipped")),
     )
 
 

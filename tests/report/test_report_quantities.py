@@ -37,7 +37,7 @@ def test_tokens(count: float, text: str) -> None:
         (3_599.7, "1 h"),
         (8_040, "2 h 14 min"),
         (273_600, "3 d 4 h"),
-        (5e7, "579 days"),  # the source's 0.05 s over 1e9 iterations
+        (5e7, "579 days"),  # 0.05 s over 1e9 iterations
         (-8_040, "-2 h 14 min"),
     ],
 )
