@@ -75,12 +75,6 @@ def imported_by(module: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-def test_the_command_line_imports_neither_torch_nor_ray() -> None:
-    modules = imported_by("autotune.cli")
-    assert "optuna" in modules
-    assert modules.isdisjoint({"torch", "ray"})
-
-
 def test_the_driver_shares_only_the_standard_library_part_of_the_model() -> None:
     modules = imported_by("autotune_model.config")
     assert "autotune_model" in modules

@@ -1,0 +1,188 @@
+"""What a command prints on stdout: the conclusion of a search, what the doctor found, the table of knobs.
+
+Texts of users and workers are printed as plain text, never as markup and never with control characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from autotune.analysis.recommendation import Verdict
+from autotune.quantity import Unknown
+from autotune.report.quantities import Printer, Shown, percent, significant
+from autotune.report.view import View
+from autotune.report.words import class_word, complexity_word, plain, value_text
+from autotune.space.knobs import Choice, Domain, FloatRange, IntRange, Knob
+from autotune.space.limits import Pruned
+
+if TYPE_CHECKING:  # it brings the statistics along, which `autotune knobs` is not to wait for
+    from autotune.measure.alignment import Alignment
+
+_ACCENT = {Verdict.ADOPT: "green", Verdict.KEEP_BASELINE: "cyan", Verdict.INCONCLUSIVE: "yellow"}
+_TECHNIQUE_STYLE = {"adopt": "green", "harmful": "red", "hypothesis": "yellow"}
+_ALIGNMENT_LEVEL = 0.9
+
+
+def print_recommendation(view: View, console: Console) -> None:
+    """The conclusion of a search: headline, key figures, what to change, techniques, caveats, where the report lies."""
+    accent = Style(color=_ACCENT[Verdict(view.verdict)], bold=True)
+    blocks: list[RenderableType] = [Text(view.headline, style=accent)]
+    blocks += [Text(line) for line in view.why]
+    blocks.append(Text(f"Your plan: {view.plan}.", style="dim"))
+    blocks += [_title("Key figures", f"for {view.subject}; ranges are {view.level} intervals"), _key_figures(view)]
+    if view.changes:
+        blocks += [_title(view.changes_title), _changes(view, accent)]
+    if view.techniques:
+        blocks += [
+            _title("Techniques", "measured by ablation; explored ones are not confirmed"),
+            _techniques(view),
+        ]
+    if view.hypotheses:
+        tries = ", ".join(f"{h.knob} = {h.value} (was {h.baseline})" for h in view.hypotheses)
+        blocks += [_title("Worth trying, not claimed"), Text(tries), Text(view.hypotheses_text)]
+    if view.noise_text:
+        blocks += [_title("Batch size and gradient noise"), Text(view.noise_text)]
+    if view.caveats:
+        blocks.append(_title("Caveats"))
+        blocks += [Text.assemble((f"{c.title}. ", "bold"), c.text) for c in view.caveats]
+    for block in blocks:
+        console.print(block)
+    if view.folder:
+        # one line however long, so that the path can be copied
+        console.print(Text(f"\nReport: {view.folder}/report.html (and report.md, report.json)"), soft_wrap=True)
+
+
+def print_examination(
+    environment: Mapping[str, str],
+    peak_flops: Mapping[str, float],
+    pruned: Sequence[Pruned],
+    storage: str,
+    console: Console,
+) -> None:
+    """What the doctor found: the machine, its rates, which values of the space it cannot use, the folder of studies.
+
+    `peak_flops` are in floating-point operations per second; `storage` says what is wrong with the folder.
+    """
+    machine = _table("Machine", "")
+    for name, value in environment.items():
+        machine.add_row(Text(plain(name.replace("_", " "))), Text(plain(value)))
+    for dtype, rate in peak_flops.items():
+        machine.add_row(f"{dtype} matmul", _rate(dtype, peak_flops, f"{significant(rate / 1e9)} GFLOP/s"))
+    machine.add_row("studies folder", Text(plain(storage) or "writable"))
+    console.print(machine)
+    if not pruned:
+        console.print("This machine can run every value in the space.")
+        return
+    table = _table("Skipped here", "Why")
+    for gone in pruned:
+        table.add_row(Text(f"{gone.knob} = {plain(gone.value)}"), Text(plain(gone.reason)))
+    console.print(table)
+
+
+def print_alignment(alignment: Alignment, console: Console) -> None:
+    """What was found about powers of two, a line for each claim."""
+    p = Printer(_ALIGNMENT_LEVEL)
+    table = _table("Claim", "Throughput", "On this machine")
+    for finding in alignment.findings:
+        table.add_row(Text(plain(finding.claim)), _stacked(p.ratio(finding.ratio)), finding.answer.value)
+    console.print(table)
+    floor = alignment.floor
+    known = f"not known: {floor.reason}" if isinstance(floor, Unknown) else percent(floor)
+    about = "Throughput is a ratio of tokens per second, with its 90 % interval over process restarts."
+    console.print(Text(f"{about} Noise floor: {known}."))
+
+
+def print_knobs(knobs: Mapping[str, Knob], console: Console) -> None:
+    """The table of knobs: everything that a space can search."""
+    table = _table("Knob", "What it does")
+    table.columns[0].no_wrap = True
+    for knob in knobs.values():
+        about = f"{knob.title}; {class_word(knob.knob_class)}; {complexity_word(knob.complexity)}"
+        technique = f"technique {knob.technique}, " if knob.technique else ""
+        table.add_row(
+            Text(knob.name, style="bold"),
+            Text.assemble(plain(knob.help), "\n", _domain(knob.domain), "\n", (technique + about, "dim")),
+        )
+    console.print(table)
+
+
+def _title(title: str, remark: str = "") -> RenderableType:
+    return Padding(Text.assemble((title, "bold"), (f"  {remark}" if remark else "", "dim")), (1, 0, 0, 0))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _key_figures(view: View) -> RenderableType:
+    """What is known, a row each; what is not, a row for each reason."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1, overflow="fold")
+    speed, *others = view.groups
+    unknown: dict[str, list[str]] = {}
+    for f in (*speed.figures, *view.carried, *(f for group in others for f in group.figures)):
+        if f.shown.is_known:
+            note = f", {f.note}" if f.note else ""
+            table.add_row(Text(f.label), Text.assemble((f.shown.text, "bold"), (note, "dim")))
+        else:
+            unknown.setdefault(f.shown.reason, []).append(f.label)
+    for reason, labels in unknown.items():
+        table.add_row(Text("Not known"), Text.assemble(", ".join(labels), (f": {reason}", "dim")))
+    return table
+
+
+def _changes(view: View, accent: Style) -> RenderableType:
+    table = _table("Knob", "Your baseline", view.value_title, "Hand-tuned default")
+    for c in view.changes:
+        table.add_row(Text(c.knob), Text(c.baseline, style="dim"), Text(c.value, style=accent), Text(c.expert))
+    return table
+
+
+def _techniques(view: View) -> RenderableType:
+    """The techniques that were measured as a table; the others below, a line for each reason."""
+    table = _table("Technique", "Throughput", "Token efficiency", "Saving", "Verdict")
+    others: dict[str, list[str]] = {}
+    for t in view.techniques:
+        if t.speed.is_known:
+            name = Text.assemble((t.title, "bold"), "\n", (t.change, "dim"))
+            verdict = Text(t.verdict, style=_TECHNIQUE_STYLE.get(t.verdict_key, ""))
+            table.add_row(name, _stacked(t.speed), _stacked(t.quality), _stacked(t.saving), verdict)
+        else:
+            others.setdefault(t.reason, []).append(t.title)
+    lines = [Text.assemble(", ".join(titles), (f": {reason}", "dim")) for reason, titles in others.items()]
+    return Group(*([table] if table.row_count else []), *lines)
+
+
+def _stacked(shown: Shown) -> Text:
+    """A quantity over its interval, for a narrow column."""
+    return Text.assemble(shown.value, "\n" if shown.interval else "", (shown.interval, "dim"))
+
+
+def _rate(dtype: str, peak_flops: Mapping[str, float], rate: str) -> str:
+    """A rate and, for low precision, how it compares with fp32's."""
+    if dtype == "fp32" or not peak_flops.get("fp32"):
+        return rate
+    return f"{rate}, {significant(peak_flops[dtype] / peak_flops['fp32'])}x fp32"
+
+
+def _domain(domain: Domain) -> str:
+    match domain:
+        case Choice(values=values):
+            return " | ".join(map(value_text, values))
+        case IntRange(low=low, high=high):
+            return f"int from {low:,} to {high:,}"
+        case FloatRange(low=low, high=high):
+            start, end = (f"{bound:,.0f}" if bound >= 1 else f"{bound:g}" for bound in (low, high))
+            return f"float from {start} to {end}"

@@ -1,0 +1,63 @@
+"""The commands that only read: `report`, `studies`, `knobs`. They answer at once, so they import nothing heavy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from autotune.cli.names import find_knob, find_study
+from autotune.cli.options import Json, Root, StudyName, settings
+from autotune.errors import BadInput, ExitCode
+from autotune.study.listing import studies as list_studies
+from autotune.workload.builtin import KNOBS
+
+
+def report(context: typer.Context, study: StudyName, root: Root = None, as_json: Json = False) -> ExitCode:
+    """Print the report of a finished study, as Markdown or as JSON."""
+    at = settings(context, root, as_json)
+    path = at.root / find_study(study, at.root) / ("report.json" if at.as_json else "report.md")
+    if not path.exists():
+        raise BadInput(f"a finished study has a report; {study!r} is not finished: `autotune resume {study}` goes on")
+    print(path.read_text(encoding="utf-8"), end="")
+    return ExitCode.DONE
+
+
+def studies(context: typer.Context, root: Root = None, as_json: Json = False) -> ExitCode:
+    """List all studies: name, state or verdict, when it was started (UTC), space."""
+    at = settings(context, root, as_json)
+    found = list_studies(at.root)
+    if at.as_json:
+        print(json.dumps([dataclasses.asdict(study) for study in found], indent=2))
+    else:
+        for study in found:
+            started = study.created_at[:16].replace("T", " ")
+            print(f"{study.name:24} {study.state:14} {started:16}  {study.space}".rstrip())
+    return ExitCode.DONE
+
+
+def knobs(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Show this knob only.",
+            metavar="KNOB",
+            show_default=False,
+            autocompletion=lambda incomplete: [n for n in KNOBS if n.startswith(incomplete)],
+        ),
+    ] = "",
+    as_json: Json = False,
+) -> ExitCode:
+    """List the knobs that a space can search, with their values."""
+    from autotune.cli.printers import print_knobs
+
+    shown = {name: find_knob(name, KNOBS)} if name else KNOBS
+    if settings(context, as_json=as_json).as_json:
+        print(json.dumps([dataclasses.asdict(knob) for knob in shown.values()], indent=2))
+    else:
+        print_knobs(shown, Console())
+    return ExitCode.DONE
