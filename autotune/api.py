@@ -6,39 +6,59 @@ import contextlib
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-
-import autotune_model
-import pandas as pd
-from autotune_model.config import TrainingConfig
+from typing import TYPE_CHECKING
 
 import autotune
+import autotune_model
 from autotune.analysis.recommendation import Recommendation
 from autotune.errors import BadInput, Interrupted
+from autotune.executors import open_executor
 from autotune.executors.base import Executor
-from autotune.executors.local import LocalExecutor
-from autotune.hardware.memory import available_bytes
-from autotune.hardware.prepare import Machine, prepare
-from autotune.measure.alignment import Alignment, claims_of, measure_alignment
+from autotune.measure.alignment import Alignment, measure_alignment
 from autotune.measure.lab import Lab
 from autotune.report.build import build_view
 from autotune.report.view import View
 from autotune.report.writers import write_report
 from autotune.search import run_search
+from autotune.search.preview import preview
 from autotune.search.propose import database
-from autotune.space.limits import Pruned, attempts_for, limits_of, prune
-from autotune.space.load import load_space
-from autotune.space.space import SearchSpace
-from autotune.study.events import EventKind, Listener
-from autotune.study.store import FORMAT, Fingerprint, Study, StudyInfo, check_name, read_records
+from autotune.space.configuration import Configuration
+from autotune.space.document import SpaceDocument, parse_document, read_document
+from autotune.space.limits import Pruned
+from autotune.study.events import Listener, SittingStarted
+from autotune.study.listing import DEFAULT_ROOT, StudySummary, studies
+from autotune.study.reading import read_records
+from autotune.study.store import FORMAT, Study, StudyInfo, check_name, differences, written_corpus
 from autotune.trial.types import Completed, Stage, TrialRecord, outcome_kind
+from autotune.workload.machine import Machine
+from autotune.workload.space import SearchSpace, load_space, space_of
 
-DEFAULT_ROOT = Path("reports")
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "DEFAULT_ROOT",
+    "Examination",
+    "Finished",
+    "StudySummary",
+    "alignment",
+    "doctor",
+    "dry_run",
+    "load_study",
+    "resume",
+    "search",
+    "studies",
+    "view_of",
+]
+
 _HARDWARE_KEYS = ("device_name", "logical_cores", "device_memory_bytes", "torch")
+_QUESTION = ("workload.", "baseline.", "knobs.")
+"""Beginnings of the keys of an identity that a space file answers for."""
 _WARM_START = 4  # configurations carried into a fork
 
 
@@ -60,9 +80,13 @@ def search(
     study: str = "",
     budget_seconds: float = 0.0,
     root: Path | str = DEFAULT_ROOT,
+    executor: str | Executor = "local",
     listeners: Sequence[Listener] = (),
 ) -> Finished:
     """Search the space in the TOML file at `space_path`, or go on with the study of that name.
+
+    A study goes on with another plan, other prices or another budget, too: its trials are priced anew, and what ended
+    for lack of time or worth is taken up again.
 
     Args:
         space_path: the space.
@@ -70,82 +94,71 @@ def search(
         study: the study's name; the space's name where empty.
         budget_seconds: a cap on everything together instead of the space's own.
         root: the folder of all studies.
+        executor: where trials run: a name of `autotune.executors.EXECUTORS`, or an executor of your own.
         listeners: told of every event.
 
     Raises:
         autotune.errors.AutotuneError: see there for the kinds.
     """
     started = time.monotonic()
-    path = Path(space_path)
-    space = with_overrides(load_space(path), data=data, budget_seconds=budget_seconds)
-    name = check_name(study or space.name)
-    folder = Path(root) / name
-    machine = _machine_for(space, folder)
-    fingerprint = fingerprint_of(space, machine)
+    document = read_document(Path(space_path))
+    space = _with_overrides(space_of(document), data=data, budget_seconds=budget_seconds)
+    folder = Path(root) / check_name(study or document.name)
     if (folder / "study.json").exists():
         with Study.open(folder) as opened:
-            _require_same(opened, fingerprint)
-            if space.budget_seconds != opened.info.budget_seconds:
-                raise BadInput(
-                    f"a study keeps its budget of {opened.info.budget_seconds:g} s; got {space.budget_seconds:g} s: "
-                    f"`autotune resume {name} --fork NEW --budget ..` starts a new one from it"
-                )
-            return _run(opened, machine, listeners, started)
-    info = StudyInfo(
-        format=FORMAT,
-        name=name,
-        created_at=_now(),
-        space_name=space.name,
-        corpus=space.workload.data.corpus,
-        budget_seconds=space.budget_seconds,
-        fingerprint=fingerprint,
-    )
-    with Study.create(folder, info, path.read_text(encoding="utf-8")) as created:
-        return _run(created, machine, listeners, started)
+            _revise(opened, document, space, budget_is_given=budget_seconds > 0)
+            return _go_on(opened, executor, listeners, started)
+    with _running(executor) as running:
+        machine = running.examine(space.workload.examination(space.values))
+        with Study.create(folder, _info_of(document, space, machine), document.text) as created:
+            return _run(created, running, machine, listeners, started)
 
 
 def resume(
     study: str,
     *,
     fork: str = "",
+    space_path: Path | str = "",
     budget_seconds: float = 0.0,
     root: Path | str = DEFAULT_ROOT,
+    executor: str | Executor = "local",
     listeners: Sequence[Listener] = (),
 ) -> Finished:
     """Go on with a study from wherever it stands; a finished one gives its recommendation again.
 
-    With `fork`, a new study of that name is started from the old one's space as it is now (with another
-    budget, where one is given), and tries the old one's best configurations first.
+    With `budget_seconds`, it goes on with that budget. With `fork`, a new study of that name is started from the space
+    in `space_path`, or else from the old one's `space.toml` as it is now, and tries the old one's best configurations
+    first.
 
     Raises:
-        autotune.errors.AutotuneError: see there; BadInput where space, data, code or hardware changed.
+        autotune.errors.AutotuneError: see there; BadInput where model, text, code or hardware changed.
     """
-    if budget_seconds and not fork:
-        raise BadInput("a study keeps its budget; got another without --fork: add --fork NEW")
+    if space_path and not fork:
+        raise BadInput("a study keeps its question; got another space without --fork: add --fork NEW")
     started = time.monotonic()
-    folder = Path(root) / check_name(study)
-    with Study.open(folder) as opened:
-        machine = _machine_for(opened.space, Path(root) / check_name(fork or study))
-        fingerprint = fingerprint_of(opened.space, machine)
+    with Study.open(Path(root) / check_name(study)) as opened:
         if not fork:
-            _require_same(opened, fingerprint)
-            return _run(opened, machine, listeners, started)
-        info = replace(
-            opened.info,
-            name=check_name(fork),
-            created_at=_now(),
-            budget_seconds=budget_seconds or opened.info.budget_seconds,
-            fingerprint=fingerprint,
-            forked_from=study,
-            warm_start=_best_configs(opened.records),
-        )
-        text = (folder / "space.toml").read_text(encoding="utf-8")
-    with Study.create(Path(root) / fork, info, text) as created:
-        return _run(created, machine, listeners, started)
+            space = replace(opened.space, budget_seconds=budget_seconds or opened.info.budget_seconds)
+            _revise(opened, _document_of(opened), space, budget_is_given=True)
+            return _go_on(opened, executor, listeners, started)
+        document = read_document(Path(space_path)) if space_path else _document_of(opened)
+        space = space_of(document) if space_path else opened.space
+        space = replace(space, budget_seconds=budget_seconds or space.budget_seconds)
+        best = tuple(space.completed(c) for c in _best_configurations(opened.records))
+    folder = Path(root) / check_name(fork)
+    if (folder / "study.json").exists():
+        raise BadInput(f"a new study needs a new name; got {fork!r}, which exists: choose another --fork")
+    with _running(executor) as running:
+        machine = running.examine(space.workload.examination(space.values))
+        info = replace(_info_of(document, space, machine), forked_from=study, warm_start=best)
+        with Study.create(folder, info, document.text) as created:
+            return _run(created, running, machine, listeners, started)
 
 
 def load_study(study: str, *, root: Path | str = DEFAULT_ROOT) -> pd.DataFrame:
     """The trials of a study as a table: one row a trial, a column a knob; neither locks nor changes it."""
+    import pandas as pd
+
     folder = Path(root) / check_name(study)
     if not (folder / "study.json").exists():
         raise BadInput(f"a study is a folder with study.json; got {str(folder)!r}: see `autotune studies`")
@@ -161,8 +174,35 @@ def load_study(study: str, *, root: Path | str = DEFAULT_ROOT) -> pd.DataFrame:
             "loss": record.evaluations[-1].loss if record.evaluations else float("nan"),
             "cost_seconds": record.costs.total_seconds,
         }
-        rows.append(row | record.spec.config.to_mapping())
+        rows.append(row | dict(record.spec.config))
     return pd.DataFrame(rows)
+
+
+def dry_run(
+    space_path: Path | str,
+    *,
+    data: str = "",
+    study: str = "",
+    budget_seconds: float = 0.0,
+    root: Path | str = DEFAULT_ROOT,
+    executor: str | Executor = "local",
+    as_json: bool = False,
+) -> str:
+    """What a search would do, as text or JSON. Nothing is measured and nothing kept, but what would stop it is found.
+
+    Raises:
+        autotune.errors.AutotuneError: see there.
+    """
+    document = read_document(Path(space_path))
+    space = _with_overrides(space_of(document), data=data, budget_seconds=budget_seconds)
+    folder = Path(root) / check_name(study or document.name)
+    with _running(executor) as running:
+        machine = running.examine(space.workload.examination({}))
+    if (folder / "study.json").exists():
+        with Study.open(folder) as opened:
+            if different := differences(opened.info.identity, _identity_of(space, machine)):
+                raise _another(opened, different)
+    return preview(space, machine, as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,54 +217,40 @@ class Examination:
     storage: str
 
 
-def doctor(space_path: Path | str, *, root: Path | str = DEFAULT_ROOT) -> Examination:
+def doctor(
+    space_path: Path | str, *, root: Path | str = DEFAULT_ROOT, executor: str | Executor = "local"
+) -> Examination:
     """Examine this machine as a search of the space would, and what of the space it would not try here.
 
     Raises:
         autotune.errors.AutotuneError: see there.
     """
     space = load_space(Path(space_path))
-    machine = prepare(space.workload.data, device=space.workload.device, attempts=attempts_for(space))
-    limits = limits_of(space, machine.limits, vocab_size=machine.corpus.vocab_size, environment=machine.environment)
+    with _running(executor) as running:
+        machine = running.examine(space.workload.examination(space.values))
     folder = next(p for p in (Path(root).absolute(), *Path(root).absolute().parents) if p.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):
             storage = ""
     except OSError as error:
         storage = f"{folder}: {error.strerror}"
-    return Examination(machine=machine, pruned=prune(space, limits)[1], storage=storage)
+    _, pruned = space.pruned(space.workload.limits(machine, space.values))
+    return Examination(machine=machine, pruned=pruned, storage=storage)
 
 
-def alignment(space_path: Path | str, *, restarts: int, tell: Callable[[str], None]) -> Alignment:
-    """Whether powers of two pay on this machine: the claims of the source's 3.1 on the workload of a space.
+def alignment(
+    space_path: Path | str, *, restarts: int, tell: Callable[[str], None], executor: str | Executor = "local"
+) -> Alignment:
+    """Whether aligned shapes pay on this machine, on the workload of a space.
 
     Raises:
         autotune.errors.AutotuneError: see there.
     """
     space = load_space(Path(space_path))
-    machine = prepare(space.workload.data, device=space.workload.device)
-    claims = claims_of(space, machine.corpus.vocab_size)
-    with _executor() as executor:
-        return measure_alignment(executor, space, claims, restarts=restarts, tell=tell)
-
-
-def with_overrides(space: SearchSpace, *, data: str, budget_seconds: float) -> SearchSpace:
-    """The space with another corpus (relative to the working directory) and another budget, where given."""
-    if data:
-        corpus = data if data == "stdlib" else str(Path(data).expanduser().absolute())
-        workload = replace(space.workload, data=replace(space.workload.data, corpus=corpus))
-        space = replace(space, workload=workload)
-    return replace(space, budget_seconds=budget_seconds) if budget_seconds else space
-
-
-def fingerprint_of(space: SearchSpace, machine: Machine) -> Fingerprint:
-    """What the measurements of a study depend on, here and now."""
-    return Fingerprint(
-        space=space.fingerprint[:16],
-        data=machine.corpus.content_sha256[:16],
-        code=f"{metadata.version('autotune')} {_code_digest()[:16]}",
-        hardware="; ".join(f"{key} {machine.environment.get(key, '?')}" for key in _HARDWARE_KEYS),
-    )
+    with _running(executor) as running:
+        machine = running.examine(space.workload.examination({}))
+        claims = space.workload.speed_claims(machine)
+        return measure_alignment(running, space, claims, restarts=restarts, tell=tell)
 
 
 def view_of(finished: Finished) -> View:
@@ -239,37 +265,71 @@ def view_of(finished: Finished) -> View:
     )
 
 
-def _run(study: Study, machine: Machine, listeners: Sequence[Listener], started: float) -> Finished:
-    with _executor() as executor, database(study.database) as storage:
+# -- going on with a study -----------------------------------------------------------------------
+
+
+def _revise(study: Study, document: SpaceDocument, space: SearchSpace, *, budget_is_given: bool) -> None:
+    """Take over plan, prices and budget from a space that asks the same question.
+
+    The budget is the given one, else what the file says where that has changed since, else the study's own.
+    """
+    before = {key: value for key, value in study.info.identity.items() if key.startswith(_QUESTION)}
+    now = {key: value for key, value in space.identity().items() if key in before or not key.startswith("baseline.")}
+    if different := differences(before, now):  # a knob that is younger than the study makes no difference
+        raise _another(study, different)
+    if study.is_finished and space.workload.corpus != study.info.corpus:
+        raise _another(study, differences({"corpus": study.info.corpus}, {"corpus": space.workload.corpus}))
+    budget = space.budget_seconds
+    if not budget_is_given and document.budget_seconds() == _document_of(study).budget_seconds():
+        budget = study.info.budget_seconds
+    study.revise(document, corpus=space.workload.corpus, budget_seconds=budget)
+
+
+def _go_on(study: Study, executor: str | Executor, listeners: Sequence[Listener], started: float) -> Finished:
+    """Measure what is missing. A finished study is only read, wherever it is and whatever version reads it."""
+    known = study.machine
+    with _running(executor) as running:
+        if known is not None and study.is_finished:
+            return _run(study, running, known, listeners, started)
+        values = {} if known else study.space.values  # what was tried is kept
+        machine = running.examine(study.space.workload.examination(values))
+        now = _identity_of(study.space, machine)
+        if different := differences(study.info.identity, now):
+            raise _another(study, different)
+        return _run(study, running, machine, listeners, started)
+
+
+def _run(study: Study, executor: Executor, machine: Machine, listeners: Sequence[Listener], started: float) -> Finished:
+    with database(study.database) as storage:
         lab = Lab(
             study=study,
             executor=executor,
             machine=machine,
             storage=storage,
-            capacity_bytes=available_bytes(machine.environment),
             clock=time.monotonic,
             sitting_started=started,
             listeners=listeners,
         )
         try:
             lab.tell(
-                EventKind.SITTING_STARTED,
-                study=study.info.name,
-                budget_seconds=study.info.budget_seconds,
-                spent_seconds=round(study.elapsed_seconds, 1),
-                resumed=bool(study.records),
+                SittingStarted(
+                    study=study.name,
+                    budget_seconds=study.info.budget_seconds,
+                    spent_seconds=round(study.elapsed_seconds, 1),
+                    resumed=bool(study.records),
+                )
             )
             recommendation = run_search(lab)
         except KeyboardInterrupt:
             lab.budget.note()
             raise Interrupted(
-                f"the search was interrupted, nothing is lost: `autotune resume {study.info.name}` goes on"
+                f"the search was interrupted, nothing is lost: `autotune resume {study.name}` goes on"
             ) from None
         finally:
             lab.close()
     finished = Finished(
         recommendation=recommendation,
-        study=study.info.name,
+        study=study.name,
         space=study.info.space_name,
         created_at=_now(),
         folder=study.folder,
@@ -278,38 +338,66 @@ def _run(study: Study, machine: Machine, listeners: Sequence[Listener], started:
     return finished
 
 
-@contextlib.contextmanager
-def _executor() -> Iterator[Executor]:
-    executor = LocalExecutor()
-    try:
-        yield executor
-    finally:
-        executor.close()
+def _info_of(document: SpaceDocument, space: SearchSpace, machine: Machine) -> StudyInfo:
+    return StudyInfo(
+        format=FORMAT,
+        created_at=_now(),
+        space_name=document.name,
+        corpus=space.workload.corpus,
+        corpus_as_written=written_corpus(document),
+        budget_seconds=space.budget_seconds,
+        identity=_identity_of(space, machine),
+    )
 
 
-def _machine_for(space: SearchSpace, folder: Path) -> Machine:
-    """This machine, as a study in `folder` needs it: what it keeps is not tried again."""
-    attempts = () if (folder / "limits.json").exists() else attempts_for(space)
-    return prepare(space.workload.data, device=space.workload.device, attempts=attempts)
+def _identity_of(space: SearchSpace, machine: Machine) -> Mapping[str, str]:
+    """What the measurements of a study depend on, here and now."""
+    return (
+        space.identity()
+        | {"text": machine.corpus.content_sha256[:16], "code": f"{metadata.version('autotune')} {_code_digest()[:16]}"}
+        | {f"hardware.{key}": machine.environment.get(key, "?") for key in _HARDWARE_KEYS}
+    )
 
 
-def _require_same(study: Study, now: Fingerprint) -> None:
-    """Refuse to go on where something differs; a finished study is only read, so other code does it no harm."""
-    before = study.info.fingerprint
-    differences = before.differences(replace(now, code=before.code) if study.is_finished else now)
-    if differences:
-        raise BadInput(
-            f"a study goes on only with the same space, data, code and hardware; {study.info.name!r} differs: "
-            f"{'; '.join(differences)}: `autotune resume {study.info.name} --fork NEW` starts a new one from it"
-        )
+def _another(study: Study, different: Sequence[str]) -> BadInput:
+    return BadInput(
+        f"a study goes on only with what it was measured with; {study.name!r} differs: {'; '.join(different)}: "
+        f"`autotune resume {study.name} --fork NEW` starts a new one from it"
+    )
 
 
-def _best_configs(records: Sequence[TrialRecord]) -> tuple[TrainingConfig, ...]:
+def _document_of(study: Study) -> SpaceDocument:
+    path = study.folder / "space.toml"
+    return parse_document(
+        path.read_text(encoding="utf-8"), name=study.info.space_name, source=str(path), folder=study.folder
+    )
+
+
+def _best_configurations(records: Sequence[TrialRecord]) -> tuple[Configuration, ...]:
     """What was confirmed, then what was proposed last, of a study that is forked; each once."""
     order = {Stage.CONFIRM: 0, Stage.RACE: 1, Stage.EXPLORE_LEARNING: 2, Stage.EXPLORE_SYSTEM: 3}
     sound = [r for r in records if isinstance(r.outcome, Completed) and r.spec.stage in order]
     sound.sort(key=lambda r: (order[r.spec.stage], -r.spec.number))
     return tuple(dict.fromkeys(r.spec.config for r in sound))[:_WARM_START]
+
+
+def _with_overrides(space: SearchSpace, *, data: str, budget_seconds: float) -> SearchSpace:
+    """The space with another corpus (relative to the working directory) and another budget, where given."""
+    space = space.with_corpus(data) if data else space
+    return replace(space, budget_seconds=budget_seconds) if budget_seconds else space
+
+
+@contextlib.contextmanager
+def _running(executor: str | Executor) -> Iterator[Executor]:
+    """The executor of that name, closed in the end; one that was given stays the caller's to close."""
+    if not isinstance(executor, str):
+        yield executor
+        return
+    opened = open_executor(executor)
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 def _code_digest() -> str:

@@ -6,7 +6,7 @@ For each model width: training rate, MFU against the matrix-product peak measure
 and the worker's rate over that of a bare loop (same model, optimizer and batches, no autotune). The
 two processes take turns in slices of a fraction of a second, worker first in every other pair, and
 only the ratio within a pair counts; both are restarted several times, because a process keeps its
-luck with memory for life (METHOD 3.5).
+luck with memory for life (docs/method.md, 3.5).
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ import time
 from pathlib import Path
 
 import torch
+
+from autotune.analysis.rates import as_ratio, interval_over_restarts
+from autotune.executors.base import Patience, SessionRequest
+from autotune.executors.local import LocalExecutor
+from autotune.quantity import Interval
+from autotune.space.configuration import Configuration
+from autotune.workload.base import WorkerOrder
+from autotune.workload.gpt import PROGRAM
 from autotune_model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
 from autotune_model.data import Batches
 from autotune_model.gpt import GPT
@@ -29,11 +37,6 @@ from autotune_model.optim import build_optimizer
 from autotune_model.probe import peak_flops
 from autotune_model.schedule import lr_factor
 from autotune_model.tokens import open_corpus
-
-from autotune.analysis.rates import as_ratio, interval_over_restarts
-from autotune.executors.base import Patience, SessionRequest
-from autotune.executors.local import LocalExecutor
-from autotune.quantity import Interval
 
 SLICE_SECONDS = 0.2
 LEAST_RATIO = 0.97
@@ -103,6 +106,20 @@ class BareLoop:
         self._process.communicate()
 
 
+def request_of(session: SessionConfig, log_path: Path) -> SessionRequest:
+    """The order to open that session."""
+    return SessionRequest(
+        configuration=Configuration(session.training.to_mapping()),
+        seed=session.seed,
+        horizon_tokens=session.horizon_tokens,
+        evaluation_tokens=session.evaluation_tokens,
+        tokens_per_step=session.tokens_per_step,
+        order=WorkerOrder(program=PROGRAM, payload=session.to_mapping()),
+        log_path=log_path,
+        patience=PATIENCE,
+    )
+
+
 def paired_slices(session: SessionConfig, folder: Path, pairs: int) -> tuple[float, list[float], list[float]]:
     """FLOPs per token, rates of the worker in tokens/s, and its rates over those of the bare loop, pair by pair."""
     session_path = folder / "session.json"
@@ -110,7 +127,7 @@ def paired_slices(session: SessionConfig, folder: Path, pairs: int) -> tuple[flo
     executor = LocalExecutor()
     bare = BareLoop(session_path)
     try:
-        worker = executor.open(SessionRequest(config=session, log_path=folder / "log.txt", patience=PATIENCE))
+        worker = executor.open(request_of(session, folder / "log.txt"))
         for _ in range(3):  # warm-up
             bare.seconds(2)
             step_seconds = worker.advance(2).seconds / 2

@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-
-from autotune_model.config import DataConfig, GPTConfig, SessionConfig, TrainingConfig
 
 from autotune.executors.base import Patience, SessionRequest
 from autotune.executors.local import LocalExecutor
-from autotune.hardware.memory import parameter_count, predict_peak_bytes
-from autotune.hardware.prepare import prepare
+from autotune.quantity import Unknown
+from autotune.workload.gpt import GPTWorkload
+from autotune_model.config import DataConfig, GPTConfig, TrainingConfig
+from autotune_model.memory import parameter_count
 
 WORST_ERROR = 0.15
 PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=300.0)
@@ -47,9 +48,20 @@ SETTINGS: tuple[dict[str, object], ...] = (
 )
 
 
-def measured_bytes(executor: LocalExecutor, session: SessionConfig, log_path: Path) -> int:
-    """Peak resident bytes of a worker after two steps."""
-    opened = executor.open(SessionRequest(config=session, log_path=log_path, patience=PATIENCE))
+def measured_bytes(executor: LocalExecutor, workload: GPTWorkload, log_path: Path) -> int:
+    """Peak resident bytes of a worker after two steps of the baseline."""
+    config, horizon_tokens = workload.baseline, workload.horizon_tokens
+    request = SessionRequest(
+        configuration=config,
+        seed=0,
+        horizon_tokens=horizon_tokens,
+        evaluation_tokens=workload.evaluation_tokens,
+        tokens_per_step=workload.cost(config).tokens,
+        order=workload.order(config, seed=0, horizon_tokens=horizon_tokens),
+        log_path=log_path,
+        patience=PATIENCE,
+    )
+    opened = executor.open(request)
     try:
         return opened.advance(2).peak_memory_bytes
     finally:
@@ -66,17 +78,23 @@ def main() -> int:
     print("parameters  setting                                                   predicted  measured   error")
     with tempfile.TemporaryDirectory() as folder, LocalExecutor() as executor:
         for gpt, vocabulary in cases:
-            data = DataConfig(tokenizer=f"bpe:{vocabulary}")
-            vocab_size = prepare(data, device="cpu").corpus.vocab_size
+            plain = GPTWorkload(
+                gpt=gpt,
+                data=DataConfig(tokenizer=f"bpe:{vocabulary}"),
+                training=TrainingConfig(),
+                horizon_tokens=100_000,
+                evaluation_tokens=16_384,
+                device="cpu",
+            )
+            machine = executor.examine(plain.examination({}))
             for setting in SETTINGS:
                 training = TrainingConfig.from_mapping({"micro_batch": 8, "global_batch": 8, **setting})
-                session = SessionConfig(
-                    gpt=gpt, data=data, training=training, seed=0, horizon_tokens=100_000, device="cpu"
-                )
-                measured = measured_bytes(executor, session, Path(folder) / "log.txt")
-                predicted = predict_peak_bytes(gpt, vocab_size, training)
+                workload = replace(plain, training=training)
+                measured = measured_bytes(executor, workload, Path(folder) / "log.txt")
+                predicted = workload.peak_bytes(workload.baseline, machine)
+                assert not isinstance(predicted, Unknown)
                 errors.append(predicted / measured - 1.0)
-                parameters = parameter_count(gpt, vocab_size, tied_head=training.tied_head)
+                parameters = parameter_count(gpt, machine.corpus.vocab_size, tied_head=training.tied_head)
                 words = " ".join(f"{name}={value}" for name, value in setting.items()) or "plain"
                 print(
                     f"{parameters / 1e6:8.1f} M  {words:58.58}{predicted / 2**30:6.2f} GiB {measured / 2**30:5.2f} GiB "

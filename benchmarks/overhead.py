@@ -20,11 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autotune import api, files, propose, study
-from autotune.cli.terminal import progress_for
-from autotune.space.load import parse_duration
-from autotune.stages import common, explore
-from autotune.study.store import read_records
+from autotune import api, files
+from autotune.cli.live import progress_for
+from autotune.executors import local
+from autotune.search import common, explore, propose
+from autotune.space.document import parse_duration
+from autotune.study import store
+from autotune.study.reading import read_records
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "gpt_cpu.toml"
 LEAST_STEPPING = 0.75
@@ -53,12 +55,12 @@ def main() -> int:
     parser.add_argument("--space", type=Path, default=SPACE, help="what is searched, without its torch.compile")
     options = parser.parse_args()
 
-    api.prepare = timed("corpus and machine", api.prepare)  # type: ignore[attr-defined]
+    local.examine_here = timed("corpus and machine", local.examine_here)  # type: ignore[attr-defined]
     propose.Proposer.ask = timed("database", propose.Proposer.ask)  # type: ignore[method-assign]
     propose.Proposer.tell = timed("database", propose.Proposer.tell)  # type: ignore[method-assign]
     propose.Proposer.__init__ = timed("database", propose.Proposer.__init__)  # type: ignore[method-assign]
     common.mirror = timed("database", common.mirror)  # type: ignore[attr-defined]
-    study.write_atomically = timed("study files", files.write_atomically)  # type: ignore[attr-defined]
+    store.write_atomically = timed("study files", files.write_atomically)  # type: ignore[attr-defined]
     explore.worth_another_trial = timed("deciding", explore.worth_another_trial)  # type: ignore[attr-defined]
 
     with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
     python benchmarks/reality.py            # five minutes of search, about ten of training
     python benchmarks/reality.py --quick    # everything tiny, in a temporary folder
 
-Baseline, expert default and recommendation (or the candidate, where the baseline is kept), and what was named
+Baseline, hand-tuned default and recommendation (or the candidate, where the baseline is kept), and what was named
 a hypothesis, are trained to the plan's tokens, with complete schedules, on seeds the search has not seen. All
 runs of a seed are resident together, in processes started anew; every round takes each the same share of its
 schedule further, in random order, so that the machine's moods meet all alike.
@@ -28,22 +28,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KnobClass
-
 from autotune import api
-from autotune.analysis.evidence import BASELINE, WINNER, changed, effects_of, of_stage
+from autotune.analysis.evidence import BASELINE, WINNER, effects_of, of_stage
 from autotune.analysis.rates import as_ratio, interval_over_restarts
 from autotune.analysis.recommendation import Comparison, Curve, Recommendation, Verdict
-from autotune.cli.terminal import progress_for
+from autotune.cli.live import progress_for
 from autotune.executors.base import Patience, Session, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
 from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report.quantities import Printer, tokens
-from autotune.space.load import load_space, parse_duration
-from autotune.space.space import SearchSpace
-from autotune.study.store import read_records
+from autotune.space.configuration import Configuration
+from autotune.space.document import parse_duration, read_document
+from autotune.space.knobs import KnobClass
+from autotune.study.reading import read_records
 from autotune.trial.types import Stage, TrialRecord
+from autotune.workload.base import Workload
+from autotune.workload.gpt import GPTWorkload
 
 LEVEL = 0.9  # of every interval, as in the report
 GALLERY = Path(__file__).parent.parent / "reports" / "gallery"
@@ -93,7 +93,7 @@ class Member:
     """
 
     name: str
-    config: TrainingConfig
+    config: Configuration
     predicted: Comparison
     claims: tuple[str, str, str]
 
@@ -136,17 +136,17 @@ def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Me
     winner = next((r.spec.config for r in confirmation if r.spec.label == WINNER), found.candidate)
     if found.verdict is not Verdict.ADOPT:
         claims = ("no: not recommended",) * 3
-    elif changed(found.candidate, found.baseline, KnobClass.LEARNING):
-        claims = ("yes, with the efficiency carried to the plan", "yes", "no: seen at the short horizon")
+    elif any(found.knobs[name].knob_class is KnobClass.LEARNING for name in found.candidate.difference(found.baseline)):
+        claims = ("yes, with the efficiency carried to the plan", "yes", "no: seen in short trials")
     else:
         claims = ("yes, with the efficiency as measured", "yes", "yes")
-    unclaimed = ("no: seen at the short horizon",) * 3
+    unclaimed = ("no: seen in short trials",) * 3
     wanted = (
         ("recommendation" if found.verdict is Verdict.ADOPT else "candidate", found.candidate, claims),
-        ("expert default", found.expert_default, unclaimed),
+        ("hand-tuned default", found.expert_default, unclaimed),
         ("hypothesis" if found.hypotheses else "whole winner", winner, unclaimed),
     )
-    members: dict[TrainingConfig, Member] = {}
+    members: dict[Configuration, Member] = {}
     for name, config, claims in wanted:
         if config in members:
             members[config] = replace(members[config], name=f"{members[config].name} = {name}")
@@ -156,7 +156,7 @@ def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Me
     return list(members.values())
 
 
-def seen(config: TrainingConfig, confirmation: Sequence[TrialRecord], curve: Curve | Unknown) -> Comparison:
+def seen(config: Configuration, confirmation: Sequence[TrialRecord], curve: Curve | Unknown) -> Comparison:
     """A configuration over the baseline in the search's confirmation, at the horizon tested there."""
     label = next((r.spec.label for r in confirmation if r.spec.config == config), "")
     effects = effects_of(confirmation, label, against=BASELINE, curve=curve)
@@ -184,7 +184,7 @@ def mean(logs: Sequence[float]) -> Quantity:
 
 
 def train(
-    executor: LocalExecutor, space: SearchSpace, plans: Mapping[str, tuple[TrainingConfig, int]], seed: int, rounds: int
+    executor: LocalExecutor, workload: Workload, plans: Mapping[str, tuple[Configuration, int]], seed: int, rounds: int
 ) -> Seed:
     """Train `plans` (configuration and tokens, by name) to their ends in `rounds` equal shares, in fresh processes."""
     executor.renew()
@@ -195,9 +195,16 @@ def train(
     with contextlib.ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name, (config, horizon_tokens) in plans.items():
-            session = space.session(config, seed=seed, horizon_tokens=horizon_tokens)
-            session = replace(session, evaluation_tokens=EVALUATION_TOKENS)
-            request = SessionRequest(config=session, log_path=logs / f"{len(sessions)}.txt", patience=PATIENCE)
+            request = SessionRequest(
+                configuration=config,
+                seed=seed,
+                horizon_tokens=horizon_tokens,
+                evaluation_tokens=workload.evaluation_tokens,
+                tokens_per_step=workload.cost(config).tokens,
+                order=workload.order(config, seed=seed, horizon_tokens=horizon_tokens),
+                log_path=logs / f"{len(sessions)}.txt",
+                patience=PATIENCE,
+            )
             sessions[name] = executor.open(request)
             stack.callback(sessions[name].close)
         for number in range(rounds):
@@ -235,7 +242,7 @@ def figures_of(member: Member, seeds: Sequence[Seed]) -> list[Figure]:
     """A member over the baseline, in ratios."""
     said, real = member.predicted, compared(logs_of(member.name, seeds))
     rows = (
-        ("speed-up to equal quality", said.speedup, real.speedup),
+        ("speed-up to the same validation loss", said.speedup, real.speedup),
         ("throughput", said.throughput, real.throughput),
         ("token efficiency", said.token_efficiency, real.token_efficiency),
     )
@@ -295,7 +302,7 @@ intervals, over seeds where they are realised.
 
 {table("configuration | changes | seconds of a run, mean | held-out loss, mean", raw)}
 
-What was seen at the short horizon was not predicted to last to the plan's length; its rows show whether it did.
+What was seen in short trials was not predicted to last to the plan's length. Its rows show whether it did.
 """
     known = all(isinstance(q, Interval) for f in (*ratios, *times) for q in (f.predicted, f.realised))
     return text, known and found.verdict is not Verdict.INCONCLUSIVE
@@ -319,7 +326,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, progress_for(sys.stderr) as progress:
         path = Path(folder) / f"{options.study}.toml"
         path.write_text(SPACE.format(horizon_tokens=horizon_tokens, plan_tokens=options.tokens), encoding="utf-8")
-        space, seconds = load_space(path), parse_duration(options.budget)
+        workload = replace(GPTWorkload.read(read_document(path)), evaluation_tokens=EVALUATION_TOKENS)
+        seconds = parse_duration(options.budget)
         finished = api.search(
             path, study=options.study, root=options.root, budget_seconds=seconds, listeners=(progress,)
         )
@@ -333,7 +341,7 @@ def main() -> int:
     with LocalExecutor() as executor:
         for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
             print(f"seed {seed}: training {', '.join(plans)}", file=sys.stderr, flush=True)
-            seeds.append(train(executor, space, plans, seed, rounds))
+            seeds.append(train(executor, workload, plans, seed, rounds))
     text, is_complete = page(found, members, seeds)
     (finished.folder / "realised.md").write_text(text, encoding="utf-8")
     print(f"{text}\nWritten to {finished.folder / 'realised.md'}.")

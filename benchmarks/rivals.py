@@ -2,7 +2,7 @@
 
 All of them measure on the same noisy machine, one session at a time and without a partner, as one does
 by hand. They are given what they would not have, the true slope of the loss curve, to turn a loss into
-tokens; what they lack is pairing, confirmation and doubt about the horizon.
+tokens. What they lack is pairing, confirmation, and doubt about what short trials show.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
-from autotune_model.config import InvalidConfiguration, TrainingConfig
-from autotune_model.knobs import KnobValue
 
 from autotune.executors.base import Patience, Session, SessionEnded, SessionRequest
 from autotune.simulation.executor import ScriptedExecutor, SimulatedClock
 from autotune.simulation.worlds import DrawnWorld
-from autotune.space.space import Choice, FloatRange, IntRange, SearchSpace
+from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.space.knobs import Choice, FloatRange, IntRange, KnobValue
+from autotune.workload.space import SearchSpace
 
 _PATIENCE = Patience(setup_seconds=60.0, pass_seconds=120.0, step_seconds=5.0)
 _CHUNKS = 10  # of a schedule, between looks at the clock
@@ -28,7 +28,7 @@ Suggest = Callable[[str, "Choice | IntRange | FloatRange"], KnobValue]
 
 
 class Rival:
-    """A budget on an imagined machine and the baseline's own run, which everything is compared with."""
+    """A budget on a simulated machine and the baseline's own run, which everything is compared with."""
 
     def __init__(self, space: SearchSpace, world: DrawnWorld, *, budget_seconds: float, seed: int) -> None:
         self.space, self.world, self.seed = space, world, seed
@@ -47,14 +47,14 @@ class Rival:
     def has_time(self) -> bool:
         return self.clock() < self.budget_seconds
 
-    def cost_to_equal_quality(self, config: TrainingConfig) -> float | None:
+    def cost_to_equal_quality(self, config: Configuration) -> float | None:
         """ln S over the baseline as one short run each shows it; None where the run ended early."""
         found, baseline = self._rate_and_loss(config), self._baseline
         if found is None or baseline is None:
             return None
         return math.log(found[0] / baseline[0]) - (found[1] - baseline[1]) / self._nats_per_log_token
 
-    def loss_in_equal_time(self, config: TrainingConfig) -> float | None:
+    def loss_in_equal_time(self, config: Configuration) -> float | None:
         """Minus the loss after as many seconds as the baseline's short run took; None where the run ended early."""
         if self._baseline is None:
             return None
@@ -63,23 +63,29 @@ class Rival:
         if probe is None:
             return None
         tokens = int(probe[0] * seconds)
-        if tokens < config.global_batch * self.space.workload.gpt.sequence_length:
+        if tokens < self.space.workload.cost(config).tokens:
             return None
         found = self._rate_and_loss(config, horizon_tokens=tokens)
         return None if found is None else -found[1]
 
-    def consider(self, config: TrainingConfig, score: float | None) -> None:
+    def consider(self, config: Configuration, score: float | None) -> None:
         """Keep the best seen, as `best_trial` does."""
         if score is not None and score > self.best_score:
             self.best, self.best_score = config, score
 
     def _rate_and_loss(
-        self, config: TrainingConfig, *, horizon_tokens: int = 0, steps: int = 0
+        self, config: Configuration, *, horizon_tokens: int = 0, steps: int = 0
     ) -> tuple[float, float] | None:
         """Tokens/s and held-out loss of one whole schedule (or of a few `steps`) in one session."""
-        horizon = horizon_tokens or self.space.workload.horizon_tokens
+        workload = self.space.workload
+        horizon = horizon_tokens or workload.horizon_tokens
         request = SessionRequest(
-            config=self.space.session(config, seed=self.seed, horizon_tokens=horizon),
+            configuration=config,
+            seed=self.seed,
+            horizon_tokens=horizon,
+            evaluation_tokens=workload.evaluation_tokens,
+            tokens_per_step=workload.cost(config).tokens,
+            order=workload.order(config, seed=self.seed, horizon_tokens=horizon),
             log_path=Path("log.txt"),
             patience=_PATIENCE,
         )
@@ -99,14 +105,14 @@ class Rival:
             return None
 
 
-def random_search(rival: Rival) -> TrainingConfig:
-    """Random configurations, one short schedule each; the cheapest to equal quality wins."""
+def random_search(rival: Rival) -> Configuration:
+    """Random configurations, one short schedule each; the cheapest to the same loss wins."""
     for config in _drawn(rival):
         rival.consider(config, rival.cost_to_equal_quality(config))
     return rival.best
 
 
-def short_runs(rival: Rival) -> TrainingConfig:
+def short_runs(rival: Rival) -> Configuration:
     """Random configurations for equal short times; the lowest loss wins."""
     rival.best_score = rival.loss_in_equal_time(rival.space.baseline) or -math.inf
     for config in _drawn(rival):
@@ -114,10 +120,10 @@ def short_runs(rival: Rival) -> TrainingConfig:
     return rival.best
 
 
-def plain_tpe(rival: Rival) -> TrainingConfig:
+def plain_tpe(rival: Rival) -> Configuration:
     """Optuna's TPE over the joint space, baseline first, `best_trial` last; what breaks is told as FAIL, as usual."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=rival.seed))
-    study.enqueue_trial({d.knob.name: getattr(rival.space.baseline, d.knob.name) for d in rival.space.dimensions})
+    study.enqueue_trial({d.knob.name: rival.space.baseline[d.knob.name] for d in rival.space.dimensions})
     while rival.has_time:
         trial = study.ask()
         config = _configured(rival.space, lambda name, domain, t=trial: _suggested(t, name, domain))  # type: ignore[misc]
@@ -131,7 +137,7 @@ def plain_tpe(rival: Rival) -> TrainingConfig:
     return rival.best
 
 
-def _drawn(rival: Rival) -> Iterator[TrainingConfig]:
+def _drawn(rival: Rival) -> Iterator[Configuration]:
     rng = random.Random(f"rival {rival.seed}")
 
     def draw(_: str, domain: Choice | IntRange | FloatRange) -> KnobValue:
@@ -149,9 +155,9 @@ def _drawn(rival: Rival) -> Iterator[TrainingConfig]:
             yield config
 
 
-def _configured(space: SearchSpace, suggest: Suggest) -> TrainingConfig | None:
+def _configured(space: SearchSpace, suggest: Suggest) -> Configuration | None:
     try:
-        return space.baseline.with_knobs({d.knob.name: suggest(d.knob.name, d.domain) for d in space.dimensions})
+        return space.turned(space.baseline, {d.knob.name: suggest(d.knob.name, d.domain) for d in space.dimensions})
     except InvalidConfiguration:
         return None
 

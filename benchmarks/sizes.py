@@ -4,7 +4,7 @@
     python benchmarks/sizes.py --from-json docs/sizes.json  # words and draws them again
     python benchmarks/sizes.py --quick                      # three sizes, small budgets, into a temporary folder
 
-Each size is searched over system and numerics knobs by the real pipeline; what that is worth is stated for one
+Each size is searched over system and precision knobs by the real pipeline; what that is worth is stated for one
 run of 20 tokens per parameter (Hoffmann et al. 2022). Nothing is priced: cost and saving are hours of one and the
 same device, so ROI has no currency, and what an hour costs drops out of it.
 
@@ -20,23 +20,24 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
-from autotune_model.config import DataConfig, GPTConfig, TrainingConfig
-
 from autotune import api
 from autotune.analysis.recommendation import Verdict
 from autotune.analysis.roi import break_even_seconds, plan_device_seconds
-from autotune.cli.terminal import progress_for
-from autotune.hardware.memory import multiplied_parameter_count, parameter_count, predict_peak_bytes
-from autotune.hardware.prepare import prepare
-from autotune.quantity import Interval, Quantity, Unknown
+from autotune.cli.live import progress_for
+from autotune.executors.local import LocalExecutor
+from autotune.quantity import Interval, Quantity, Unknown, combine
 from autotune.report.quantities import Printer, duration, percent, significant, tokens
-from autotune.space.load import parse_duration
+from autotune.space.configuration import Configuration
+from autotune.space.document import parse_duration
 from autotune.trial.codec import from_json, to_json
+from autotune.workload.gpt import GPTWorkload
+from autotune_model.config import DataConfig, GPTConfig, TrainingConfig
+from autotune_model.memory import multiplied_parameter_count, parameter_count, predict_peak_bytes
 
 DOCS = Path(__file__).parent.parent / "docs"
 TOKENS_PER_PARAMETER = 20
@@ -78,7 +79,7 @@ optimizer_kernel = ["for_loop", "foreach", "fused"]
 YEAR_SECONDS = 365.25 * 86_400
 COLUMNS = (
     "parameters | layers x width x sequence | plan, tokens | plan, time | search | over the baseline "
-    "| over the expert default | break-even, tokens | ROI | memory |"
+    "| over the hand-tuned default | break-even, tokens | ROI | memory |"
 )
 
 LEFT, RIGHT, HEIGHT = 72.0, 736.0, 230.0  # of a panel of the figure, in pixels
@@ -128,17 +129,14 @@ class Size:
 
     @property
     def break_even_tokens(self) -> Quantity:
-        """The length of plan from which the search has paid (METHOD 7)."""
-        if isinstance(self.over_baseline, Unknown):
-            return self.over_baseline
-        return _mapped(
-            break_even_seconds(self.search_seconds, self.over_baseline), lambda s: s * self.tokens_per_second
-        )
+        """The length of plan from which the search has paid (docs/method.md, 7)."""
+        seconds = combine(lambda speedup: break_even_seconds(self.search_seconds, speedup), self.over_baseline)
+        return seconds.scaled(self.tokens_per_second)
 
     @property
     def roi(self) -> Quantity:
         """Net saving on the plan over the search, with this speed-up."""
-        return _mapped(self.over_baseline, lambda s: self.plan_seconds * (1 - 1 / s) / self.search_seconds - 1)
+        return self.over_baseline.map(lambda s: self.plan_seconds * (1 - 1 / s) / self.search_seconds - 1)
 
     @property
     def flops_per_token(self) -> float:
@@ -164,7 +162,17 @@ class Measurements:
 
 def measure(shapes: Sequence[GPTConfig], budget_seconds: float) -> Measurements:
     """Search every shape, in a folder that is gone afterwards."""
-    machine = prepare(DataConfig(tokenizer=TOKENIZER), device="auto")
+    baseline = Configuration(BASELINE.to_mapping())
+    workload = GPTWorkload(
+        gpt=shapes[0],
+        data=DataConfig(tokenizer=TOKENIZER),
+        training=BASELINE,
+        horizon_tokens=4_096,
+        evaluation_tokens=2_048,
+        device="auto",
+    )
+    with LocalExecutor() as executor:
+        machine = executor.examine(workload.examination({}))
     vocabulary, sizes = machine.corpus.vocab_size, []
     for gpt in shapes:
         with tempfile.TemporaryDirectory() as folder, progress_for(sys.stderr) as progress:
@@ -172,7 +180,7 @@ def measure(shapes: Sequence[GPTConfig], budget_seconds: float) -> Measurements:
             space.write_text(SPACE.format(gpt=gpt, tokenizer=TOKENIZER), encoding="utf-8")
             finished = api.search(space, root=folder, budget_seconds=budget_seconds, listeners=(progress,))
         found = finished.recommendation
-        assert found.baseline == BASELINE, "BASELINE and SPACE have to say the same"
+        assert found.baseline == baseline, "BASELINE and SPACE have to say the same"
         assert isinstance(found.baseline_tokens_per_second, Interval)
         size = Size(
             gpt=gpt,
@@ -183,8 +191,8 @@ def measure(shapes: Sequence[GPTConfig], budget_seconds: float) -> Measurements:
             over_baseline=found.over_baseline.speedup,
             over_expert=found.over_expert.speedup,
         )
-        if found.verdict is Verdict.KEEP_BASELINE and found.candidate == BASELINE:  # all of the search is lost
-            kept = Interval(estimate=1.0, low=1.0, high=1.0, level=0.9)
+        if found.verdict is Verdict.KEEP_BASELINE and found.candidate == baseline:  # all of the search is lost
+            kept = Interval.exactly(1.0, level=0.9)
             size = replace(size, over_baseline=kept, over_expert=Unknown(reason="the baseline is kept"))
         sizes.append(size)
     words = machine.environment
@@ -200,14 +208,6 @@ def modelled(gpt: GPTConfig, known: Measurements) -> Size:
     longer = gpt.sequence_length / largest.gpt.sequence_length  # a step has as many sequences
     search_seconds = largest.search_seconds * longer * largest.tokens_per_second / rate
     return replace(size, tokens_per_second=rate, search_seconds=search_seconds)
-
-
-def _mapped(quantity: Quantity, function: Callable[[float], float]) -> Quantity:
-    """An increasing function of a quantity."""
-    if isinstance(quantity, Unknown):
-        return quantity
-    low, estimate, high = map(function, (quantity.low, quantity.estimate, quantity.high))
-    return Interval(estimate=estimate, low=low, high=high, level=quantity.level)
 
 
 def page(known: Measurements, sizes: Sequence[Size]) -> str:
@@ -256,7 +256,7 @@ def _time(seconds: float) -> str:
 
 def figure(sizes: Sequence[Size]) -> str:
     """Two panels over the number of parameters: what an hour of search saves, and break-even beside the plan."""
-    returns = [(s, _mapped(s.roi, lambda roi: roi + 1)) for s in sizes]
+    returns = [(s, s.roi.map(lambda roi: roi + 1)) for s in sizes]
     upper = Panel(top=70, powers=(-2, 6), points=returns)
     lower = Panel(top=370, powers=(5, 13), points=[(s, s.break_even_tokens) for s in sizes])
     pays, (first, last) = upper.y(1.0), ((x_of(s.parameters), lower.y(s.plan_tokens)) for s in (sizes[0], sizes[-1]))

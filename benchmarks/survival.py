@@ -9,6 +9,8 @@ exactly once and none still running, and that no worker outlives its driver. Exi
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import random
 import signal
 import subprocess
@@ -22,7 +24,7 @@ import optuna
 import psutil
 
 from autotune.errors import ExitCode
-from autotune.study.store import read_records
+from autotune.study.reading import read_records
 
 SPACE = """
 [workload]
@@ -50,11 +52,16 @@ learning_rate = { low = 3e-4, high = 1e-2, log = true }
 """
 
 
+MARK = "AUTOTUNE_SURVIVAL"  # in the environment of our drivers and all that they start: other searches may run here
+
+
 def start(folder: Path, budget: str) -> subprocess.Popen[bytes]:
     """A driver in a process of its own; it makes the study or goes on with it."""
-    command = [sys.executable, "-P", "-m", "autotune.cli", "--root", str(folder), "search", str(folder / "kill.toml")]
+    command = [sys.executable, "-P", "-m", "autotune", "--root", str(folder), "search", str(folder / "kill.toml")]
     with (folder / "driver.log").open("ab") as log:
-        return subprocess.Popen([*command, "--budget", budget], stdout=log, stderr=log)
+        return subprocess.Popen(
+            [*command, "--budget", budget], env=os.environ | {MARK: str(os.getpid())}, stdout=log, stderr=log
+        )
 
 
 def acknowledged(study: Path) -> dict[int, str]:
@@ -63,12 +70,14 @@ def acknowledged(study: Path) -> dict[int, str]:
 
 
 def workers() -> list[psutil.Process]:
-    """Worker processes of this user that are alive."""
+    """Worker processes of our drivers that are alive."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
         if words[1:4] == ["-P", "-m", "autotune_model"] and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
+            with contextlib.suppress(psutil.Error):  # gone by now, or another user's
+                if process.environ().get(MARK) == str(os.getpid()):
+                    found.append(process)
     return found
 
 

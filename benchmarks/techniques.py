@@ -14,16 +14,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from autotune_model.knobs import Complexity
-
 from autotune import api
 from autotune.analysis.recommendation import Recommendation, TechniqueEffect
-from autotune.cli.terminal import progress_for
+from autotune.cli.live import progress_for
 from autotune.measure.alignment import Alignment
 from autotune.quantity import Quantity, Unknown
 from autotune.report.quantities import Printer, percent
 from autotune.report.words import technique_word
-from autotune.space.load import parse_duration
+from autotune.space.document import parse_duration
+from autotune.space.knobs import Complexity
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "techniques.md"

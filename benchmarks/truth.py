@@ -1,8 +1,8 @@
-"""Whether recommendations are true: the real pipeline on hundreds of imagined machines whose truth is known.
+"""Whether recommendations are true: the real pipeline on hundreds of simulated machines whose truth is known.
 
     python benchmarks/truth.py [--studies 200] [--only NAME ...]
 
-Prints a table of what METHOD promises against what came out, and exits with 1 where a promise is broken:
+Prints a table of what docs/method.md promises against what came out, and exits with 1 where a promise is broken:
 
 nothing better   worlds in which nothing makes any difference: how often something is recommended
 race             four finalists, the best leads by delta: how often it wins, and with how many slices
@@ -28,17 +28,21 @@ from pathlib import Path
 
 import numpy as np
 import rivals
-from autotune_model.config import TrainingConfig
-from autotune_model.knobs import KnobClass
 
-from autotune.analysis.recommendation import CaveatKind, Recommendation, Verdict
+from autotune.analysis.caveat import SearchStoppedEarly
+from autotune.analysis.recommendation import Recommendation, Verdict
 from autotune.quantity import Interval
-from autotune.search.propose import expert_default
+from autotune.search.expert import expert_within
+from autotune.simulation.executor import MACHINE
 from autotune.simulation.finalists import race_of_four
 from autotune.simulation.study import simulate
+from autotune.simulation.workload import simulated_gpt
 from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, plan_seconds, same_everywhere
-from autotune.space.load import parse_space
-from autotune.space.space import SearchSpace
+from autotune.space.configuration import Configuration
+from autotune.space.document import parse_document
+from autotune.space.knobs import KnobClass
+from autotune.workload.space import SearchSpace
+from autotune.workload.space import space_of as read_space
 
 SPACE_TEXT = """
 [workload]
@@ -70,7 +74,7 @@ tied_head = [false, true]
 """
 BUDGET_SECONDS = 1_800.0
 DECADES = (3e5, 3e6, 3e7, 3e8, 3e9, 3e10, 3e11)
-RIVALS: Mapping[str, Callable[[rivals.Rival], TrainingConfig]] = {
+RIVALS: Mapping[str, Callable[[rivals.Rival], Configuration]] = {
     "random search": rivals.random_search,
     "Optuna TPE, best trial": rivals.plain_tpe,
     "train all short, keep the best": rivals.short_runs,
@@ -79,7 +83,8 @@ RIVALS: Mapping[str, Callable[[rivals.Rival], TrainingConfig]] = {
 
 def space_of(plan_tokens: float = 3e7) -> SearchSpace:
     """The space of all worlds."""
-    return parse_space(text_of(plan_tokens), name="truth", source="truth", folder=Path())
+    document = parse_document(text_of(plan_tokens), name="truth", source="truth", folder=Path())
+    return read_space(document, simulated_gpt)
 
 
 def text_of(plan_tokens: float) -> str:
@@ -112,7 +117,7 @@ def run_study(number: int, plan_tokens: float, *, idle: bool, with_rivals: bool)
         "oracle": plan_seconds(world, space, best_of(world, space)),
         "the baseline": plan_seconds(world, space, space.baseline),
         "this search": plan_seconds(world, space, found.recommended) + found.search_cost.total_seconds,
-        "the expert default": plan_seconds(world, space, expert_default(space, bf16_gains=True)),
+        "the hand-tuned default": plan_seconds(world, space, expert_within(space, MACHINE)),
     }
     if with_rivals:
         for name, choose in RIVALS.items():
@@ -121,7 +126,7 @@ def run_study(number: int, plan_tokens: float, *, idle: bool, with_rivals: bool)
     known = isinstance(speedup, Interval) and found.candidate != found.baseline
     return Ended(
         adopted=found.verdict is Verdict.ADOPT,
-        stopped_early=CaveatKind.SEARCH_STOPPED_EARLY in {c.kind for c in found.caveats},
+        stopped_early=any(isinstance(c, SearchStoppedEarly) for c in found.caveats),
         inside=speedup.low <= math.exp(truth) <= speedup.high if known else None,
         width=math.log(speedup.high / speedup.low) if known else math.nan,
         cost_inside=realised_inside(found, world, space, number),

@@ -12,14 +12,16 @@ import pytest
 from jsonschema import Draft202012Validator
 from scripted_study import SPACE, ScriptedStudy
 
-from autotune.analysis.recommendation import CaveatKind, Recommendation, Verdict
+from autotune.analysis.caveat import EnergyUnknown
+from autotune.analysis.recommendation import Recommendation, Verdict
 from autotune.quantity import Interval
 from autotune.report import build_view
 from autotune.report.html_ import render_html
 from autotune.report.json_ import render_json
 from autotune.report.markdown import render_markdown
-from autotune.simulation.executor import METER, NO_METER, ExampleWorld, LognormalNoise
-from autotune.study.store import read_records
+from autotune.simulation.example import ExampleWorld, LognormalNoise
+from autotune.simulation.executor import METER, NO_METER
+from autotune.study.reading import read_records
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "report.schema.json").read_text())
 QUIET = LognormalNoise(moment=0.05, own=0.01, process=0.005)
@@ -60,7 +62,7 @@ def test_with_a_meter_energy_is_measured(tmp_path: Path) -> None:
     study = told(tmp_path / "s", METERED, OWNED + "\ndevice_watts = 500.0")  # the meter knows better
     result, saving = study.result, study.report["net_saving"]
     assert result.verdict is Verdict.ADOPT
-    assert result.candidate.dtype == "bf16_autocast"
+    assert result.candidate["dtype"] == "bf16_autocast"
     assert saving["energy_provenance"] == f"measured ({METER})"
     assert saving["baseline_watts"]["estimate"] == pytest.approx(50.0)
     assert saving["candidate_watts"]["estimate"] == pytest.approx(45.0)
@@ -71,9 +73,9 @@ def test_with_a_meter_energy_is_measured(tmp_path: Path) -> None:
     hours = saving["hours"]["estimate"]
     money = 0.1 * hours + 0.3 * saving["kwh"]["estimate"] - result.search_cost.adoption_money
     assert saving["money"]["estimate"] == pytest.approx(money)
-    assert CaveatKind.ENERGY_UNKNOWN not in {c.kind for c in result.caveats}
+    assert EnergyUnknown not in {type(c) for c in result.caveats}
     for text in (study.markdown, study.html):
-        assert f"electricity measured ({METER})" in text
+        assert f"includes electricity, measured ({METER})" in text
         assert f"measured ({METER}), net of the search" in text
         assert re.search(rf"MFU [^|<]*45\.0+\sW( \([^)]*\))? measured \({METER}\)", text)
 
@@ -95,7 +97,7 @@ def test_without_a_meter_energy_is_estimated_and_the_word_stands_beside_it(tmp_p
     assert saving["kwh"]["estimate"] == pytest.approx(kwh(result, 65.0, 65.0, pue=1.2))
     assert result.search_cost.money == pytest.approx(result.search_cost.total_seconds / 3600 * (0.1 + 0.36 * 0.065))
     for text in (study.markdown, study.html):
-        assert "electricity estimated from device_watts" in text.replace("\\_", "_")
+        assert "includes electricity, estimated from device_watts" in text.replace("\\_", "_")
         assert "estimated from device_watts, net of the search" in text.replace("\\_", "_")
 
 
@@ -113,7 +115,7 @@ def test_with_neither_the_reason_stands_in_its_place(tmp_path: Path, prices: str
     assert ("what is paid for it is in none of the figures" in caveat["text"]) is is_paid
     for text in (study.markdown, study.html):
         assert why in text.replace("\\_", "_")
-        assert ("electricity is not in it" in text) is is_paid
+        assert ("electricity not included" in text) is is_paid
 
 
 def test_where_nothing_is_claimed_the_baselines_draw_is_still_told(tmp_path: Path) -> None:
