@@ -36,9 +36,9 @@ class StageEnd(StrEnum):
     """Why a stage ended; kept with the study and told in the report."""
 
     DONE = "done"
-    BUDGET = "its share of the budget is spent"
-    EXHAUSTED = "nothing new is left to try"
-    NOT_WORTH_IT = "another trial would cost more than it is expected to save"
+    BUDGET = "its time is spent"
+    EXHAUSTED = "nothing left to try"
+    NOT_WORTH_IT = "one more trial would cost more than it should save"
     NOTHING_TO_DO = "nothing to do"
 
 
