@@ -25,7 +25,7 @@ from autotune.report.build import build_view
 from autotune.report.view import View
 from autotune.report.writers import write_report
 from autotune.search import run_search
-from autotune.search.preview import preview
+from autotune.report.preview import preview
 from autotune.search.propose import database
 from autotune.space.configuration import Configuration
 from autotune.space.document import SpaceDocument, parse_document, read_document

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from autotune.search.preview import preview
+from autotune.report.preview import preview
+from autotune.report.words import stage_word
 from autotune.simulation.executor import MACHINE
 from autotune.space.document import parse_document
 from autotune.space.shipped import shipped_spaces
@@ -99,13 +100,13 @@ def test_the_preview_as_text_says_the_same() -> None:
     assert "text: 1,000 documents, 100,000,000 + 1,000,000 tokens (held out)" in lines
     assert "vocabulary: 2,048" in lines
     assert "micro_batch system 2, 3, 4" in lines
-    assert "dtype numerics fp32, bf16_autocast" in lines
+    assert "dtype precision fp32, bf16_autocast" in lines
     assert "learning_rate learning 0.0001 to 0.01 (log)" in lines
     assert "combinations: 24 of system and precision knobs, infinitely many of learning knobs" in lines
     assert "impossible: 16 combinations, global_batch must be a multiple of micro_batch" in lines
     assert "expected cost: at most 1200 s of this machine and 1 USD, shared out as" in lines
     assert "calibrate 192 s" in lines
-    assert [line.split()[0] for line in lines if line.endswith(" s")] == [stage.value for stage in Stage]
+    assert [line.rsplit(None, 2)[0].strip() for line in lines if line.endswith(" s")] == [stage_word(s) for s in Stage]
 
 
 def test_what_is_not_there_is_not_made_up() -> None:

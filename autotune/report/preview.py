@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 
+from autotune.report import words
 from autotune.search.propose import grid_size, impossible_combinations
 from autotune.space.knobs import Choice, FloatRange, IntRange, KnobClass
 from autotune.study.ledger import SHARES
@@ -33,7 +34,7 @@ def preview(space: SearchSpace, machine: Machine, *, as_json: bool) -> str:
         "text": dataclasses.asdict(corpus),
         "pruned": [dataclasses.asdict(p) for p in pruned],
         "baseline_in_doubt": at_baseline,
-        "dimensions": {d.knob.name: _words(d.domain) for d in space.dimensions},
+        "dimensions": {d.knob.name: _values(d.domain) for d in space.dimensions},
         "system_and_numerics_combinations": _finite(grid_size(system)),
         "learning_combinations": _finite(grid_size(learning)),
         "filtered": "too many combinations to look at" if impossible is None else dict(impossible),
@@ -48,7 +49,10 @@ def preview(space: SearchSpace, machine: Machine, *, as_json: bool) -> str:
         f"text: {corpus.documents:,} documents, {corpus.train_tokens:,} + {corpus.holdout_tokens:,} tokens (held out)",
         f"vocabulary: {corpus.vocab_size:,}",
     ]
-    lines += [f"  {d.knob.name:18} {d.knob.knob_class:9} {_words(d.domain)}" for d in space.dimensions]
+    lines += [
+        f"  {d.knob.name:18} {words.class_word(d.knob.knob_class).partition(':')[0]:9} {_values(d.domain)}"
+        for d in space.dimensions
+    ]
     lines += [f"not tried here: {p.knob} = {p.value}, {p.reason}" for p in pruned]
     lines += [f"the baseline may not run here: {n} = {space.baseline[n]}, {why}" for n, why in at_baseline.items()]
     lines.append(
@@ -63,15 +67,21 @@ def preview(space: SearchSpace, machine: Machine, *, as_json: bool) -> str:
         lines.append("impossible: none")
     cost = f" and {hours * space.plan.device_hour_usd:.3g} USD" if space.plan.device_hour_usd else ""
     lines.append(f"expected cost: at most {space.budget_seconds:.0f} s of this machine{cost}, shared out as")
-    lines += [f"  {stage.value:18} {share * space.budget_seconds:6.0f} s" for stage, share in SHARES.items()]
+    lines += [
+        f"  {words.stage_word(stage):22} {share * space.budget_seconds:6.0f} s" for stage, share in SHARES.items()
+    ]
     lines.append("a stage that finishes early leaves its time to the next ones")
     return "\n".join(lines)
 
 
-def _words(domain: Choice | IntRange | FloatRange) -> str:
+def _class(knob_class: KnobClass) -> str:
+    return words.class_word(knob_class).partition(":")[0]
+
+
+def _values(domain: Choice | IntRange | FloatRange) -> str:
     match domain:
         case Choice(values=values):
-            return ", ".join(map(str, values))
+            return ", ".join(map(words.value_text, values))
         case IntRange(low=low, high=high, log=log) | FloatRange(low=low, high=high, log=log):
             return f"{low:g} to {high:g}{' (log)' if log else ''}"
 
