@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from typing import assert_never
@@ -10,7 +9,6 @@ from typing import assert_never
 from autotune.analysis.recommendation import (
     Comparison,
     Curve,
-    Footprint,
     Recommendation,
     TechniqueEffect,
     TrialSummary,
@@ -18,6 +16,7 @@ from autotune.analysis.recommendation import (
 )
 from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report import words
+from autotune.report.key_figures import carried_figures, figure_groups, pays_back
 from autotune.report.quantities import (
     NOT_KNOWN,
     Printer,
@@ -25,7 +24,6 @@ from autotune.report.quantities import (
     duration,
     finite,
     money,
-    percent,
     probability,
     significant,
     tokens,
@@ -35,9 +33,7 @@ from autotune.report.view import (
     Change,
     ComparisonRow,
     CurveView,
-    FigureGroup,
     Hypothesis,
-    KeyFigure,
     OutcomeGroup,
     RunnerUp,
     Share,
@@ -81,8 +77,8 @@ def build_view(
         subject="the recommended configuration" if adopted else "the best candidate (not recommended)",
         level=f"{p.level * 100:g} %",
         plan=_plan(r.plan, p.tokens(r.plan_tokens)),
-        carried=_carried(r, p),
-        groups=_groups(r, p),
+        carried=carried_figures(r, p),
+        groups=figure_groups(r, p),
         changes_title="What to change" if adopted else "What the best candidate changes (not recommended)",
         value_title="Recommended" if adopted else "Candidate",
         changes=_changes(r),
@@ -189,7 +185,7 @@ def _why(r: Recommendation, p: Printer, study: str) -> Iterator[str]:
             elif _gains_speed(r):
                 yield f"On fresh data, the best candidate reached {speedup.text}. That is more than noise."
                 yield saving or "It was not shown to save anything on your plan."
-                if pays := _pays_back(r):
+                if pays := pays_back(r):
                     yield f"It {pays}."
             else:
                 yield f"On fresh data, the best candidate's speed-up was {speedup.text}."
@@ -235,137 +231,6 @@ def _plan(plan: Plan, length: Shown) -> str:
     engineer = f", {plan.engineer_hour_usd:,g} USD per engineer-hour" if plan.engineer_hour_usd else ""
     tariff = f", {plan.kwh_usd:,g} USD per kWh" if plan.owned and plan.kwh_usd else ""
     return f"{count(plan.runs, 'run')} {aim} on {count(plan.devices, 'device')}{price}{tariff}{engineer}"
-
-
-def _pays_back(r: Recommendation) -> str:
-    """After which share of the plan, all runs together, the search has paid; empty where that is not known."""
-    point, length = finite(r.break_even_tokens), finite(r.plan_tokens)
-    if isinstance(point, Unknown) or isinstance(length, Unknown) or length.estimate <= 0:
-        return ""
-    total = r.plan.runs * length.estimate
-    if point.estimate > total:
-        return f"pays back after {tokens(point.estimate)} tokens, and your plan has {tokens(total)}"
-    share = percent(point.estimate / total)
-    return f"pays back after {share} of your plan ({tokens(point.estimate)} of {tokens(total)} tokens)"
-
-
-def _carried(r: Recommendation, p: Printer) -> tuple[KeyFigure, ...]:
-    """Seconds per step, carried over the user's own plan."""
-    saving = r.net_saving
-    provenance = plain(saving.energy_provenance)
-    figures = (
-        KeyFigure(
-            label="Time saved per step",
-            shown=p.seconds(saving.seconds_per_step),
-            note="per optimizer step of your baseline",
-        ),
-        KeyFigure(label="Device time saved", shown=p.hours(saving.hours), note="on the whole plan, net of the search"),
-        KeyFigure(
-            label="Money saved" if r.plan.device_hour_usd > 0 else "Net saving",
-            shown=p.money(saving.money, r.plan.currency),
-            note=f"net of search and adoption{_electricity(r)}",
-        ),
-        KeyFigure(label="Energy saved", shown=p.plain(saving.kwh, unit="kWh"), note=f"{provenance}, net of the search"),
-    )
-    return tuple(_without_idle_note(f) for f in figures)
-
-
-def _electricity(r: Recommendation) -> str:
-    """Where the electricity in a sum of money comes from, where it is paid for by itself."""
-    if not r.plan.pays_for_energy:
-        return ""
-    if isinstance(r.net_saving.baseline_watts, Unknown):
-        return "; electricity not included"
-    return f"; includes electricity, {plain(r.net_saving.energy_provenance)}"
-
-
-def _groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
-    chance = probability(r.roi.probability_positive)
-    certainty = "" if chance == NOT_KNOWN else f"probability of any saving: {chance}"
-    spent = f"{duration(r.search_cost.total_seconds)}, {money(r.search_cost.money, r.plan.currency)}"
-    adoption = f"plus {money(r.search_cost.adoption_money, r.plan.currency)} to adopt"
-    groups = (
-        FigureGroup(
-            title="Speed",
-            figures=(
-                KeyFigure(label="Speed-up to the same loss", shown=p.ratio(r.over_baseline.speedup), note=""),
-                KeyFigure(label="Throughput", shown=p.ratio(r.over_baseline.throughput), note="vs your baseline"),
-                KeyFigure(
-                    label="Token efficiency",
-                    shown=p.ratio(r.over_baseline.token_efficiency),
-                    note="vs your baseline, at the tested token budget",
-                ),
-                KeyFigure(
-                    label="Speed-up vs hand-tuned default",
-                    shown=p.ratio(r.over_expert.speedup),
-                    note="vs what a careful engineer sets without measuring, at the tested token budget",
-                ),
-            ),
-        ),
-        FigureGroup(
-            title="Return",
-            figures=(
-                KeyFigure(label="ROI", shown=p.plain(r.roi.ratio), note=certainty),
-                KeyFigure(label="Break-even", shown=p.tokens(r.break_even_tokens), note=_pays_back(r)),
-                KeyFigure(
-                    label="Search cost", shown=_stated(spent), note=adoption if r.search_cost.adoption_money else ""
-                ),
-            ),
-        ),
-        FigureGroup(
-            title="Baseline and plan",
-            figures=(
-                KeyFigure(
-                    label="Baseline throughput",
-                    shown=p.plain(r.baseline_tokens_per_second, unit="tokens/s"),
-                    note="measured on this machine",
-                ),
-                KeyFigure(label="Plan with your baseline", shown=p.hours(r.baseline_hours), note="device time"),
-                KeyFigure(label="Plan as recommended", shown=p.hours(r.recommended_hours), note="device time"),
-                KeyFigure(
-                    label="Noise floor",
-                    shown=p.percent(r.noise_floor),
-                    note="smallest difference this machine can resolve",
-                ),
-            ),
-        ),
-        FigureGroup(
-            title="Footprint",
-            figures=(
-                _footprint("Baseline footprint", r.baseline_footprint, _draw(r.net_saving.baseline_watts, r, p)),
-                _footprint("Candidate footprint", r.candidate_footprint, _draw(r.net_saving.candidate_watts, r, p)),
-            ),
-        ),
-    )
-    return tuple(dataclasses.replace(g, figures=tuple(map(_without_idle_note, g.figures))) for g in groups)
-
-
-def _draw(watts: Quantity, r: Recommendation, p: Printer) -> str:
-    """The mean draw and where it is from; nothing where it is not known, which is told beside the saved energy."""
-    shown = p.plain(watts, unit="W")
-    return f", {shown.text} {plain(r.net_saving.energy_provenance)}" if shown.is_known else ""
-
-
-def _footprint(label: str, footprint: Footprint | Unknown, draw: str) -> KeyFigure:
-    if isinstance(footprint, Unknown):
-        reason = plain(footprint.reason)
-        shown = Shown(text=f"{NOT_KNOWN}: {reason}", value=NOT_KNOWN, interval="", reason=reason, bounds=())
-        return KeyFigure(label=label, shown=shown, note="")
-    mfu = NOT_KNOWN if isinstance(footprint.mfu, Unknown) else percent(footprint.mfu)
-    memory = f"{significant(footprint.peak_memory_bytes / 2**30)} GiB peak memory"
-    return KeyFigure(
-        label=label, shown=_stated(f"{footprint.parameters:,} parameters"), note=f"{memory}, MFU {mfu}{draw}"
-    )
-
-
-def _without_idle_note(figure: KeyFigure) -> KeyFigure:
-    """`figure`, its note dropped where there is no number for it to explain."""
-    return figure if figure.shown.is_known else dataclasses.replace(figure, note="")
-
-
-def _stated(text: str) -> Shown:
-    """A figure that is simply known: no interval."""
-    return Shown(text=text, value=text, interval="", reason="", bounds=(0.0,))
 
 
 def _changes(r: Recommendation) -> tuple[Change, ...]:
