@@ -1,4 +1,4 @@
-"""Searching, resuming and reading studies: what the command line and a notebook use."""
+"""The public API: search, resume and read studies, from the command line or a notebook."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 import autotune
 import autotune_model
 from autotune.analysis.recommendation import Recommendation
-from autotune.errors import BadInput, Interrupted
+from autotune.errors import BadInput, Interrupted, NothingFeasible
 from autotune.executors import open_executor
 from autotune.executors.base import Executor
 from autotune.measure.alignment import Alignment, measure_alignment
 from autotune.measure.lab import Lab
 from autotune.report.build import build_view
+from autotune.report.preview import preview
 from autotune.report.view import View
 from autotune.report.writers import write_report
 from autotune.search import run_search
-from autotune.report.preview import preview
 from autotune.search.propose import database
 from autotune.space.configuration import Configuration
 from autotune.space.document import SpaceDocument, parse_document, read_document
@@ -35,6 +35,7 @@ from autotune.study.listing import DEFAULT_ROOT, StudySummary, studies
 from autotune.study.reading import read_records
 from autotune.study.store import FORMAT, Study, StudyInfo, check_name, differences, written_corpus
 from autotune.trial.types import Completed, Stage, TrialRecord, outcome_kind
+from autotune.workload.base import Values
 from autotune.workload.machine import Machine
 from autotune.workload.space import SearchSpace, load_space, space_of
 
@@ -58,7 +59,7 @@ __all__ = [
 
 _HARDWARE_KEYS = ("device_name", "logical_cores", "device_memory_bytes", "torch")
 _QUESTION = ("workload.", "baseline.", "knobs.")
-"""Beginnings of the keys of an identity that a space file answers for."""
+"""Prefixes of the identity keys that come from the space file."""
 _WARM_START = 4  # configurations carried into a fork
 
 
@@ -83,22 +84,22 @@ def search(
     executor: str | Executor = "local",
     listeners: Sequence[Listener] = (),
 ) -> Finished:
-    """Search the space in the TOML file at `space_path`, or go on with the study of that name.
+    """Search the space in the TOML file at `space_path`, or continue the study of that name.
 
-    A study goes on with another plan, other prices or another budget, too: its trials are priced anew, and what ended
-    for lack of time or worth is taken up again.
+    Plan, prices and budget may differ from the study's: its trials are then priced again, and stages that ended early
+    (out of budget, or not worth it) continue.
 
     Args:
-        space_path: the space.
-        data: a corpus instead of the space's own: a file, folder, glob or `.jsonl`, or `stdlib`.
-        study: the study's name; the space's name where empty.
-        budget_seconds: a cap on everything together instead of the space's own.
+        space_path: the space file.
+        data: a corpus that replaces the space's own: a file, folder, glob or `.jsonl`, or `stdlib`.
+        study: the study's name; by default the space's name.
+        budget_seconds: a cap on the whole search that replaces the space's own.
         root: the folder of all studies.
-        executor: where trials run: a name of `autotune.executors.EXECUTORS`, or an executor of your own.
-        listeners: told of every event.
+        executor: where trials run: a name from `autotune.executors.EXECUTORS`, or your own executor.
+        listeners: called with every event.
 
     Raises:
-        autotune.errors.AutotuneError: see there for the kinds.
+        autotune.errors.AutotuneError: its subclasses are the kinds of failure.
     """
     started = time.monotonic()
     document = read_document(Path(space_path))
@@ -109,7 +110,7 @@ def search(
             _revise(opened, document, space, budget_is_given=budget_seconds > 0)
             return _go_on(opened, executor, listeners, started)
     with _running(executor) as running:
-        machine = running.examine(space.workload.examination(space.values))
+        machine = _examine(running, space, space.values)
         with Study.create(folder, _info_of(document, space, machine), document.text) as created:
             return _run(created, running, machine, listeners, started)
 
@@ -124,17 +125,17 @@ def resume(
     executor: str | Executor = "local",
     listeners: Sequence[Listener] = (),
 ) -> Finished:
-    """Go on with a study from wherever it stands; a finished one gives its recommendation again.
+    """Continue a study where it stopped; a finished study returns its recommendation again.
 
-    With `budget_seconds`, it goes on with that budget. With `fork`, a new study of that name is started from the space
-    in `space_path`, or else from the old one's `space.toml` as it is now, and tries the old one's best configurations
-    first.
+    `budget_seconds` replaces the study's budget. `fork` starts a new study of that name. The new study searches the
+    space in `space_path` (by default the old study's `space.toml` as it is now), and tries the old study's best
+    configurations first.
 
     Raises:
-        autotune.errors.AutotuneError: see there; BadInput where model, text, code or hardware changed.
+        autotune.errors.AutotuneError: its subclasses; BadInput if model, text, code or hardware changed.
     """
     if space_path and not fork:
-        raise BadInput("a study keeps its question; got another space without --fork: add --fork NEW")
+        raise BadInput("a study cannot change its space; got another space without --fork: add --fork NEW")
     started = time.monotonic()
     with Study.open(Path(root) / check_name(study)) as opened:
         if not fork:
@@ -149,14 +150,14 @@ def resume(
     if (folder / "study.json").exists():
         raise BadInput(f"a new study needs a new name; got {fork!r}, which exists: choose another --fork")
     with _running(executor) as running:
-        machine = running.examine(space.workload.examination(space.values))
+        machine = _examine(running, space, space.values)
         info = replace(_info_of(document, space, machine), forked_from=study, warm_start=best)
         with Study.create(folder, info, document.text) as created:
             return _run(created, running, machine, listeners, started)
 
 
 def load_study(study: str, *, root: Path | str = DEFAULT_ROOT) -> pd.DataFrame:
-    """The trials of a study as a table: one row a trial, a column a knob; neither locks nor changes it."""
+    """The trials of a study as a table: a row per trial, a column per knob. The study is neither locked nor changed."""
     import pandas as pd
 
     folder = Path(root) / check_name(study)
@@ -188,16 +189,16 @@ def dry_run(
     executor: str | Executor = "local",
     as_json: bool = False,
 ) -> str:
-    """What a search would do, as text or JSON. Nothing is measured and nothing kept, but what would stop it is found.
+    """What a search would do, as text or JSON. Measures and stores nothing, but raises what a search would raise.
 
     Raises:
-        autotune.errors.AutotuneError: see there.
+        autotune.errors.AutotuneError: its subclasses.
     """
     document = read_document(Path(space_path))
     space = _with_overrides(space_of(document), data=data, budget_seconds=budget_seconds)
     folder = Path(root) / check_name(study or document.name)
     with _running(executor) as running:
-        machine = running.examine(space.workload.examination({}))
+        machine = _examine(running, space, {})
     if (folder / "study.json").exists():
         with Study.open(folder) as opened:
             if different := differences(opened.info.identity, _identity_of(space, machine)):
@@ -207,9 +208,9 @@ def dry_run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What `doctor` found: the machine, the values of a space that are of no use on it, whether studies can be kept.
+    """What `doctor` found: the machine, the values of the space it would skip, and whether studies can be stored.
 
-    `storage` is empty where the folder of studies can be written, else what is in the way.
+    `storage` is empty if the folder of studies is writable, else the reason why it is not.
     """
 
     machine: Machine
@@ -220,10 +221,10 @@ class Examination:
 def doctor(
     space_path: Path | str, *, root: Path | str = DEFAULT_ROOT, executor: str | Executor = "local"
 ) -> Examination:
-    """Examine this machine as a search of the space would, and what of the space it would not try here.
+    """Examine this machine as a search would, and list the values of the space that it would skip here.
 
     Raises:
-        autotune.errors.AutotuneError: see there.
+        autotune.errors.AutotuneError: its subclasses.
     """
     space = load_space(Path(space_path))
     with _running(executor) as running:
@@ -241,10 +242,10 @@ def doctor(
 def alignment(
     space_path: Path | str, *, restarts: int, tell: Callable[[str], None], executor: str | Executor = "local"
 ) -> Alignment:
-    """Whether aligned shapes pay on this machine, on the workload of a space.
+    """Measure whether aligned shapes are faster on this machine, on the workload of a space.
 
     Raises:
-        autotune.errors.AutotuneError: see there.
+        autotune.errors.AutotuneError: its subclasses.
     """
     space = load_space(Path(space_path))
     with _running(executor) as running:
@@ -254,7 +255,7 @@ def alignment(
 
 
 def view_of(finished: Finished) -> View:
-    """A finished search in words, as its report has it."""
+    """The text of a finished search, as its report shows it."""
     return build_view(
         finished.recommendation,
         study=finished.study,
@@ -269,13 +270,13 @@ def view_of(finished: Finished) -> View:
 
 
 def _revise(study: Study, document: SpaceDocument, space: SearchSpace, *, budget_is_given: bool) -> None:
-    """Take over plan, prices and budget from a space that asks the same question.
+    """Adopt plan, prices and budget from a space whose workload, baseline and knobs are the study's.
 
-    The budget is the given one, else what the file says where that has changed since, else the study's own.
+    The budget is the given one; else the file's, if the file's has changed; else the study's own.
     """
     before = {key: value for key, value in study.info.identity.items() if key.startswith(_QUESTION)}
     now = {key: value for key, value in space.identity().items() if key in before or not key.startswith("baseline.")}
-    if different := differences(before, now):  # a knob that is younger than the study makes no difference
+    if different := differences(before, now):  # a knob added after the study began makes no difference
         raise _another(study, different)
     if study.is_finished and space.workload.corpus != study.info.corpus:
         raise _another(study, differences({"corpus": study.info.corpus}, {"corpus": space.workload.corpus}))
@@ -286,13 +287,13 @@ def _revise(study: Study, document: SpaceDocument, space: SearchSpace, *, budget
 
 
 def _go_on(study: Study, executor: str | Executor, listeners: Sequence[Listener], started: float) -> Finished:
-    """Measure what is missing. A finished study is only read, wherever it is and whatever version reads it."""
+    """Measure what is missing. A finished study is only read, on any machine and by any version."""
     known = study.machine
     with _running(executor) as running:
         if known is not None and study.is_finished:
             return _run(study, running, known, listeners, started)
-        values = {} if known else study.space.values  # what was tried is kept
-        machine = running.examine(study.space.workload.examination(values))
+        values = {} if known else study.space.values  # the results of probing are stored with the study
+        machine = _examine(running, study.space, values)
         now = _identity_of(study.space, machine)
         if different := differences(study.info.identity, now):
             raise _another(study, different)
@@ -351,7 +352,7 @@ def _info_of(document: SpaceDocument, space: SearchSpace, machine: Machine) -> S
 
 
 def _identity_of(space: SearchSpace, machine: Machine) -> Mapping[str, str]:
-    """What the measurements of a study depend on, here and now."""
+    """What the study's measurements depend on, with its current value here."""
     return (
         space.identity()
         | {"text": machine.corpus.content_sha256[:16], "code": f"{metadata.version('autotune')} {_code_digest()[:16]}"}
@@ -361,8 +362,8 @@ def _identity_of(space: SearchSpace, machine: Machine) -> Mapping[str, str]:
 
 def _another(study: Study, different: Sequence[str]) -> BadInput:
     return BadInput(
-        f"a study goes on only with what it was measured with; {study.name!r} differs: {'; '.join(different)}: "
-        f"`autotune resume {study.name} --fork NEW` starts a new one from it"
+        f"a study can only continue under the conditions it was measured in; {study.name!r} differs: "
+        f"{'; '.join(different)}: `autotune resume {study.name} --fork NEW` starts a new study from it"
     )
 
 
@@ -374,7 +375,7 @@ def _document_of(study: Study) -> SpaceDocument:
 
 
 def _best_configurations(records: Sequence[TrialRecord]) -> tuple[Configuration, ...]:
-    """What was confirmed, then what was proposed last, of a study that is forked; each once."""
+    """The best configurations of a study to fork, without repeats: confirmed ones first, then the latest proposals."""
     order = {Stage.CONFIRM: 0, Stage.RACE: 1, Stage.EXPLORE_LEARNING: 2, Stage.EXPLORE_SYSTEM: 3}
     sound = [r for r in records if isinstance(r.outcome, Completed) and r.spec.stage in order]
     sound.sort(key=lambda r: (order[r.spec.stage], -r.spec.number))
@@ -382,14 +383,14 @@ def _best_configurations(records: Sequence[TrialRecord]) -> tuple[Configuration,
 
 
 def _with_overrides(space: SearchSpace, *, data: str, budget_seconds: float) -> SearchSpace:
-    """The space with another corpus (relative to the working directory) and another budget, where given."""
+    """The space with corpus (relative to the working directory) and budget replaced where given."""
     space = space.with_corpus(data) if data else space
     return replace(space, budget_seconds=budget_seconds) if budget_seconds else space
 
 
 @contextlib.contextmanager
 def _running(executor: str | Executor) -> Iterator[Executor]:
-    """The executor of that name, closed in the end; one that was given stays the caller's to close."""
+    """The executor of that name, closed on exit. An executor passed in stays open: the caller closes it."""
     if not isinstance(executor, str):
         yield executor
         return
@@ -400,8 +401,24 @@ def _running(executor: str | Executor) -> Iterator[Executor]:
         opened.close()
 
 
+def _examine(executor: Executor, space: SearchSpace, values: Values) -> Machine:
+    """Text and machine, for a search of `space` in which `values` have yet to be tried.
+
+    Raises:
+        NothingFeasible: the baseline needs more devices than there are.
+    """
+    machine = executor.examine(space.workload.examination(values))
+    needed, there = space.workload.cost(space.baseline).processes, int(machine.environment.get("devices", "0"))
+    if machine.environment.get("device", "cpu") != "cpu" and 0 < there < needed:
+        raise NothingFeasible(
+            f"each process of the baseline needs a device; got {needed} processes and {there} devices: "
+            "change [baseline]"
+        )
+    return machine
+
+
 def _code_digest() -> str:
-    """SHA-256 over the sources of both packages: other code may measure otherwise."""
+    """SHA-256 over the sources of both packages: changed code may measure differently."""
     digest = hashlib.sha256()
     for package in (autotune, autotune_model):
         folder = Path(package.__path__[0])

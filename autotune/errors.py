@@ -1,6 +1,6 @@
-"""The family of errors a user can meet, each with its documented exit code.
+"""The errors that a user can meet, each with its documented exit code.
 
-A message gives rule, value and remedy in one line.
+Each message states rule, value and remedy in one line.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class ExitCode(IntEnum):
 
 
 class AutotuneError(Exception):
-    """Base of all errors that are told to the user in one line."""
+    """Base of all errors that are shown to the user in one line."""
 
     exit_code = ExitCode.BAD_INPUT
 
 
 class BadInput(AutotuneError):
-    """A file, an option or a value the user gave cannot be used."""
+    """A file, option or value from the user cannot be used."""
 
 
 class NothingFeasible(AutotuneError):
@@ -37,24 +37,24 @@ class NothingFeasible(AutotuneError):
 
 
 class StudyBusy(AutotuneError):
-    """Another driver owns the study."""
+    """Another process has the study open."""
 
     exit_code = ExitCode.STUDY_BUSY
 
 
 class StoreDamaged(AutotuneError):
-    """A file of the study cannot be read back."""
+    """A file of the study cannot be read."""
 
     exit_code = ExitCode.STORE_DAMAGED
 
 
 class EnvironmentProblem(AutotuneError):
-    """The installation or the machine lacks something that is needed."""
+    """The installation or the machine lacks something required."""
 
     exit_code = ExitCode.ENVIRONMENT
 
 
 class Interrupted(AutotuneError):
-    """The search was interrupted; `autotune resume` takes it up again."""
+    """The search was interrupted; `autotune resume` continues it."""
 
     exit_code = ExitCode.INTERRUPTED

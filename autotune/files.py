@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader, or a crash at any moment, finds the old file or the new one."""
+    """Write `text` to `path` atomically: a reader, or a crash at any moment, finds the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -19,6 +19,6 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself has to reach the disk
+        os.fsync(folder)  # the rename itself must reach the disk
     finally:
         os.close(folder)

@@ -13,7 +13,7 @@ from small_space import SPACE
 import autotune
 from autotune import api
 from autotune.analysis.recommendation import Verdict
-from autotune.errors import BadInput
+from autotune.errors import BadInput, NothingFeasible
 from autotune.executors.base import SessionRequest
 from autotune.simulation.example import ExampleWorld
 from autotune.simulation.executor import MACHINE, ScriptedExecutor, ScriptedSession, SimulatedClock
@@ -231,3 +231,15 @@ def test_a_dry_run_finds_what_a_search_would_find_and_keeps_nothing(space_file: 
     assert not root.exists()
     with pytest.raises(BadInput, match="a study's name is"):
         api.dry_run(space_file, study="two words", root=root, executor=machine)
+
+
+def test_a_baseline_of_more_processes_than_devices_is_found_before_anything_is_kept(
+    search: Callable[..., api.Finished], space_file: Path, tmp_path: Path
+) -> None:
+    space_file.write_text(TINY.replace("global_batch = 16", 'global_batch = 32\nparallelism = "ddp"\nworld_size = 4'))
+    one = replace(MACHINE, environment={"device": "cuda", "device_name": "simulated", "devices": "1"})
+    with pytest.raises(NothingFeasible, match="got 4 processes and 1 devices: change"):
+        api.dry_run(space_file, root=tmp_path / "root", executor=SimulatedMachine(one))
+    with pytest.raises(NothingFeasible, match="got 4 processes and 1 devices: change"):
+        search(SimulatedMachine(one))
+    assert not (tmp_path / "root").exists()

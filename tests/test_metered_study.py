@@ -112,7 +112,7 @@ def test_with_neither_the_reason_stands_in_its_place(tmp_path: Path, prices: str
     (caveat,) = (c for c in study.report["caveats"] if c["kind"] == "energy_unknown")
     assert why in caveat["text"]
     is_paid = prices == OWNED
-    assert ("what is paid for it is in none of the figures" in caveat["text"]) is is_paid
+    assert ("no figure includes its cost" in caveat["text"]) is is_paid
     for text in (study.markdown, study.html):
         assert why in text.replace("\\_", "_")
         assert ("electricity not included" in text) is is_paid

@@ -553,3 +553,23 @@ def test_the_ends_of_every_knob_fit_the_database(tmp_path: Path, end: int) -> No
     with database(tmp_path / "study.db") as storage:
         mirror(storage, SPACE_READ, records)
     assert [t.params for t in trials(tmp_path, Stage.CONFIRM)] == [dict(config) for config in configs]
+
+
+def test_what_there_was_no_time_for_is_proposed_again_to_a_study_that_is_given_more(tmp_path: Path) -> None:
+    with proposing(tmp_path) as proposer:
+        passed = []
+        while proposal := proposer.ask():
+            proposer.pass_over(proposal, "no time is left to compile it")
+            passed.append(proposal.config)
+    assert set(passed) == POSSIBLE
+    assert len(passed) == len(POSSIBLE), "once in a sitting"
+    with proposing(tmp_path) as proposer:
+        again = proposer.ask()
+        assert again is not None
+        assert again.config in POSSIBLE
+        proposer.tell(again, score=0.1)
+        others = set()
+        while proposal := proposer.ask():
+            proposer.tell(proposal, score=0.0)
+            others.add(proposal.config)
+    assert others == POSSIBLE - {again.config}

@@ -246,8 +246,8 @@ WHOLE = {
     "stages.json": "restore it from a copy, or start a new study",
     "elapsed.json": "restore it from a copy, or start a new study",
     "next_trial.json": "restore it from a copy, or start a new study",
-    "trials/0000/spec.json": "delete {folder} and resume; what it measured is measured again where it is needed",
-    "trials/0000/result.json": "delete {folder} and resume; what it measured is measured again where it is needed",
+    "trials/0000/spec.json": "delete {folder} and resume; the trial runs again if it is needed",
+    "trials/0000/result.json": "delete {folder} and resume; the trial runs again if it is needed",
 }
 
 
@@ -296,7 +296,7 @@ def test_a_result_with_a_field_of_another_kind_is_foreign(tmp_path: Path) -> Non
     plain = json.loads(path.read_text())
     for field, value in (("interleaved", 1), ("outcome", {"won": {}}), ("slices", None), ("costs", {})):
         path.write_text(json.dumps(plain | {field: value}))
-        with pytest.raises(StoreDamaged, match=rf"0000/result\.json does not \(TrialRecord\.{field}"):
+        with pytest.raises(StoreDamaged, match=rf"0000/result\.json is not \(TrialRecord\.{field}"):
             read_records(tmp_path / "mine")
 
 
@@ -305,7 +305,7 @@ def test_a_study_of_another_format_can_be_read_and_not_resumed(tmp_path: Path) -
         study.acknowledge(record_of(order(study)))
     path = tmp_path / "mine" / "study.json"
     path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 2'))
-    with pytest.raises(BadInput, match=rf"goes on with studies of format {FORMAT}; got format 2 in 'mine'.*report"):
+    with pytest.raises(BadInput, match=rf"resumes studies of format {FORMAT}; got format 2 in 'mine'.*report"):
         Study.open(tmp_path / "mine")
     assert len(read_records(tmp_path / "mine")) == 1
 
@@ -321,7 +321,7 @@ def test_a_study_from_before_the_door_is_read_as_it_is() -> None:
 def test_a_lost_space_is_told(tmp_path: Path) -> None:
     make(tmp_path).close()
     (tmp_path / "mine" / "space.toml").unlink()
-    with pytest.raises(StoreDamaged, match=r"a study keeps its space; .*space\.toml cannot be read .*: restore it"):
+    with pytest.raises(StoreDamaged, match=r"a study needs its space file; .*space\.toml cannot be read .*: restore it"):
         Study.open(tmp_path / "mine")
 
 

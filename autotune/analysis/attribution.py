@@ -1,4 +1,4 @@
-"""What becomes of one technique of the winner (docs/method.md, 6.3)."""
+"""The verdict on one technique of the winner (docs/method.md, 6.3)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def judge(
     noise_floor: float,
     learning_claimed: bool,
 ) -> TechniqueVerdict:
-    """The verdict on a technique from its leave-one-out effects: what having it does, in log units.
+    """The verdict on a technique from its ablation: the effects of having it, in log units.
 
-    `quality` is ln of token efficiency at the tested horizon; `learning_claimed` says whether it is
-    claimed for the plan. The net saving (any one currency) is after the technique's adoption and of what
-    is claimed. An effect is *shown* when its interval leaves out 0 and its estimate exceeds the floor;
-    `total` is speed + quality, whose errors are independent. The first line that fits decides:
+    `quality` is ln of token efficiency at the tested token budget; `learning_claimed` says whether it is
+    claimed for the plan. The net saving (any one currency) counts only what is claimed, less the cost of adopting
+    the technique. An effect is *shown* if its interval excludes 0 and its estimate exceeds the floor;
+    `total` is speed + quality, whose errors are independent. The first row that fits decides:
 
         total         speed alone   learning claimed   net saving    verdict
         not finite                                                   NOT_MEASURED
         shown, < 0                                                   HARMFUL
-        not shown                                                    NEUTRAL: nothing to tell
-        shown, > 0    not shown > 0       no                         HYPOTHESIS: only quality carries it
+        not shown                                                    NEUTRAL: no effect shown
+        shown, > 0    not shown > 0       no                         HYPOTHESIS: the gain is in quality alone
         shown, > 0                                     low end > 0   ADOPT
-        shown, > 0                                     otherwise     NEUTRAL: does not surely pay
+        shown, > 0                                     otherwise     NEUTRAL: not shown to pay
 
     The low end of the net saving decides, as it does for the whole recommendation (docs/method.md, 6.2).
     """

@@ -1,7 +1,7 @@
-"""The case that a recommendation is made from: what was asked, measured and found, and what follows, step by step.
+"""The case behind a recommendation: the space, the measurements, and what follows from them step by step.
 
-Below this file is arithmetic on a few numbers (rates, efficiency, claims, montecarlo); above it, what is told of a
-case (techniques, caveats, conclude). Everything here is computed when it is first asked for, and once.
+It uses the arithmetic of rates, efficiency, claims and montecarlo; techniques, caveats and conclude use it.
+Properties are computed once, on first use.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from autotune.trial.types import Completed, Stage, StageEnd, TrialRecord, outcom
 from autotune.trial.types import Pruned as PrunedTrial
 from autotune.workload.space import SearchSpace
 
-FEWEST_RESTARTS, _FEWEST_ROUNDS = 3, 12  # of a claim: docs/method.md, 3.5 and 3.4
+FEWEST_RESTARTS, _FEWEST_ROUNDS = 3, 12  # for a claim: docs/method.md, 3.5 and 3.4
 _HOUR_SECONDS = 3600.0
 _EXPLORING = (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What is known of a search beside its records.
+    """Facts about a search besides its records.
 
     `expert` is the hand-tuned default as far as the space can express it, `expert_anywhere` without that limit.
-    `search_seconds` is what the search took in all, `seconds_by_stage` where, `stage_ends` why each stage ended.
-    `peak_flops` is the machine's measured rate by arithmetic, in FLOP/s. `pruned` are values that were not tried.
+    `search_seconds` is the total search time, `seconds_by_stage` its split, `stage_ends` why each stage ended.
+    `peak_flops` is the machine's measured peak by arithmetic, in FLOP/s. `pruned` are values that were not tried.
     """
 
     expert: Configuration
@@ -65,7 +65,7 @@ class Circumstances:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """What was asked (`space`), what was measured (`records`, `calibration`), and how the search went (`facts`)."""
+    """The search `space`, the measurements (`records`, `calibration`), and `facts` about the search."""
 
     space: SearchSpace
     records: tuple[TrialRecord, ...]
@@ -78,7 +78,7 @@ class Case:
 
     @cached_property
     def plan_tokens(self) -> float | Unknown:
-        """Tokens of one run of the plan; for a target loss, what the baseline's curve needs to get there."""
+        """Tokens of one run of the plan; for a target loss, the tokens that the baseline needs to reach it."""
         plan = self.space.plan
         if plan.tokens:
             return float(plan.tokens)
@@ -97,7 +97,7 @@ class Case:
         return of_stage(self.records, stage)
 
     def seen(self, record: TrialRecord) -> Effect | Unknown:
-        """A trial of an exploring stage against the baseline: one process, one seed."""
+        """The effect of an exploratory trial against the baseline: one process, one seed."""
         if not isinstance(record.outcome, Completed | PrunedTrial):
             return Unknown(reason=outcome_reason(record.outcome))
         spec = record.spec
@@ -106,7 +106,7 @@ class Case:
 
     @cached_property
     def explored(self) -> Mapping[Stage, Mapping[Configuration, Effect]]:
-        """By exploring stage: what was seen of each configuration that could be judged."""
+        """By exploratory stage: the effect of each configuration that could be judged."""
         seen = {stage: {r.spec.config: self.seen(r) for r in self.of_stage(stage)} for stage in _EXPLORING}
         return {
             stage: {config: effect for config, effect in effects.items() if not isinstance(effect, Unknown)}
@@ -117,30 +117,30 @@ class Case:
 
     @cached_property
     def confirmation(self) -> tuple[TrialRecord, ...]:
-        """The blocks in which the winner ran beside the baseline on fresh seeds."""
+        """The records of the blocks in which the winner ran beside the baseline on fresh seeds."""
         return self.of_stage(Stage.CONFIRM)
 
     @cached_property
     def joint_confirmation(self) -> tuple[TrialRecord, ...]:
-        """The blocks in which the reduced configuration ran beside the baseline and the hand-tuned default."""
+        """The records of the blocks in which the reduced configuration ran beside baseline and hand-tuned default."""
         together = (BASELINE, REDUCED, EXPERT)
         return tuple(r for r in self.of_stage(Stage.ATTRIBUTE) if r.spec.label in together)
 
     @cached_property
     def claims(self) -> tuple[Claim, ...]:
-        """What confirmation says of the winner and of its system part, boldest first; empty where neither was."""
+        """The confirmed claims for the winner and its system part, boldest first; empty if there are none."""
         return tuple(only_known(self._claim_of(label, self.confirmation) for label in (WINNER, SYSTEM_PART)))
 
     @cached_property
     def whole(self) -> Claim | Unknown:
-        """The claim that confirmation supports, before any technique is left out."""
+        """The claim that confirmation supports, before idle techniques are dropped."""
         return choose(self.claims)
 
     @cached_property
     def claim(self) -> Claim | Unknown:
-        """What is claimed in the end: the configuration without its idle techniques, where that is not worse.
+        """The final claim: the configuration without idle techniques, if it is not worse than the whole.
 
-        It was confirmed jointly, and may be worse than the whole by no more than the noise floor.
+        It was confirmed as a whole, and may be worse by at most the noise floor.
         """
         reduced = self._claim_of(REDUCED, self.joint_confirmation)
         if isinstance(reduced, Unknown):
@@ -149,15 +149,15 @@ class Case:
 
     @cached_property
     def candidate(self) -> Configuration:
-        """The configuration that is claimed; the baseline where nothing is."""
+        """The configuration that is claimed; the baseline if nothing is claimed."""
         return self._config_of(self.claim)
 
     def confirming(self, claim: Claim) -> tuple[TrialRecord, ...]:
-        """The blocks that `claim` rests on."""
+        """The records that `claim` is based on."""
         return self.joint_confirmation if claim.label == REDUCED else self.confirmation
 
     def floor_of(self, claim: Claim | Unknown) -> float | Unknown:
-        """The noise floor in log units of as fine a comparison as the claim's, or of the coarsest one allowed."""
+        """The noise floor in log units at the claim's resolution; without a claim, at the coarsest one allowed."""
         if isinstance(claim, Unknown) or claim.restarts < 1:
             return self.calibration.floor(FEWEST_RESTARTS, _FEWEST_ROUNDS)
         return self.calibration.floor(claim.restarts, claim.rounds)
@@ -179,28 +179,28 @@ class Case:
 
     @cached_property
     def baseline_power(self) -> Power | Unknown:
-        """What the baseline draws beside itself."""
+        """The power draw of the baseline, compared with itself."""
         return power_of(self.space.plan, self.calibration.power)
 
     @cached_property
     def power(self) -> Power | Unknown:
-        """What the claimed configuration draws beside the baseline, see `power_for`."""
+        """The power draw of the claimed configuration and the baseline, see `power_for`."""
         return self.power_for(self.claim)
 
     @cached_property
     def economics(self) -> Economics | Unknown:
-        """What the plan costs, and what the search and adopting the claimed configuration cost."""
+        """The costs of the plan, of the search, and of adopting the claimed configuration."""
         return self._economics_for(self.claim)
 
     @cached_property
     def forecast(self) -> Forecast | Unknown:
-        """The plan with the claimed configuration: what it saves, and how surely."""
+        """The forecast of the plan with the claimed configuration: the saving and its probability."""
         return self.forecast_for(self.claim)
 
     def power_for(self, claim: Claim | Unknown) -> Power | Unknown:
-        """What a claimed configuration draws beside the baseline in the blocks that confirmed it.
+        """The power draw of a claimed configuration and the baseline, from the blocks that confirmed it.
 
-        Where nothing is claimed, what the baseline draws beside itself.
+        Without a claim, the baseline's.
         """
         if isinstance(claim, Unknown):
             return self.baseline_power
@@ -208,7 +208,7 @@ class Case:
         return power_of(self.space.plan, measured_power(claimed, level=LEVEL))
 
     def forecast_for(self, claim: Claim | Unknown) -> Forecast | Unknown:
-        """The plan with a claimed configuration after the search so far."""
+        """The forecast of the plan with a claimed configuration, after the search so far."""
         if isinstance(claim, Unknown):
             return claim
         return combine(
@@ -236,9 +236,9 @@ class Case:
     def economics_of(
         self, config: Configuration, *, power: Power | Unknown, search_seconds: float, compile_seconds: float = 0.0
     ) -> Economics | Unknown:
-        """What the plan costs with the baseline and what search and adoption of `config` cost, in the plan's currency.
+        """The costs of the plan with the baseline, of the search, and of adopting `config`, in the plan's currency.
 
-        `compile_seconds` are spent once a run, on every device.
+        `compile_seconds` are spent once per run, on every device.
         """
         plan = self.space.plan
         return combine(
@@ -257,7 +257,7 @@ class Case:
         )
 
     def adoption_cost(self, knobs: Iterable[str]) -> float:
-        """What adopting those knobs costs in the plan's currency; nothing where only device-hours are counted."""
+        """The cost of adopting those knobs in the plan's currency; 0 if only device-hours are counted."""
         plan, table = self.space.plan, self.space.workload.knobs
         hours = sum(ADOPTION_HOURS[table[name].complexity] for name in knobs)
         return hours * plan.engineer_hour_usd if plan.currency == "USD" else 0.0

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a figure: a closed union of frozen caveats, worded in the report."""
+"""Caveats on a recommendation's figures: a closed union of frozen dataclasses, worded in the report."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoSteadyState:
-    """A confirming trial never settled to a steady speed."""
+    """A confirmation trial never reached a steady speed."""
 
     trial: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoisyMachine:
-    """The noise floor, as a ratio minus one, says more about the machine than about any technique."""
+    """The noise floor (a ratio minus one) is large: it may hide the effect of most techniques."""
 
     floor: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetEnded:
-    """The budget ended within a stage whose data are missed."""
+    """The budget ended during a stage whose data are needed."""
 
     stage: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaceSkipped:
-    """There was no time to race the candidates that exploration found close together."""
+    """There was no time to race candidates that were close in exploration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FewRestarts:
-    """The claim rests on fewer restarts than its interval wants."""
+    """The claim has fewer restarts than a reliable interval needs."""
 
     restarts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningIsHypothesis:
-    """A learning gain, a ratio of tokens, that is not claimed for the plan; `knobs` joined by commas."""
+    """A learning gain, a ratio of tokens, that is not claimed for the plan; `knobs` are comma-separated."""
 
     knobs: str
     factor: float
@@ -48,7 +48,7 @@ class LearningIsHypothesis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShortHorizon:
-    """Learning knobs were judged over fewer tokens than the plan has."""
+    """Learning knobs were tested on fewer tokens than the plan has."""
 
     knobs: str
     horizon_tokens: int
@@ -57,28 +57,28 @@ class ShortHorizon:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatedData:
-    """The longest judged trial read its text more than once."""
+    """The longest trial judged on its loss read the text more than once."""
 
     epochs: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveNotFitted:
-    """No loss can be turned into tokens."""
+    """Without a loss curve, losses cannot be converted to tokens."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EfficiencyCensored:
-    """The winner's loss lies outside the baseline's curve; its token efficiency, a ratio, is a bound."""
+    """The winner's loss is outside the baseline's curve, so its token efficiency, a ratio, is only a bound."""
 
     bound: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotEquivalent:
-    """A configuration that failed the equivalence gate, by what it changed."""
+    """A configuration failed the equivalence gate; `knobs` is what it changed."""
 
     knobs: str
     reason: str
@@ -86,7 +86,7 @@ class NotEquivalent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotGated:
-    """System knobs of the candidate that no gate could compare with the baseline before the run."""
+    """System knobs of the candidate that no equivalence gate could check."""
 
     knobs: str
     reason: str
@@ -94,7 +94,7 @@ class NotGated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuePruned:
-    """A value that this machine cannot run, or cannot gain from."""
+    """A value was skipped: this machine cannot run it, or cannot gain from it."""
 
     knobs: str
     reason: str
@@ -102,7 +102,7 @@ class ValuePruned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overflow:
-    """Steps of fp16 training that made no update, of all steps of the trials in which that happened."""
+    """fp16 training skipped updates: `skipped` of all `steps` of the affected trials."""
 
     skipped: int
     steps: int
@@ -110,38 +110,38 @@ class Overflow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlternatedSessions:
-    """Two sessions did not fit in memory together."""
+    """Two sessions did not fit in memory together, so whole runs alternated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyUnknown:
-    """Energy could be neither measured nor estimated."""
+    """Energy was neither measured nor estimated."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpriced:
-    """The plan names no price; device-hours stand for money."""
+    """The plan has no price; figures are in device-hours instead of money."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchStoppedEarly:
-    """A stage ended because going on would have cost more than it was expected to save."""
+    """A stage ended because continuing was expected to cost more than it saves."""
 
     stage: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertPartial:
-    """Knobs that a careful engineer would set and the space does not search."""
+    """The hand-tuned default lacks knobs that the space does not search."""
 
     knobs: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumericsUndecided:
-    """Low precision that may cost up to `lost` of the tokens; at most `margin` would pass as none."""
+    """Low precision may cost up to the share `lost` of the tokens, which exceeds the non-inferiority `margin`."""
 
     knobs: str
     lost: float
@@ -150,7 +150,7 @@ class NumericsUndecided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumericsInferior:
-    """Low precision that cost `lost` of the tokens, more than the `margin`."""
+    """Low precision cost the share `lost` of the tokens, more than the non-inferiority `margin`."""
 
     knobs: str
     lost: float

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a recommendation, as data. Pure."""
+"""Collects the caveats of a case. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from autotune.space.knobs import KnobClass
 from autotune.trial.types import Infeasible, InfeasibleKind, Stage, StageEnd
 from autotune.workload.base import NoGate
 
-_NOISY = 0.10  # a floor above this log-ratio says more about the machine than about any technique
+_NOISY = 0.10  # a log-ratio; a floor above it may hide the effect of most techniques
 
 
 def caveats_of(case: Case) -> tuple[Caveat, ...]:
-    """Everything a reader must know, in the order of the method."""
+    """All caveats, in the order of the method."""
     return (
         *_of_speed(case),
         *_of_stages(case),
@@ -113,7 +113,7 @@ def _of_training(case: Case) -> Iterator[Caveat]:
 
 def _of_price(case: Case) -> Iterator[Caveat]:
     if isinstance(case.power, Unknown):
-        unpaid = "; what is paid for it is in none of the figures" if case.space.plan.pays_for_energy else ""
+        unpaid = "; no figure includes its cost" if case.space.plan.pays_for_energy else ""
         yield caveat.EnergyUnknown(reason=case.power.reason + unpaid)
     if case.space.plan.device_hour_usd <= 0:
         yield caveat.Unpriced()

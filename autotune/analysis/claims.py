@@ -17,19 +17,19 @@ from autotune.space.configuration import Configuration
 from autotune.space.knobs import KnobClass
 from autotune.workload.space import SearchSpace
 
-_NUMERICS_MARGIN = 0.02  # of ln e: low precision that costs no more than 2 % of the tokens learns as well
+_NUMERICS_MARGIN = 0.02  # in ln e: low precision that costs at most 2 % of the tokens counts as non-inferior
 _NUMERICS_LEVEL = 0.95  # one-sided
-_LEAST_SD = 0.02  # of ln e on one seed: two or three seeds may agree by luck, never to better than this
+_LEAST_SD = 0.02  # lower bound on the sd of ln e per seed: two or three seeds may agree by chance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One configuration against the baseline, in log units, and what of it holds for the plan.
+    """One configuration against the baseline, in log units, and what is claimed for the plan.
 
-    `speed` and `efficiency` are as measured at the tested horizon; `plan_efficiency` is carried to
-    the plan. `total` is what is claimed: speed, times that efficiency only where `is_hypothesis` is
-    False. `numerics` says whether its low precision, if any, learns as well. `restarts` and the median
-    `rounds` of one say how finely it was compared; `stderr` and `degrees_of_freedom` belong to `total`.
+    `speed` and `efficiency` are measured at the tested token budget; `plan_efficiency` is extrapolated to
+    the plan. `total` is what is claimed: speed plus `plan_efficiency`, or speed alone if `is_hypothesis`.
+    `numerics` is the non-inferiority test of low precision. `restarts` and `rounds` (the median per restart)
+    give the resolution of the comparison; `stderr` and `degrees_of_freedom` belong to `total`.
     """
 
     label: str
@@ -56,11 +56,11 @@ def claim_of(
 ) -> Claim:
     """What `effects` (this configuration against the baseline, over fresh restarts and seeds) allow to claim.
 
-    A configuration that changes no learning knob is claimed with its efficiency as measured: the optimization
-    is the same, so no horizon enters. Where no loss can be turned into tokens, system knobs alone are claimed by
-    their speed: the gate has excluded what does not compute the same. A learning gain is carried to the plan
-    with the variance of that step, and is a hypothesis unless its whole interval lies on the good side there.
-    Low precision that is shown to learn worse at the tested horizon pays for it at the plan, with the same variance.
+    Without learning knobs, efficiency is claimed as measured: the optimization is the same, so it does not depend
+    on the token budget. Without a loss curve, system knobs alone are claimed by their speed: the equivalence gate
+    has excluded what does not compute the same. A learning gain is extrapolated to the plan, with the variance of
+    that step; it is a hypothesis unless its whole interval there is above 0. Low precision that is shown to learn
+    worse at the tested token budget has its loss extrapolated to the plan in the same way.
     """
     judged = [e for e in effects if e.horizon_tokens == space.workload.horizon_tokens]
     if len(judged) < 2:
@@ -102,18 +102,18 @@ def claim_of(
 
 
 def speed_of(effects: Sequence[Effect], calibration: Calibration) -> Interval | Unknown:
-    """ln of the ratio of throughputs over the restarts of `effects`, its spread pooled with the calibration's."""
+    """ln of the throughput ratio over the restarts of `effects`; its spread is pooled with the calibration's."""
     return interval_over_restarts([e.speed for e in effects], LEVEL, _spread(effects, calibration))
 
 
 def efficiency_of(effects: Sequence[Effect], known: KnownSpread | None = None) -> Interval | Unknown:
-    """ln of token efficiency over the seeds of `effects`; its spread is pooled with a `known` one."""
+    """ln of token efficiency over the seeds of `effects`; its spread is pooled with `known`, if given."""
     values = all_known(e.efficiency for e in effects)
     return combine(lambda each: interval_over_restarts([e.value for e in each], LEVEL, known), values)
 
 
 def total_of(effects: Sequence[Effect], calibration: Calibration) -> Interval | Unknown:
-    """ln S at the tested horizon over the restarts of `effects`, likewise; the efficiency varies with the seed."""
+    """ln S at the tested token budget over the restarts of `effects`; the known spread includes that between seeds."""
     known = _spread(effects, calibration)
     efficiencies = [e.value for e in only_known(e.efficiency for e in effects)]
     if known and len(efficiencies) > 1:
@@ -122,15 +122,15 @@ def total_of(effects: Sequence[Effect], calibration: Calibration) -> Interval | 
 
 
 def is_inferior(numerics: NonInferiority | Unknown) -> bool:
-    """Whether low precision is shown to learn worse: the upper bound, too, lies below minus the margin."""
+    """Whether low precision is shown to learn worse: even the upper bound is below minus the margin."""
     return not isinstance(numerics, Unknown) and 2.0 * numerics.mean - numerics.low < -numerics.margin
 
 
 def choose(claims: Sequence[Claim], reduced: Claim | None = None, *, slack: float = 0.0) -> Claim | Unknown:
-    """The claim to stand on: the first that is known and no hypothesis; `claims` are in fixed order, boldest first.
+    """The claim to make: the first of `claims` that is known and not a hypothesis. They are ordered boldest first.
 
-    The order is fixed before the data are seen (a gatekeeping procedure), so choosing costs no error rate. Where there
-    is a `reduced` configuration, it takes that place unless it is worse by more than `slack`, in log units.
+    The order is fixed before the data are seen (a gatekeeping procedure), so choosing does not raise the error rate.
+    A `reduced` configuration replaces the choice unless it is worse by more than `slack`, in log units.
     """
     for claim in claims:
         if not claim.is_hypothesis and isinstance(claim.total, Interval):
@@ -152,7 +152,7 @@ def _spread(effects: Sequence[Effect], calibration: Calibration) -> KnownSpread 
 
 
 def _unconfirmed(label: str, config: Configuration, restarts: int) -> Claim:
-    unknown = Unknown(reason=f"the budget ended after {restarts} of at least 2 confirming runs")
+    unknown = Unknown(reason=f"confirmation needs at least 2 restarts; {restarts} finished")
     return Claim(
         label=label,
         config=config,
@@ -171,23 +171,23 @@ def _unconfirmed(label: str, config: Configuration, restarts: int) -> Claim:
 
 def _numerics(config: Configuration, space: SearchSpace, effects: Sequence[Effect]) -> NonInferiority | Unknown:
     if not space.changed(config, KnobClass.NUMERICS):
-        return Unknown(reason="its precision is the baseline's")
+        return Unknown(reason="it keeps the baseline's precision")
     if space.changed(config, KnobClass.LEARNING):
-        return Unknown(reason="it also changes learning knobs, so its precision was not judged by itself")
+        return Unknown(reason="it also changes learning knobs, so its precision was not judged separately")
     known = only_known(e.efficiency for e in effects)
     judged = [e.value for e in known] if len(known) == len(effects) else []
     return non_inferiority(judged, margin=_NUMERICS_MARGIN, level=_NUMERICS_LEVEL)
 
 
 def _at_plan(effects: Sequence[Effect], calibration: Calibration, plan_tokens: float) -> Interval | Unknown:
-    """Learning efficiency carried from all tested horizons to the plan's tokens, seeds' and curve's variance in it."""
+    """Learning efficiency extrapolated from the tested token budgets to the plan, with seed and curve variance."""
     groups: dict[int, list[float]] = {}
     differences: dict[int, list[float]] = {}
     for effect in effects:
         if isinstance(effect.efficiency, Unknown):
             return effect.efficiency
         if effect.efficiency.censored:
-            return Unknown(reason="the gain lies beyond the token budgets that the baseline was trained to")
+            return Unknown(reason="the gain is outside the token budgets that the baseline was trained on")
         groups.setdefault(effect.horizon_tokens, []).append(effect.efficiency.value)
         differences.setdefault(effect.horizon_tokens, []).append(effect.loss_difference)
     spreads = [statistics.variance(values) for values in groups.values() if len(values) > 1]
@@ -206,7 +206,7 @@ def _at_plan(effects: Sequence[Effect], calibration: Calibration, plan_tokens: f
     carried = extrapolate(points, plan_tokens, level=LEVEL)
     if isinstance(carried, Unknown):
         return carried
-    # Two horizons a factor of two apart may point anywhere: no gain is claimed to grow on the way to the plan.
+    # The slope between two token budgets a factor of two apart is too uncertain to claim that a gain grows.
     beyond = max(0.0, carried.estimate - max(points, key=lambda p: p.tokens).log_efficiency)
     return replace(carried, estimate=carried.estimate - beyond, low=carried.low - beyond)
 

@@ -1,4 +1,4 @@
-"""From a case to its recommendation: the last step of the method. Pure."""
+"""Draws the recommendation from a case: the last step of the method. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HOUR_SECONDS = 3600.0
 
 
 def conclude(case: Case) -> Recommendation:
-    """The recommendation that the records support, or the honest absence of one."""
+    """The recommendation that the records support; its verdict may be that there is none."""
     verdict = _verdict(case)
     adopted = verdict is Verdict.ADOPT
     hypothesis = next((claim for claim in case.claims if claim.is_hypothesis), None)
@@ -66,7 +66,7 @@ def conclude(case: Case) -> Recommendation:
 
 
 def _verdict(case: Case) -> Verdict:
-    """Adopt only what surely pays and exceeds the noise floor; inconclusive where nothing could be confirmed."""
+    """ADOPT only what is shown to pay and exceeds the noise floor; INCONCLUSIVE if nothing could be confirmed."""
     claim, forecast = case.claim, case.forecast
     if isinstance(claim, Unknown) or isinstance(claim.total, Unknown) or isinstance(forecast, Unknown):
         hypotheses_only = bool(case.claims) and all(c.is_hypothesis for c in case.claims)
@@ -77,7 +77,7 @@ def _verdict(case: Case) -> Verdict:
 
 
 def _nothing_better(case: Case) -> bool:
-    """Whether other configurations were looked at, or not worth a look, and none came out ahead of the baseline."""
+    """Whether exploration ran, or was not worth its cost, and found nothing to confirm."""
     explored = case.of_stage(Stage.EXPLORE_SYSTEM) or case.of_stage(Stage.EXPLORE_LEARNING)
     not_worth_it = StageEnd.NOT_WORTH_IT in case.facts.stage_ends.values()
     return (bool(explored) or not_worth_it) and not case.confirmation
@@ -97,7 +97,7 @@ def _over_baseline(claim: Claim | Unknown) -> Comparison:
 def _over_expert(case: Case) -> Comparison:
     """The claimed configuration against the hand-tuned default, from the blocks in which both ran side by side.
 
-    At the tested horizon: what either learns is not carried to the plan here.
+    At the tested token budget, not extrapolated to the plan.
     """
     claim, expert = case.claim, case.facts.expert
     if isinstance(claim, Unknown) or expert == case.baseline:
@@ -109,7 +109,7 @@ def _over_expert(case: Case) -> Comparison:
     ours = next((r.spec.label for r in blocks if r.spec.config == claim.config), "")
     theirs = next((r.spec.label for r in blocks if r.spec.config == expert), "")
     if not ours or not theirs:
-        none = Unknown(reason="it was not confirmed beside the hand-tuned default")
+        none = Unknown(reason="it was not run side by side with the hand-tuned default")
         return Comparison(speedup=none, throughput=none, token_efficiency=none)
     horizon = case.space.workload.horizon_tokens
     together = effects_of(blocks, ours, against=theirs, curve=case.calibration.curve)
@@ -122,14 +122,14 @@ def _over_expert(case: Case) -> Comparison:
 
 
 def _learned(case: Case, hypothesis: Claim | None) -> dict[str, str]:
-    """The values to try, of a learning gain that is not claimed for the plan."""
+    """The learning knobs, with values to try, whose gain is not claimed for the plan."""
     if hypothesis is None:
         return {}
     return {name: str(value) for name, value in case.space.changed(hypothesis.config, KnobClass.LEARNING).items()}
 
 
 def _batches(case: Case, hypothesis: Claim | None) -> Batches:
-    """In sequences, of which the noise scale knows how many the baseline has; the others in proportion to its step."""
+    """Batch sizes in sequences. The noise scale gives the baseline's; the others are in proportion to their tokens."""
     known = case.calibration.noise_scales[-1].batch if case.calibration.noise_scales else 0
     per_token = known / case.space.workload.cost(case.baseline).tokens
 
@@ -192,7 +192,7 @@ def _roi(case: Case) -> Roi:
 
 
 def _break_even(case: Case) -> Quantity:
-    """Tokens of plan, all runs together, from which the search has paid."""
+    """Break-even in tokens of the plan, all runs together."""
     total = combine(lambda claim: claim.total, case.claim)
     seconds = combine(lambda known: break_even_seconds(case.facts.search_seconds, as_ratio(known)), total)
     return seconds.scaled(case.calibration.rate.estimate)

@@ -1,8 +1,9 @@
-"""From cooled losses to token efficiency, and from the tested horizon to the plan's (docs/method.md, 4).
+"""Token efficiency from final losses, and its extrapolation to the plan's token budget (docs/method.md, 4).
 
 The token efficiency e of a configuration is the tokens the baseline needs over the tokens it needs
-itself for the same held-out loss. It is read off the baseline's curve L(D) = E + A * D**-beta: losses
-in nats per token, D in tokens, everything that can be positive or negative in log units.
+itself for the same held-out loss. It is read off the baseline's curve L(D) = E + A * D**-beta. Losses are
+in nats per token, D in tokens, signed quantities in log units. "Cooled" losses are those at the end of a
+complete schedule.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ from autotune.quantity import Interval, Unknown
 
 _EXPONENTS: FloatArray = np.geomspace(0.02, 3.0, 80)
 _REFINED, _REFINEMENTS = 21, 2
-_SCALE_ROUNDS = 3  # least squares first, then twice more without what stood out
+_SCALE_ROUNDS = 3  # least squares first, then twice more with outliers down-weighted
 _PARAMETERS = 3
 _FEWEST_HORIZONS = 3
 _HUBER = 1.345  # in standard deviations: 95 % efficient on normal noise
 _MAD_TO_SD = 1.4826
 _HUBER_ROUNDS = 10
-_EXACT_FIT = 1e-9  # nats: residuals below are rounding
-_RANGE_FACTOR = 2.0  # the curve is trusted this far outside its horizons
-_LEAST_VARIANCE = 1e-12  # squared log units: keeps exact losses solvable
+_EXACT_FIT = 1e-9  # nats: residuals below this are rounding
+_RANGE_FACTOR = 2.0  # the curve is trusted this far outside its token budgets
+_LEAST_VARIANCE = 1e-12  # squared log units: keeps the system solvable for exact losses
 _LOG_MOST_TOKENS = 100.0
 _NORMAL_SD_SHARE = 0.158655  # of a normal distribution lies below minus one standard deviation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEfficiency:
-    """ln of token efficiency; where `censored`, only a bound: the loss lies outside the trusted part of the curve."""
+    """ln of token efficiency. If `censored`, it is only a bound: the loss is outside the trusted part of the curve."""
 
     value: float
     censored: bool
@@ -59,7 +60,7 @@ def fit_curve(points: Sequence[tuple[int, float]]) -> Curve | Unknown:
     """
     if not all(tokens > 0 and 0 < loss < math.inf for tokens, loss in points):
         return Unknown(reason="a baseline run has no finite, positive loss or no tokens")
-    points = sorted(points)  # sums of floats depend on their order, and a curve that hardly falls on the last digit
+    points = sorted(points)  # float sums depend on order, and the fit of a nearly flat curve on the last digit
     horizons = sorted({tokens for tokens, _ in points})
     if len(horizons) < _FEWEST_HORIZONS:
         return Unknown(reason=f"a loss curve needs {_FEWEST_HORIZONS} token budgets; got {len(horizons)}")
@@ -82,10 +83,10 @@ def fit_curve(points: Sequence[tuple[int, float]]) -> Curve | Unknown:
 
 
 def bootstrap_curves(points: Sequence[tuple[int, float]], *, draws: int, rng: np.random.Generator) -> tuple[Curve, ...]:
-    """Curves that could as well have been fitted: residuals of runs drawn anew, fits that fail left out.
+    """Bootstrap replicates of the curve: residuals are resampled; fits that fail are left out.
 
-    Residuals are centred and scaled by sqrt(n / (n - 3)), for three numbers were fitted to n runs. Three
-    runs or fewer leave no residual to judge by and give no curve. (Residual bootstrap: Efron &
+    Residuals are centred and scaled by sqrt(n / (n - 3)), because three parameters were fitted to n runs.
+    With three runs or fewer there are no residuals and no curves. (Residual bootstrap: Efron &
     Tibshirani 1993, 9.4.)
     """
     curve = fit_curve(points)
@@ -109,19 +110,19 @@ def loss_after(curve: Curve, tokens: float) -> float:
 def tokens_to_reach(curve: Curve, loss: float) -> float | Unknown:
     """The tokens the baseline needs for `loss` nats per token: (A / (loss - E))**(1 / beta)."""
     if not loss > curve.irreducible:
-        return Unknown(reason=f"a loss of {loss:.3f} lies below {curve.irreducible:.3f}, which the baseline tends to")
+        return Unknown(reason=f"a loss of {loss:.3f} is below the baseline's limit of {curve.irreducible:.3f}")
     log_tokens = (math.log(curve.amplitude) - math.log(loss - curve.irreducible)) / curve.exponent
     if not 0 <= log_tokens <= _LOG_MOST_TOKENS:
-        return Unknown(reason=f"a loss of {loss:.3f} lies outside the baseline's curve")
+        return Unknown(reason=f"a loss of {loss:.3f} is outside the baseline's curve")
     return math.exp(log_tokens)
 
 
 def log_efficiency(curve: Curve, tokens: int, loss_difference: float) -> LogEfficiency | Unknown:
     """ln(D_eq / D), where D_eq = L^-1(L(D) + loss_difference): the baseline's tokens to the candidate's loss.
 
-    `loss_difference` is candidate minus baseline on the same seed, nats per token after `tokens`, so that
-    the seed's own luck cancels. In closed form -ln(1 + loss_difference / (A * D**-beta)) / beta. Where
-    D_eq is beyond twice the longest or half the shortest horizon fitted, that bound is given (docs/method.md, 4.3).
+    `loss_difference` is candidate minus baseline on the same seed, in nats per token after `tokens`, so that
+    the seed's offset cancels. In closed form -ln(1 + loss_difference / (A * D**-beta)) / beta. If D_eq is above
+    twice the largest or below half the smallest token budget fitted, that bound is returned (docs/method.md, 4.3).
     """
     if not math.isfinite(loss_difference):
         return Unknown(reason="the difference of losses is not finite")
@@ -135,11 +136,11 @@ def log_efficiency(curve: Curve, tokens: int, loss_difference: float) -> LogEffi
 
 
 def curve_variance(curves: Sequence[Curve], tokens: int, loss_difference: float) -> float:
-    """Variance of the log efficiency that is due to the curve, in squared log units; infinite where unknown.
+    """Variance of the log efficiency due to the curve, in squared log units; infinite if unknown.
 
-    Half the distance between the 15.9 % and 84.1 % points over bootstrapped curves, squared: a normal's
-    variance, untouched by a few wild curves. Values are not censored here, for all at one bound would
-    look certain.
+    Half the distance between the 15.9 % and 84.1 % quantiles over bootstrapped curves, squared. For a normal
+    distribution that is the variance, and it is robust to outliers. Values are not censored here: if all were at
+    one bound, they would look certain.
     """
     if len(curves) < 2:
         return math.inf
@@ -151,12 +152,12 @@ def curve_variance(curves: Sequence[Curve], tokens: int, loss_difference: float)
 def extrapolate(
     points: Sequence[HorizonPoint], plan_tokens: float, *, level: float, slope_prior_sd: float = 0.10
 ) -> Interval | Unknown:
-    """The log efficiency to expect at `plan_tokens`, with its interval, in log units.
+    """The expected log efficiency at `plan_tokens`, with its interval, in log units.
 
-    Bayesian regression of ln e on ln D, level flat, slope N(0, slope_prior_sd^2). Measured from the plan,
-    z = ln(D / D_plan), the slope is noise with covariance slope_prior_sd^2 * z z', so the prediction is
-    the generalised mean of the points under V = diag(variance) + slope_prior_sd^2 * z z', and its
-    variance 1 / (1' V^-1 1); one point gives variance + (slope_prior_sd * z)^2. Normal quantiles: the
+    Bayesian regression of ln e on ln D, with a flat prior on the level and slope N(0, slope_prior_sd^2). With
+    z = ln(D / D_plan), the slope is noise with covariance slope_prior_sd^2 * z z'. So the prediction is the
+    generalised mean of the points under V = diag(variance) + slope_prior_sd^2 * z z', with variance
+    1 / (1' V^-1 1); one point gives variance + (slope_prior_sd * z)^2. Quantiles are normal, because the
     variances are taken as known (docs/method.md, 4.4; Rasmussen & Williams 2006, 2.7).
     """
     if not points or not 0 < plan_tokens < math.inf:
@@ -178,18 +179,18 @@ def _ends(horizons: Sequence[int]) -> tuple[int, int]:
 
 
 def _reducible(curve: Curve, tokens: float) -> float:
-    """The part of the loss that more tokens take away: A * D**-beta."""
+    """The reducible part of the loss: A * D**-beta."""
     return math.exp(math.log(curve.amplitude) - curve.exponent * math.log(tokens))
 
 
 def _unbounded_log_efficiency(curve: Curve, tokens: int, loss_difference: float) -> float:
-    """ln(D_eq / D), infinite where the curve never gets to that loss."""
+    """ln(D_eq / D), infinite if the curve never reaches that loss."""
     relative = loss_difference / _reducible(curve, tokens)
     return -math.log1p(relative) / curve.exponent if relative > -1 else math.inf
 
 
 def _search_exponent(log_tokens: FloatArray, losses: FloatArray) -> tuple[float, float, float]:
-    """Exponent, irreducible loss and amplitude (at log_tokens = 0) of the least Huber loss."""
+    """Exponent, irreducible loss and amplitude (at log_tokens = 0) that minimise the Huber loss."""
     to_sd = _MAD_TO_SD * math.sqrt(len(losses) / max(1, len(losses) - _PARAMETERS))
     threshold = math.inf
     for _ in range(_SCALE_ROUNDS):
@@ -209,8 +210,8 @@ def _best(
 ) -> tuple[int, float, float, FloatArray]:
     """Index of the best exponent, its E and A, and its residuals, shape (runs,).
 
-    Huber's regression by iteratively reweighted least squares, for all exponents at once: arrays are
-    (exponents, runs). An infinite threshold is ordinary least squares.
+    Huber regression by iteratively reweighted least squares, for all exponents at once: arrays have shape
+    (exponents, runs). An infinite threshold means ordinary least squares.
     """
     powers: FloatArray = np.exp(-np.outer(exponents, log_tokens))
     weights = np.ones_like(powers)

@@ -1,6 +1,6 @@
-"""What the records of a study say, before anything is concluded from them. Pure.
+"""Effects and calibration from the records of a study, before any conclusion. Pure.
 
-Everything here is in log units relative to the baseline: 0 is "as good", 0.05 about 5 % better.
+Everything is in log units relative to the baseline: 0 is equal, 0.05 is about 5 % better.
 """
 
 from __future__ import annotations
@@ -38,31 +38,30 @@ REDUCED = "reduced"
 CLAIM = "claim"
 
 LEVEL = 0.9
-"""Of every interval that is reported."""
+"""The level of every reported interval."""
 
 NORMAL_QUANTILE = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2)
-"""Standard deviations to either side of a normal's mean that make an interval at `LEVEL`."""
+"""Half-width of a normal interval at `LEVEL`, in standard deviations."""
 
 NOISE_BATCHES = 8
-"""Optimizer steps whose gradients show the noise scale at the end of a schedule."""
+"""Optimizer steps over which the noise scale is measured at the end of a schedule."""
 
 _BOOTSTRAP_DRAWS = 40
-_REMEMBERED_PAIRS = 512  # more than a study has
+_REMEMBERED_PAIRS = 512  # more than any study has
 known_speed = lru_cache(maxsize=_REMEMBERED_PAIRS)(paired_speed)
-"""`paired_speed`, worked out once for each pair of trials: the stages of a search ask again and again."""
+"""`paired_speed`, cached per pair of trials: the stages of a search ask for it repeatedly."""
 
-_WITH_REFERENCE = (Stage.CALIBRATE, Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)  # elsewhere blocks pair members
+_WITH_REFERENCE = (Stage.CALIBRATE, Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)  # others pair members of a block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What the calibration found out about this machine and the baseline.
+    """The results of calibration for this machine and the baseline.
 
-    `rate` is the baseline's tokens/s over the whole study, stalls and bursts included; `copies` are copies
-    of the baseline against the warm reference (A/A) and `noise` what they show; `points` are the baseline's
-    cooled losses (horizon tokens, nats per token), `curve` their fit and `curves` its bootstrap;
-    `noise_scales` are those of the baseline's gradient at the ends of its schedules; `power` is what the
-    copies drew beside the reference.
+    `rate` is the baseline's tokens/s over the whole study, stalls and load bursts included. `copies` are copies
+    of the baseline against the warm reference (A/A); `noise` is estimated from them. `points` are the baseline's
+    cooled losses (tokens, nats per token), `curve` their fit and `curves` its bootstrap. `noise_scales` are of
+    the baseline's gradient at the end of its schedules. `power` is the copies' power draw beside the reference.
     """
 
     rate: Interval
@@ -75,9 +74,9 @@ class Calibration:
     curves: tuple[Curve, ...]
 
     def spread(self, rounds: int) -> KnownSpread | None:
-        """How much the centres of pairs of fresh processes vary here, as copies of the baseline showed.
+        """The variance of the centres of pairs of fresh processes here, from copies of the baseline.
 
-        Put together from a difference of two variances, it is worth half of its degrees of freedom.
+        It comes from a difference of two variances, so it counts half of its degrees of freedom.
         """
         if isinstance(self.noise, Unknown):
             return None
@@ -86,18 +85,18 @@ class Calibration:
         )
 
     def floor(self, restarts: int, rounds: int) -> float | Unknown:
-        """The smallest log-ratio that `restarts` pairs of fresh processes can resolve here in `rounds` rounds each."""
+        """The smallest log-ratio that `restarts` pairs of fresh processes of `rounds` rounds each can resolve here."""
         return combine(lambda noise: noise_floor(noise, restarts=restarts, rounds=rounds, level=LEVEL), self.noise)
 
     @property
     def process_variance(self) -> float:
-        """Of one process's luck, in squared log units; 0 where too few copies of the baseline ran to tell."""
+        """Variance of the per-process offset, in squared log units; 0 if too few copies of the baseline ran."""
         return or_else(combine(lambda noise: noise.between, self.noise), 0.0)
 
     def rate_log_sd(self, runs: int) -> float:
-        """Standard deviation of ln of what `runs` runs of the baseline cost.
+        """Standard deviation of ln of the cost of `runs` runs of the baseline.
 
-        That of the measured rate, the luck of the process it was measured in, and that of the runs' own processes.
+        It combines the measured rate's error and the offsets of the measuring process and of the runs' processes.
         """
         measured = math.log(self.rate.high / self.rate.low) / (2.0 * NORMAL_QUANTILE)
         return math.sqrt(measured**2 + self.process_variance * (1.0 + 1.0 / runs))
@@ -105,9 +104,9 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """One configuration against another on one seed in one pair of processes over `rounds` rounds, in log units.
+    """One configuration against another on one seed, in one pair of processes over `rounds` rounds, in log units.
 
-    `loss_difference` is in nats per token (NaN where there is none), `efficiency` what it is worth in tokens.
+    `loss_difference` is in nats per token (NaN if there is none); `efficiency` is its equivalent in tokens.
     """
 
     block: int
@@ -119,12 +118,12 @@ class Effect:
 
     @property
     def total(self) -> float:
-        """ln S: speed plus efficiency, where the latter is known."""
+        """ln S: speed plus efficiency, if the latter is known."""
         return self.speed + or_else(combine(lambda efficiency: efficiency.value, self.efficiency), 0.0)
 
 
 def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
-    """What the calibrating stage found out, its rate from all `records`; Unknown where the baseline gave no rate."""
+    """The results of the calibration stage, with the rate from all `records`; Unknown if the baseline gave no rate."""
     calibrating = of_stage(records, Stage.CALIBRATE)
     copies = [r for r in calibrating if r.spec.label == BASELINE and isinstance(r.outcome, Completed | Pruned)]
     rate = long_run_rate([s for r in records for slices in _baseline_slices(r) for s in slices], level=LEVEL)
@@ -151,7 +150,7 @@ def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
 
 
 def _baseline_slices(record: TrialRecord) -> Iterator[Sequence[Slice]]:
-    """The slices of the baseline that `record` adds: its own, or the warm reference's; each slice once in a study."""
+    """The baseline slices in `record`: its own, or the warm reference's. Each slice occurs once per study."""
     if record.spec.label == BASELINE:
         yield record.slices
     if record.spec.stage in _WITH_REFERENCE:
@@ -161,7 +160,7 @@ def _baseline_slices(record: TrialRecord) -> Iterator[Sequence[Slice]]:
 def evaluation_at(
     records: Sequence[TrialRecord], *, label: str, seed: int, horizon_tokens: int
 ) -> Evaluation | Unknown:
-    """The held-out evaluation at the end of that configuration's schedule on that seed."""
+    """The held-out evaluation at the end of the schedule of the trial with that label and seed."""
     for record in records:
         spec = record.spec
         if (spec.label, spec.seed, spec.horizon_tokens) == (label, seed, horizon_tokens) and record.evaluations:
@@ -192,8 +191,8 @@ def effects_of(
 ) -> tuple[Effect, ...]:
     """`label` against `against`, once for every block in which both were measured side by side.
 
-    Efficiency is read off the baseline's curve. Where `against` is not the baseline, that takes the
-    curve's slope at the baseline's loss for the slope at theirs, which is right to first order.
+    Efficiency is read off the baseline's curve. If `against` is not the baseline, that uses the curve's
+    slope at the baseline's loss in place of the slope at theirs, which is correct to first order.
     """
     effects = []
     for block in sorted({r.spec.block for r in records}):
@@ -222,7 +221,7 @@ def effects_of(
 def _quality(
     record: TrialRecord, partner: Evaluation | Unknown, curve: Curve | Unknown
 ) -> tuple[float, LogEfficiency | Unknown]:
-    """The loss above the partner's, in nats per token (NaN where it is not known), and what that is worth in tokens."""
+    """The loss difference to the partner in nats per token (NaN if not known), and its equivalent in tokens."""
     none = Unknown(reason="it was not evaluated at the end of its schedule")
     own = record.evaluations[-1] if record.evaluations else none
     difference = or_else(combine(lambda ours, theirs: ours.loss - theirs.loss, own, partner), math.nan)
@@ -233,7 +232,7 @@ def _efficiency(curve: Curve, partner: Evaluation, own: Evaluation) -> LogEffici
     equivalent = log_efficiency(curve, partner.tokens_seen, own.loss - partner.loss)
     if isinstance(equivalent, Unknown):
         return equivalent
-    # Schedules end on whole steps, so two global batches may stop a few sequences apart.
+    # Schedules end on whole steps, so different global batches may end a few sequences apart.
     return replace(equivalent, value=equivalent.value + math.log(partner.tokens_seen / own.tokens_seen))
 
 

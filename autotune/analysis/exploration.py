@@ -1,7 +1,7 @@
-"""What exploration saw of one knob by itself: a trial beside the trial that differs in nothing else. Pure.
+"""The exploratory effect of a single knob: a trial compared with one that differs in nothing else. Pure.
 
-Exploratory by construction: one process and one seed each, and the best of several values is shown, which
-flatters it. It fills the table of techniques; nothing is recommended on its account.
+Exploratory by construction: one process and one seed each, and showing the best of several values biases it
+upwards. It fills the table of techniques; recommendations never use it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from autotune.space.knobs import KnobValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExploredEffect:
-    """What a knob's value in `config` does to speed and token efficiency against the baseline's, in log units.
+    """The effect of a knob's value in `config` on speed and token efficiency, over the baseline's value, in log units.
 
-    `along` is that value and those of knobs that had to be turned with it.
+    `along` has that value and those of knobs that had to change with it.
     """
 
     config: Configuration
@@ -34,7 +34,7 @@ class ExploredEffect:
 
 
 def explored_effect(case: Case, name: str) -> ExploredEffect | None:
-    """The effect of the knob's best other value; None where no trial of it has a twin with the baseline's value."""
+    """The effect of the knob's best other value; None if no trial of it has a twin with the baseline's value."""
     return max(
         (_between(case, ours, theirs) for ours, theirs in _twins(case, name)),
         key=lambda effect: effect.total,
@@ -45,11 +45,11 @@ def explored_effect(case: Case, name: str) -> ExploredEffect | None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
     config: Configuration
-    effect: Effect | None  # against the baseline; None is the baseline itself
+    effect: Effect | None  # against the baseline; None for the baseline itself
 
 
 def _twins(case: Case, name: str) -> list[tuple[_Seen, _Seen]]:
-    """Explored configurations with another value of the knob, each with what was seen of it without."""
+    """Explored configurations with another value of the knob, each with its twin that has the baseline's value."""
     pairs = []
     for seen in case.explored.values():
         for config, effect in seen.items():
@@ -84,7 +84,7 @@ def _difference(ours: Effect, theirs: Effect | None) -> float | Unknown:
 
 
 def _seed_spread(calibration: Calibration) -> KnownSpread | None:
-    """How far apart two seeds of the baseline are in tokens: more than two configurations on one seed."""
+    """The spread between seeds of the baseline, in tokens; larger than between two configurations on one seed."""
     curve = calibration.curve
     if isinstance(curve, Unknown):
         return None

@@ -1,4 +1,4 @@
-"""What a configuration occupies of a machine: parameters, memory, and the share of its arithmetic (MFU). Pure."""
+"""The footprint of a configuration: parameters, peak memory, and MFU. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autotune.space.configuration import Configuration
 
 
 def footprint_of(case: Case, config: Configuration) -> Footprint | Unknown:
-    """Of the last complete trial of `config`; its MFU (PaLM, arXiv 2204.02311, appendix B) is the median slice's."""
+    """From the last complete trial of `config`; MFU (PaLM, arXiv 2204.02311, appendix B) is the median slice's."""
     seen = [r for r in case.records if r.spec.config == config and r.is_complete and r.ready and r.slices]
     if not seen:
         return Unknown(reason="it was never trained to the end of a trial")
@@ -21,5 +21,5 @@ def footprint_of(case: Case, config: Configuration) -> Footprint | Unknown:
     return Footprint(
         parameters=ready.parameters,
         peak_memory_bytes=max(s.peak_memory_bytes for s in last.slices),
-        mfu=rate * ready.flops_per_token / peak if peak else Unknown(reason="the peak of its arithmetic is not known"),
+        mfu=rate * ready.flops_per_token / peak if peak else Unknown(reason="this precision has no measured peak"),
     )

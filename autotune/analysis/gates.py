@@ -1,7 +1,7 @@
-"""Gates: tests that a configuration has to pass before its speed may count for anything (docs/method.md, 2).
+"""Gates: tests that a configuration must pass before its speed counts (docs/method.md, 2).
 
-What changes only how a step is computed must compute the same (`equivalence`); what rounds otherwise
-must not learn worse (`non_inferiority`). `noise_scale` proposes batch sizes and decides nothing.
+System knobs must compute the same as the baseline (`equivalence`); precision knobs must not learn worse
+(`non_inferiority`). `noise_scale` suggests batch sizes and decides nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autotune.workload.base import CompareSketches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inequivalence:
-    """What differs (`logits`, `gradient` or `update`), by what share of its norm, and what would have been forgiven."""
+    """A failed equivalence gate: what differs (`logits`, `gradient` or `update`), and its relative distance."""
 
     what: str
     distance: float
@@ -29,7 +29,7 @@ class Inequivalence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NonInferiority:
-    """Whether token efficiency is shown to lose no more than the margin: `low` > -`margin`, in log units.
+    """Whether token efficiency is shown to lose at most the margin: `low` > -`margin`, in log units.
 
     `low` is the one-sided lower bound at `level` of the mean log efficiency `mean` over `seeds` seeds.
     """
@@ -43,10 +43,10 @@ class NonInferiority:
 
 
 def relative_distance(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The norm of the difference over the norm of `theirs`, a ratio; infinite where it is not a number.
+    """The norm of the difference over the norm of `theirs`, a ratio.
 
-    Of two sketches that estimates the relative distance of what they stand for (Charikar, Chen &
-    Farach-Colton 2002). Infinite, too, where their lengths differ or only `theirs` is zero.
+    For two sketches it estimates the relative distance of the sketched tensors (Charikar, Chen &
+    Farach-Colton 2002). Infinite if it is not a number, if the lengths differ, or if only `theirs` is zero.
     """
     if len(ours) != len(theirs):
         return math.inf
@@ -59,10 +59,10 @@ def relative_distance(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def equivalence(ours: Fingerprint, theirs: Fingerprint, gate: CompareSketches) -> Inequivalence | None:
-    """Where two sessions of one seed do not compute the same, as far as `gate` forgives; None if they do.
+    """The first difference beyond the tolerances of `gate` between two sessions of one seed; None if there is none.
 
-    They may differ in system knobs and rounding. The first difference on the way from logits to gradient to
-    update is named, for the later ones follow.
+    The sessions may differ in system knobs and rounding. Logits are compared first, then gradient, then update,
+    because a difference in one causes differences in the next.
     """
     for what, mine, its, tolerance in (
         ("logits", ours.logits, theirs.logits, gate.logits),
@@ -78,14 +78,14 @@ def equivalence(ours: Fingerprint, theirs: Fingerprint, gate: CompareSketches) -
 def non_inferiority(log_efficiencies: Sequence[float], *, margin: float, level: float) -> NonInferiority | Unknown:
     """Whether the lower bound of the mean log efficiency over paired seeds lies above -`margin` (log units).
 
-    The bound is mean - t(level, n - 1) * sd / sqrt(n), one-sided at `level` (0.95 is 95 %). Equal values
-    give a bound without width: losses of equal bits have no noise. (Wellek 2010, Testing Statistical
+    The bound is mean - t(level, n - 1) * sd / sqrt(n), one-sided at `level` (0.95 is 95 %). For equal values
+    the bound is the mean: bitwise equal losses have no noise. (Wellek 2010, Testing Statistical
     Hypotheses of Equivalence and Noninferiority, 2.2 and 5.3: one half of the two one-sided tests.)
     """
     values = np.asarray(log_efficiencies, dtype=np.float64)
     seeds = len(values)
     if seeds < 2:
-        return Unknown(reason=f"a spread between seeds needs at least 2; got {seeds}")
+        return Unknown(reason=f"non-inferiority needs at least 2 seeds; got {seeds}")
     if not np.all(np.isfinite(values)):
         return Unknown(reason="the token efficiency on a seed is not finite")
     mean = float(np.mean(values))
@@ -97,7 +97,7 @@ def non_inferiority(log_efficiencies: Sequence[float], *, margin: float, level: 
 
 
 def noise_scale(noise: GradientNoise) -> float | Unknown:
-    """The simple noise scale tr(Sigma) / |G|^2 in sequences: the batch beyond which further ones help less and less.
+    """The simple noise scale tr(Sigma) / |G|^2 in sequences: larger batches than this have diminishing returns.
 
     From squared norms at two batch sizes b < B by the unbiased estimators
     |G|^2 = (B |G_B|^2 - b |G_b|^2) / (B - b) and tr(Sigma) = (|G_b|^2 - |G_B|^2) / (1/b - 1/B)
@@ -106,7 +106,7 @@ def noise_scale(noise: GradientNoise) -> float | Unknown:
     small, large = noise.micro_batch, noise.batch
     if not 0 < small < large:
         return Unknown(
-            reason=f"the noise scale needs two sizes of batch; got {large} sequences in micro-batches of {small}"
+            reason=f"the noise scale needs two batch sizes; got {large} sequences in micro-batches of {small}"
         )
     of_small, of_large = noise.micro_square_norm, noise.square_norm
     if not (math.isfinite(of_small) and math.isfinite(of_large)):
@@ -114,5 +114,5 @@ def noise_scale(noise: GradientNoise) -> float | Unknown:
     square_gradient = (large * of_large - small * of_small) / (large - small)
     trace = max(0.0, (of_small - of_large) / (1 / small - 1 / large))
     if not square_gradient > 0 or not math.isfinite(trace / square_gradient):
-        return Unknown(reason=f"the gradient is lost in its noise over {large} sequences: more are needed")
+        return Unknown(reason=f"noise hides the gradient over {large} sequences: more are needed")
     return trace / square_gradient

@@ -1,4 +1,4 @@
-"""Carries the uncertainty of speed, efficiency and baseline rate into savings and ROI (docs/method.md, 7)."""
+"""Propagates the uncertainty of speed, efficiency and baseline rate to savings and ROI (docs/method.md, 7)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from autotune.analysis.power import Power
 from autotune.analysis.rates import FloatArray
 from autotune.quantity import Interval, Unknown
 
-_LARGEST_LOG = 100.0  # keeps exp finite in the far tails of t; no quantile of use lies there
+_LARGEST_LOG = 100.0  # keeps exp finite in the far tails of t, beyond all quantiles used
 _JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Economics:
-    """The money side of a plan.
+    """The costs of a plan.
 
     `baseline_device_seconds` is R * C_0, uncertain by the factor exp(`baseline_log_sd` * normal).
-    `device_price_per_second` (1/3600 where the currency is device-hours) is without energy; `kwh_price` comes
-    on top, 0 where the user does not pay for it by itself. `adoption_cost` is in the same currency. `pue` is
-    energy of the site over energy of the devices.
+    `device_price_per_second` (1/3600 if the currency is device-hours) excludes energy; `kwh_price` is added to
+    it, and is 0 if the user does not pay for energy separately. `adoption_cost` is in the same currency. `pue` is
+    facility energy over device energy.
     """
 
     baseline_device_seconds: float
@@ -38,7 +38,7 @@ class Economics:
 
     @property
     def price_per_device_second(self) -> float:
-        """Of the baseline, energy included as far as it is known and paid for."""
+        """The baseline's price per device-second, including energy if it is known and paid for."""
         if isinstance(self.power, Unknown):
             return self.device_price_per_second
         kwh_per_second = self.pue * math.exp(self.power.baseline.estimate) / _JOULES_PER_KWH
@@ -46,7 +46,7 @@ class Economics:
 
     @property
     def search_cost(self) -> float:
-        """The search, at the baseline's price."""
+        """The cost of the search at the baseline's price."""
         return self.search_device_seconds * self.price_per_device_second
 
 
@@ -54,9 +54,9 @@ class Economics:
 class Forecast:
     """What the plan costs and saves.
 
-    `plan_device_seconds` is C_w, the plan with the new configuration, its one-off costs included;
-    `saved_device_seconds` are before the search, `kwh` after it, `net` (currency) and `roi` after search and
-    adoption. `probability_positive` is P(net > 0).
+    `plan_device_seconds` is C_w, the plan with the new configuration, including one-off costs.
+    `saved_device_seconds` is before the cost of the search, `kwh` net of it; `net` (currency) and `roi` are net of
+    search and adoption. `probability_positive` is P(net > 0).
     """
 
     plan_device_seconds: Interval
@@ -77,12 +77,12 @@ def forecast(
     draws: int = 20000,
     seed: int = 0,
 ) -> Forecast:
-    """The plan's saving by Monte Carlo: ln S = mean + stderr * t, the baseline's cost lognormal about its median.
+    """The plan's saving by Monte Carlo: ln S = mean + stderr * t, with lognormal baseline cost.
 
     saved = C_0 - C_0 / S - one-off; energy = PUE * (P_0 * C_0 - P_w * (C_0 / S + one-off) - P_0 * search);
     net = price * (saved - search) + tariff * energy - adoption; ROI = net / (search + adoption). P_0 and
-    P_w / P_0 are drawn by themselves, by Student's t. Estimates are the values at the point estimates, intervals
-    the quantiles at `level`. An input that is NaN makes every figure NaN, the probability included.
+    P_w / P_0 are drawn independently from Student's t. Estimates are the values at the point estimates, intervals
+    the quantiles at `level`. A NaN input makes every figure NaN, the probability included.
     """
     rng = np.random.default_rng(seed)
     log_speedup = _drawn(rng, draws, log_speedup_mean, log_speedup_stderr, degrees_of_freedom)
@@ -90,7 +90,7 @@ def forecast(
         np.append(0.0, economics.baseline_log_sd * rng.standard_normal(draws))
     )
     plan = baseline * np.exp(-log_speedup) + economics.one_off_device_seconds
-    # C_0 * (1 - 1 / S) rather than a difference: small savings keep their digits.
+    # C_0 * (1 - 1 / S) instead of a difference: small savings keep their precision.
     saved = baseline * -np.expm1(-log_speedup) - economics.one_off_device_seconds
     net = economics.device_price_per_second * (saved - economics.search_device_seconds) - economics.adoption_cost
     kwh: Interval | Unknown
@@ -120,19 +120,19 @@ def forecast(
 
 
 def _drawn(rng: np.random.Generator, draws: int, mean: float, stderr: float, freedom: float) -> FloatArray:
-    """mean + stderr * t, and ahead of the draws the mean itself, so that it goes through the same arithmetic."""
+    """Draws of mean + stderr * t. The first value is the mean itself, so that it passes through the same arithmetic."""
     deviation = stats.t.ppf(rng.random(draws), freedom) * stderr
     return np.append(mean, np.clip(mean + deviation, -_LARGEST_LOG, _LARGEST_LOG))
 
 
 def _stderr(value: Interval, freedom: float) -> float:
-    """The standard error that made an interval by Student's t."""
+    """The standard error behind an interval by Student's t."""
     if value.low == value.high:
         return 0.0
     return (value.high - value.low) / (2.0 * float(stats.t.ppf(0.5 + value.level / 2, freedom)))
 
 
 def _interval(values: FloatArray, level: float) -> Interval:
-    """The first value as estimate, the quantiles of the others as interval."""
+    """The first value is the estimate; the quantiles of the others are the interval."""
     low, high = np.quantile(values[1:], ((1 - level) / 2, (1 + level) / 2))
     return Interval(estimate=float(values[0]), low=float(low), high=float(high), level=level)

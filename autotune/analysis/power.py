@@ -1,4 +1,4 @@
-"""What training draws: measured by a meter, else estimated, else not known and why (docs/method.md, 7). Pure."""
+"""The power draw of training: measured, else estimated, else unknown with a reason (docs/method.md, 7). Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ESTIMATED = "estimated from device_watts"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Power:
-    """What sessions draw on average while they train, in ln of watts, the facility's overhead left out.
+    """The mean power draw of training, in ln of watts, without facility overhead.
 
-    `ratio` is that of `candidate` over `baseline`, taken block by block: what else the machine does then is in
-    both. Each interval is over restarts, Student's t with `degrees_of_freedom`. `provenance` stands beside
-    every figure made of this.
+    `ratio` is `candidate` over `baseline`, taken block by block, so that other load on the machine is in both.
+    Each interval is over restarts, by Student's t with `degrees_of_freedom`. `provenance` is shown with every
+    figure derived from this.
     """
 
     baseline: Interval
@@ -31,9 +31,9 @@ class Power:
 
 
 def measured_power(records: Sequence[TrialRecord], *, level: float) -> Power | Unknown:
-    """From the records of one configuration, each beside slices of the baseline in the same rounds: a restart each.
+    """The power measured in the records of one configuration, one restart each, paired with baseline slices.
 
-    A restart gives joules over seconds of all its paired slices, for a meter is slower than a slice.
+    A restart gives joules over seconds of all its paired slices, because the meter is slower than a slice.
     """
     pairs = [pair for record in records if (pair := _watts_of(record))]
     if not pairs or min(map(min, pairs)) <= 0.0:
@@ -53,11 +53,11 @@ def measured_power(records: Sequence[TrialRecord], *, level: float) -> Power | U
 
 
 def power_of(plan: Plan, measured: Power | Unknown) -> Power | Unknown:
-    """What was measured, else what the plan's `device_watts` says of every configuration alike, else why neither."""
+    """The measured power; else the plan's `device_watts`, the same for every configuration; else why neither."""
     if isinstance(measured, Power):
         return measured
     if plan.device_watts <= 0:
-        return Unknown(reason=f"{measured.reason} and the plan names no device_watts")
+        return Unknown(reason=f"{measured.reason} and the plan has no device_watts")
     watts = Interval.exactly(math.log(plan.device_watts))
     return Power(
         baseline=watts,
@@ -69,7 +69,7 @@ def power_of(plan: Plan, measured: Power | Unknown) -> Power | Unknown:
 
 
 def _watts_of(record: TrialRecord) -> tuple[float, float] | None:
-    """Mean watts of a record and of what it was paired with, over the rounds in which both were metered."""
+    """Mean watts of a record and of its partner, over the rounds in which both were metered."""
     ours, theirs = (
         {s.round: s for s in slices if s.round >= 0 and s.energy_joules is not None and s.seconds > 0}
         for slices in (record.slices, record.reference_slices)
@@ -85,12 +85,12 @@ def _mean_watts(slices: Sequence[Slice]) -> float:
 
 
 def _meter_of(records: Sequence[TrialRecord]) -> str:
-    """What the workers said of their meter; empty where they are older than that."""
+    """What the workers reported about their meter; empty if they are too old to report it."""
     return next((told for r in records for ready in r.ready if (told := ready.environment.get("energy_meter"))), "")
 
 
 def _why_not(records: Sequence[TrialRecord], *, is_read: bool) -> str:
     told = _meter_of(records)
     if is_read:
-        return f"the energy meter ({told}) stood still"
+        return f"the energy meter ({told}) did not advance"
     return f"no energy meter was read ({told})" if told else "no energy meter was read"

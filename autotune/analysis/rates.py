@@ -1,7 +1,7 @@
-"""From timed slices to speed ratios and their intervals (docs/method.md, 3).
+"""Speed ratios and their intervals from timed slices (docs/method.md, 3).
 
-One restart of a comparison: both sessions are opened afresh, then trained in turn, in random order
-within a round, so that whatever the machine does meets both alike:
+One restart of a comparison: both sessions are opened in fresh processes, then trained in turn, in random
+order within a round, so that disturbances of the machine affect both alike:
 
     round            0          1          2          3          4               n
     reference   open |==|          |==|    |==|       |==|          |==|   ...   |==|      close
@@ -10,9 +10,9 @@ within a round, so that whatever the machine does meets both alike:
                      |<--- warm-up: left out -->|<------------ settled ---------------->|
                                                       one centre, one standard error
 
-A round gives one log-ratio, a restart one centre, several restarts an interval: a process keeps its
-luck (page placement and the like) for life, so only reopening it averages that out. Speeds are
-handled as natural logarithms, in which a ratio and its inverse are equally far from nothing.
+A round gives one log-ratio, a restart one centre, several restarts an interval. Each process has a
+per-process offset (page placement and the like) for life, so only reopening averages it out. Speeds are
+natural logarithms, in which a ratio and its inverse are equally far from 0.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from autotune.trial.types import Slice
 
 FloatArray = npt.NDArray[np.float64]
 
-_MAD_TO_SD = 1.4826  # of a normal distribution; n / (n - 0.8) mends few values (Croux & Rousseeuw 1992)
+_MAD_TO_SD = 1.4826  # for a normal distribution; n / (n - 0.8) corrects small samples (Croux & Rousseeuw 1992)
 _SETTLED_SDS, _SETTLED_STDERRS = 3.0, 4.0
-_NEGLIGIBLE = 0.001  # log units: a drift of a tenth of a per cent is no warm-up
+_NEGLIGIBLE = 0.001  # log units: a drift of 0.1 % does not count as warm-up
 _FEWEST_TO_JUDGE = 4
 _FEWEST_ROUNDS = 3
 _FEWEST_SLICES, _MOST_SLICES = 3, 1000
@@ -47,8 +47,8 @@ _LARGEST_UTILISATION = 1.25
 class PairedSpeed:
     """Speed of one candidate process over one reference process, in log units.
 
-    `centre` and `stderr` come from the `rounds` kept; the first `dropped` were warm-up. Where `steady`
-    is false the ratio never settled and the second half was kept. `stderr` knows nothing of the spread
+    `centre` and `stderr` come from the `rounds` kept; the first `dropped` were warm-up. If `steady`
+    is false, the ratio never settled and the second half was kept. `stderr` does not include the spread
     between restarts.
     """
 
@@ -61,7 +61,7 @@ class PairedSpeed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VarianceComponents:
-    """Variances in squared log units: of one paired round `within`, of one process's luck `between`; from `copies`."""
+    """Variances in squared log units: `within` of a paired round, `between` of the per-process offset; from `copies`."""
 
     within: float
     between: float
@@ -70,17 +70,17 @@ class VarianceComponents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownSpread:
-    """The variance of one restart's centre, in squared log units, as estimated elsewhere."""
+    """The variance of one restart's centre, in squared log units, from an independent estimate."""
 
     variance: float
     degrees_of_freedom: int
 
 
 def log_ratios(candidate: Sequence[Slice], reference: Sequence[Slice]) -> FloatArray:
-    """Log-ratios of candidate over reference tokens/s, shape (rounds,), one per round both have.
+    """Log-ratios of candidate over reference tokens/s, shape (rounds,), one per common round.
 
-    Slices outside any round (-1) and rounds in which either side has no positive duration or tokens are
-    left out. A session has at most one slice per round.
+    Slices outside any round (-1) are left out, as are rounds in which either side has no positive duration or
+    tokens. A session has at most one slice per round.
     """
     ours, theirs = ({s.round: s for s in slices if s.round >= 0 and _is_sound(s)} for slices in (candidate, reference))
     shared = sorted(ours.keys() & theirs.keys())
@@ -89,12 +89,11 @@ def log_ratios(candidate: Sequence[Slice], reference: Sequence[Slice]) -> FloatA
 
 
 def warm_up_length(log_ratios: FloatArray) -> int | None:
-    """How many leading values to drop until the series settles; None where it does not, or is too short to tell.
+    """How many leading values to drop until the series settles; None if it does not, or is too short to tell.
 
-    The series is settled from the first value that (a) lies, as does the median of it and the next two,
-    within 3 robust standard deviations (1.4826 MAD) of the median of the second half, and from which on
-    (b) the two halves of what remains differ by no more than 4 standard errors. At most
-    half is dropped.
+    The series is settled from the first value for which (a) the value, and the median of it and the next two,
+    are within 3 robust standard deviations (1.4826 MAD) of the median of the second half, and (b) the two
+    halves of the series from there on differ by at most 4 standard errors. At most half is dropped.
     """
     count = len(log_ratios)
     if count < _FEWEST_TO_JUDGE or not np.all(np.isfinite(log_ratios)):
@@ -110,9 +109,9 @@ def warm_up_length(log_ratios: FloatArray) -> int | None:
 
 
 def hodges_lehmann(values: FloatArray) -> float:
-    """The Hodges-Lehmann centre: the median of all pairwise means, values with themselves included.
+    """The Hodges-Lehmann centre: the median of all pairwise means, including each value with itself.
 
-    In the unit of the values; NaN where there are none or one is not finite. (Hodges & Lehmann 1963.)
+    In the unit of the values; NaN if there are none or one is not finite. (Hodges & Lehmann 1963.)
     """
     if len(values) == 0 or not np.all(np.isfinite(values)):
         return math.nan
@@ -122,9 +121,9 @@ def hodges_lehmann(values: FloatArray) -> float:
 def paired_speed(candidate: Sequence[Slice], reference: Sequence[Slice]) -> PairedSpeed | Unknown:
     """The settled centre of the log-ratios of one pair of processes, and its standard error within the pair.
 
-    The standard error is half the distance between the pairwise means one standard deviation of
-    Wilcoxon's signed-rank statistic to either side of their median (Hollander & Wolfe 1999, 3.3), times
-    sqrt((1 + rho) / (1 - rho)) for a lag-1 autocorrelation rho > 0.
+    The standard error is half the distance between two quantiles of the pairwise means: those one standard
+    deviation of Wilcoxon's signed-rank statistic to either side of the median (Hollander & Wolfe 1999, 3.3).
+    It is multiplied by sqrt((1 + rho) / (1 - rho)) for a lag-1 autocorrelation rho > 0.
     """
     values = log_ratios(candidate, reference)
     warm_up = warm_up_length(values)
@@ -148,10 +147,10 @@ def interval_over_restarts(
 ) -> Interval | Unknown:
     """The mean of the restarts' centres with Student's t interval, in log units like the centres.
 
-    Where the spread of such a centre is `known` from elsewhere, both estimates of the variance are pooled
-    by their degrees of freedom, so that a few restarts that agree by luck do not look certain; one restart
-    is then enough, else two are needed. Equal centres give an interval of no width where nothing is known:
-    losses of equal bits have no noise; timings are never equal. (Kalibera & Jones 2013.)
+    If the spread of such a centre is `known` from elsewhere, both estimates of the variance are pooled
+    by their degrees of freedom, so that a few restarts that agree by chance do not look certain. One restart
+    is then enough; otherwise two are needed. Without a known spread, equal centres give an interval of no
+    width: bitwise equal losses have no noise, and timings are never equal. (Kalibera & Jones 2013.)
     """
     values = np.asarray(centres, dtype=np.float64)
     if len(values) < (1 if known else 2):
@@ -174,15 +173,15 @@ def as_ratio(log_ratio: Interval) -> Interval: ...
 @overload
 def as_ratio(log_ratio: Quantity) -> Quantity: ...
 def as_ratio(log_ratio: Quantity) -> Quantity:
-    """A ratio from one in log units: exp of its three numbers, infinite where that would overflow."""
+    """The ratio of a log-ratio: exp of its three numbers, infinite on overflow."""
     return log_ratio.map(_exp)
 
 
 def variance_components(copies: Sequence[PairedSpeed]) -> VarianceComponents | Unknown:
-    """The two levels of noise, from `copies` of one configuration that were each paired with ONE warm reference.
+    """The two levels of noise, from `copies` of one configuration, all paired with ONE warm reference.
 
-    Method of moments: within = mean(stderr^2 * rounds), between = variance of the centres less the
-    mean stderr^2, not below 0. The reference's own luck is common to all copies and shifts only their
+    Method of moments: within = mean(stderr^2 * rounds), between = variance of the centres minus the
+    mean stderr^2, at least 0. The reference's own offset is common to all copies and shifts only their
     mean, so `between` is that of one process. In squared log units. (Kalibera & Jones 2013, 6.)
     """
     if len(copies) < 2:
@@ -205,10 +204,10 @@ def pair_variance(components: VarianceComponents, rounds: int) -> float:
 
 
 def slices_per_restart(components: VarianceComponents, restart_seconds: float, slice_seconds: float) -> int:
-    """How many paired slices to take before it pays better to reopen.
+    """The best number of paired slices per restart.
 
-    sqrt(c_restart / c_slice * within / (2 * between)): both sides are reopened, hence twice the spread of one
-    process. Both costs are in seconds; the answer is kept between 3 and 1000. (Kalibera & Jones 2013, eq. 3.)
+    sqrt(c_restart / c_slice * within / (2 * between)): both sides are reopened, hence twice the variance of one
+    process. Both costs are in seconds; the result is clipped to 3..1000. (Kalibera & Jones 2013, eq. 3.)
     """
     gain, cost = restart_seconds * components.within, slice_seconds * 2.0 * components.between
     if not gain > 0:
@@ -219,10 +218,10 @@ def slices_per_restart(components: VarianceComponents, restart_seconds: float, s
 
 
 def noise_floor(components: VarianceComponents, *, restarts: int, rounds: int, level: float) -> float | Unknown:
-    """The smallest log-ratio that `restarts` restarts of `rounds` rounds can tell from nothing (docs/method.md, 3.6).
+    """The smallest log-ratio that `restarts` restarts of `rounds` rounds can resolve (docs/method.md, 3.6).
 
     The half-width of such a comparison's interval, t(level, copies - 1) * sqrt(pair_variance / restarts),
-    with the degrees of freedom that the spread between processes was estimated with.
+    with the degrees of freedom of the estimated spread between processes.
     """
     if restarts < 1:
         return Unknown(reason="the noise floor needs at least 1 restart")
@@ -237,9 +236,9 @@ def noise_floor(components: VarianceComponents, *, restarts: int, rounds: int, l
 def implausible(slices: Sequence[Slice], *, flops_per_token: float, peak_flops: float) -> str:
     """Why the timing of a session cannot be true, or the empty string.
 
-    Every slice takes time and does work, and the model FLOP/s utilisation, tokens/s * FLOPs per token
-    over the peak (PaLM, arXiv 2204.02311, appendix B), is at most 1; a quarter more is granted to the peak,
-    which is measured too. A `peak_flops` of 0 is unknown.
+    Every slice takes time and does work. The model FLOPs utilisation, tokens/s * FLOPs per token over the peak
+    (PaLM, arXiv 2204.02311, appendix B), is at most 1; the limit is 1.25, because the peak is measured too.
+    A `peak_flops` of 0 means unknown.
     """
     for slice_ in slices:
         if not _is_sound(slice_):
@@ -254,12 +253,12 @@ def implausible(slices: Sequence[Slice], *, flops_per_token: float, peak_flops: 
 
 
 def long_run_rate(slices: Sequence[Slice], *, level: float, draws: int = 500) -> Interval | Unknown:
-    """Tokens/s that a long run of one configuration averages here, stalls and bursts included.
+    """The average tokens/s of a long run of one configuration here, stalls and load bursts included.
 
-    `slices` are in order of time; the estimate is all tokens over all seconds, for a median would leave
-    out the bursts that a plan of hours cannot escape. Interval: bootstrap over up to eight stretches of
-    equal length, for what is taken close in time is alike (Efron & Tibshirani 1993, 8.6). It knows
-    nothing of how one process differs from the next.
+    `slices` are in order of time. The estimate is all tokens over all seconds, because a median would leave
+    out bursts that a plan of hours cannot avoid. The interval is a bootstrap over up to eight stretches of
+    equal length, because slices close in time are correlated (Efron & Tibshirani 1993, 8.6). It does not
+    include the spread between processes.
     """
     sound = [(s.tokens, s.seconds) for s in slices if _is_sound(s)]
     if not sound:
@@ -274,7 +273,7 @@ def long_run_rate(slices: Sequence[Slice], *, level: float, draws: int = 500) ->
         return Interval.exactly(estimate, level=level)
     drawn = np.random.default_rng(0).integers(len(groups), size=(draws, len(groups)))
     logs = np.log(tokens[drawn].sum(axis=1) / seconds[drawn].sum(axis=1)) - math.log(estimate)
-    # Few groups resample too little of themselves: sqrt(n / (n - 1)) and Student's t over the normal widen it.
+    # A bootstrap of few groups is too narrow: widen by sqrt(n / (n - 1)) and Student's t over the normal.
     wider = math.sqrt(len(groups) / (len(groups) - 1)) * _t_quantile(level, len(groups) - 1)
     half = wider * float(np.std(logs))
     return Interval(estimate=estimate, low=estimate * math.exp(-half), high=estimate * math.exp(half), level=level)
@@ -287,8 +286,8 @@ def _is_sound(slice_: Slice) -> bool:
 def _has_no_trend(values: FloatArray) -> bool:
     """Whether the medians of the two halves agree within 4 standard errors.
 
-    The noise is taken from successive differences, which a slow drift hardly touches (von Neumann 1941);
-    pi / 2 is the excess variance of a median.
+    The noise comes from successive differences, which a slow drift hardly affects (von Neumann 1941);
+    pi / 2 is the variance of a median over that of a mean.
     """
     early, late = np.array_split(values, 2)
     if len(late) < 2:
@@ -304,12 +303,12 @@ def _robust_sd(values: FloatArray) -> float:
 
 
 def _sd(values: FloatArray) -> float:
-    """Standard deviation (n - 1); exactly 0 for equal values, whose mean may round."""
+    """Standard deviation (n - 1); exactly 0 for equal values, despite rounding of their mean."""
     return float(np.std(values, ddof=1)) if np.ptp(values) > 0 else 0.0
 
 
 def _walsh_averages(values: FloatArray) -> FloatArray:
-    """All pairwise means, shape (n * (n + 1) / 2,); a long series is first reduced to 2000 of its quantiles."""
+    """All pairwise means, shape (n * (n + 1) / 2,); a long series is first reduced to 2000 quantiles."""
     if len(values) > _LARGEST_PAIRWISE:
         values = np.quantile(values, (np.arange(_LARGEST_PAIRWISE) + 0.5) / _LARGEST_PAIRWISE)
     first, second = np.triu_indices(len(values))
@@ -327,7 +326,7 @@ def _centre_stderr(values: FloatArray) -> float:
 
 
 def _autocorrelation(values: FloatArray) -> float:
-    """Lag-1 autocorrelation, 0 where negative or undefined."""
+    """Lag-1 autocorrelation; 0 if negative or undefined."""
     deviations = values - values.mean()
     power = float(deviations @ deviations)
     return max(0.0, float(deviations[1:] @ deviations[:-1]) / power) if power > 0 else 0.0

@@ -1,4 +1,4 @@
-"""What a search concludes. Frozen data; worded only in `autotune.report`."""
+"""The conclusion of a search, as frozen data; worded only in `autotune.report`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autotune.space.plan import Plan
 
 
 class Verdict(StrEnum):
-    """The three honest answers."""
+    """The three possible conclusions."""
 
     ADOPT = "adopt"
     KEEP_BASELINE = "keep_baseline"
@@ -22,13 +22,13 @@ class Verdict(StrEnum):
 
 
 class TechniqueVerdict(StrEnum):
-    """The six fates of a searched knob."""
+    """The six possible verdicts on a searched knob."""
 
     ADOPT = "adopt"  # part of the recommendation, and it pays by itself
     NEUTRAL = "neutral"  # no effect above the noise floor
     HARMFUL = "harmful"  # the recommendation is better without it
-    HYPOTHESIS = "hypothesis"  # gains at the tested horizon, not shown at the plan's
-    EXPLORED = "explored"  # measured on one process and seed only, beside the same configuration without it
+    HYPOTHESIS = "hypothesis"  # gains at the tested token budget, not shown at the plan's
+    EXPLORED = "explored"  # compared with the same configuration without it, on one process and one seed only
     NOT_MEASURED = "not_measured"  # the budget ended before it was tried, or it cannot run; see the reason
 
 
@@ -36,7 +36,7 @@ class TechniqueVerdict(StrEnum):
 class Comparison:
     """How the recommended configuration compares with another one, as ratios (1.25 is 25 % better).
 
-    `speedup` is to equal quality: `throughput` times that part of `token_efficiency` that may be claimed.
+    `speedup` is to equal quality: `throughput` times the part of `token_efficiency` that is claimed.
     """
 
     speedup: Quantity
@@ -46,13 +46,13 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetSaving:
-    """What the plan saves after the search and the adoption are paid for.
+    """What the plan saves, net of search and adoption.
 
-    `seconds_per_step` is per optimizer step of the baseline (docs/method.md, 7); `hours` (device-hours,
-    the search taken off) and `money` (in the plan's currency, search and adoption taken off) are over
-    the whole plan, as is `kwh` (the facility's overhead in it, the search taken off) where the draw is known.
-    `baseline_watts` and `candidate_watts` are the mean draw of training, without that overhead.
-    `energy_provenance` says where they come from, "measured (...)" or "estimated ...", or why there are none.
+    `seconds_per_step` is per optimizer step of the baseline (docs/method.md, 7). The others are over the whole plan:
+    `hours` (device-hours, net of the search), `money` (in the plan's currency, net of search and adoption) and `kwh`
+    (facility overhead included, net of the search). `baseline_watts` and `candidate_watts` are the mean power draw
+    of training, without that overhead. `energy_provenance` is their source, "measured (...)" or "estimated ...", or
+    the reason why there are none.
     """
 
     seconds_per_step: Quantity
@@ -66,7 +66,7 @@ class NetSaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roi:
-    """Net saving over what search and adoption cost; `probability_positive` is P(net saving > 0)."""
+    """Net saving over the cost of search and adoption; `probability_positive` is P(net saving > 0)."""
 
     ratio: Quantity
     probability_positive: float
@@ -74,7 +74,7 @@ class Roi:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchCost:
-    """All that the search spent: `total_seconds` of wall time on this machine, and where it went."""
+    """The cost of the search: `total_seconds` of wall time on this machine, and its split."""
 
     total_seconds: float
     money: float
@@ -85,7 +85,7 @@ class SearchCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TechniqueEffect:
-    """One knob: what it does to speed and to quality, and whether it pays.
+    """The effect of one knob on speed and quality, and whether it pays.
 
     `speed_effect` and `quality_effect` are ratios (throughput; tokens saved to equal loss) of the
     recommendation over the recommendation without it. `saving` and `roi` are over the plan.
@@ -109,7 +109,7 @@ class TechniqueEffect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A configuration that was measured: for the list of runners-up and of trials."""
+    """A measured configuration in the list of runners-up."""
 
     label: str
     config: Configuration
@@ -119,7 +119,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
-    """A line of the list of trials: `outcome` is `completed`, `pruned` or the kind of failure."""
+    """A row of the list of trials; `outcome` is `completed`, `pruned` or the kind of failure."""
 
     number: int
     stage: str
@@ -152,8 +152,8 @@ class NoiseScale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """What a configuration occupies: distinct parameters (tied weights count once), the most memory its worker held,
-    and model FLOPs utilisation, a share of the device's measured rate of matrix products in the same arithmetic.
+    """The footprint of a configuration: distinct parameters (tied weights count once), its worker's peak memory,
+    and model FLOPs utilisation, a share of the device's measured matrix-product rate in the same arithmetic.
     """
 
     parameters: int
@@ -163,9 +163,9 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batches:
-    """Sequences of an optimizer step of the baseline, the candidate and the hypothesis.
+    """Sequences per optimizer step of the baseline, the candidate and the hypothesis.
 
-    0 where it is not known, or there is no hypothesis.
+    0 if not known, or if there is no hypothesis.
     """
 
     baseline: int
@@ -178,11 +178,11 @@ class Recommendation:
     """The conclusion of a study; see `docs/report.schema.json` for its published form.
 
     `recommended` equals `baseline` unless the verdict is ADOPT. `over_baseline` and `over_expert`
-    compare the best confirmed candidate, also where it is not recommended. `baseline_hours` and
+    compare the best confirmed candidate, even if it is not recommended. `baseline_hours` and
     `recommended_hours` are device-hours of the whole plan, to equal quality. `noise_floor` is the
     smallest ratio minus one that this machine could resolve. `hypotheses` are learning knobs whose
-    gain at the tested horizon is not claimed for the plan, with the value to try. `noise_scales` check
-    the global batch, where it is searched. `knobs` are all those of the workload, by name.
+    gain at the tested token budget is not claimed for the plan, with the value to try. `noise_scales` check
+    the global batch if it is searched. `knobs` are all knobs of the workload, by name.
     """
 
     verdict: Verdict

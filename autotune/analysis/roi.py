@@ -1,4 +1,4 @@
-"""What a speed-up is worth: device-seconds, break-even, and when to stop searching (docs/method.md, 5 and 7)."""
+"""The value of a speed-up: device-seconds, break-even, and when to stop searching (docs/method.md, 5 and 7)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ def plan_device_seconds(plan_tokens: float, runs: int, tokens_per_second: float)
 
 
 def break_even_seconds(search_seconds: float, speedup: Interval) -> Interval | Unknown:
-    """The length of plan, in seconds of the baseline, from which the search has paid: T_search / (1 - 1 / S).
+    """The plan length, in seconds of the baseline, at which the search has paid back: T_search / (1 - 1 / S).
 
-    `speedup` is a ratio. Unknown unless its whole interval lies above 1 (docs/method.md, 7). The
+    `speedup` is a ratio. Unknown unless its whole interval is above 1 (docs/method.md, 7). The
     longest break-even belongs to the lowest speed-up.
     """
     if speedup.high < 1:
-        return Unknown(reason="it is slower: no plan is long enough")
+        return Unknown(reason="slower than the baseline: it never pays back")
     if not (speedup.low > 1 and speedup.estimate > 1 and speedup.high > 1):
-        return Unknown(reason="the interval of the speed-up contains 1: it may never pay")
+        return Unknown(reason="the speed-up's interval contains 1: it may never pay back")
     return speedup.map_decreasing(lambda ratio: search_seconds / (1 - 1 / ratio))
 
 
 def expected_gain_of_one_more(log_speedups: Sequence[float], *, floor: float) -> float:
-    """By how much one more draw is expected to raise the best of n exchangeable draws, in log units.
+    """The expected gain of one more draw over the best of n exchangeable draws, in log units.
 
-    Of n exchangeable draws each is the largest with probability 1/n, whatever their values; if the last
-    drawn is, it raised the record from x_(n-1) to x_(n), else by nothing. So E[M_n - M_(n-1)] =
-    E[x_(n) - x_(n-1)] / n, and the observed gap over n estimates, without bias, what the latest draw was
-    worth. The next is worth no more in expectation (for independent draws E[M_n] is concave in n), so
-    stopping errs towards going on. It is never taken below floor / (n + 1), the chance that the next is
-    the best times the least difference that can be told: a tie shows the noise, not the end. One draw is
-    set against the baseline, ln S = 0. No draw: infinite.
+    Each of n exchangeable draws is the largest with probability 1/n, whatever their values. If the last one
+    is, it raised the maximum from x_(n-1) to x_(n), else it added nothing. So E[M_n - M_(n-1)] =
+    E[x_(n) - x_(n-1)] / n, and the observed gap over n is an unbiased estimate of the latest draw's gain. The
+    next draw gains no more in expectation (for independent draws E[M_n] is concave in n), so stopping errs
+    on the late side. The value is at least floor / (n + 1), the chance that the next draw is the best times the
+    smallest resolvable difference: a tie reflects noise, not exhaustion. A single draw is compared with
+    the baseline, ln S = 0. Without draws: infinite.
     """
     known = sorted(x for x in log_speedups if math.isfinite(x))
     if not known:
@@ -48,11 +48,11 @@ def expected_gain_of_one_more(log_speedups: Sequence[float], *, floor: float) ->
 def worth_another_trial(
     *, log_speedups: Sequence[float], floor: float, baseline_cost: float, trial_cost: float
 ) -> tuple[bool, float]:
-    """Whether one more trial is expected to save more than it costs, and the saving expected (docs/method.md, 5).
+    """Whether one more trial is expected to save more than it costs, and the expected saving (docs/method.md, 5).
 
     `baseline_cost` is R * C_0, the whole plan at the baseline; costs and saving are in one currency. The
-    saving is C_0 / S_inc * (1 - exp(-gain)); the baseline itself is the zeroth draw, so the incumbent is
-    never worse than it. With no trial yet, all of C_0 may be saved.
+    saving is C_0 / S_inc * (1 - exp(-gain)). The baseline is the zeroth draw, so the incumbent is never
+    worse than the baseline. Before the first trial, all of C_0 may be saved.
     """
     known = [x for x in log_speedups if math.isfinite(x)]
     gain = expected_gain_of_one_more([0.0, *known] if known else [], floor=floor)

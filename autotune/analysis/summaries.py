@@ -1,4 +1,4 @@
-"""The lists of a report: every trial, the runners-up, and where the time of the search went. Pure."""
+"""The lists of a report: all trials, the runners-up, and where the search time went. Pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _RUNNERS_UP = 5
 
 
 def trials_of(case: Case) -> tuple[TrialSummary, ...]:
-    """One line for every trial, by number."""
+    """One row per trial, by number."""
     return tuple(_summary(case, record) for record in case.records)
 
 
 def runners_up(case: Case) -> tuple[Contender, ...]:
-    """What exploration and race found good beside the candidate: exploratory figures, of speed alone."""
+    """The fastest configurations of exploration and race besides the candidate. Exploratory figures, speed only."""
     groups: dict[Configuration, list[TrialRecord]] = {}
     for record in case.records:
         if record.spec.stage in (Stage.EXPLORE_SYSTEM, Stage.RACE) and record.spec.config != case.candidate:
@@ -38,7 +38,7 @@ def runners_up(case: Case) -> tuple[Contender, ...]:
 
 
 def search_cost(case: Case) -> SearchCost:
-    """What the search took, by stage and by activity, and what it and the adoption are priced at."""
+    """The search time by stage and by activity, and the cost of search and adoption."""
     costs, economics, seconds = [r.costs for r in case.records], case.economics, case.facts.search_seconds
     activities = {
         "stepping candidates": sum(c.step_seconds for c in costs),
@@ -75,7 +75,7 @@ def _summary(case: Case, record: TrialRecord) -> TrialSummary:
 
 
 def _throughput_ratio(case: Case, record: TrialRecord) -> Quantity:
-    """A trial's rate over its partner's; the spread between processes is in the interval (docs/method.md, 3.5)."""
+    """A trial's rate over its partner's; the interval includes the spread between processes (docs/method.md, 3.5)."""
     processes = 2.0 * case.calibration.process_variance
 
     def ratio(speed: PairedSpeed) -> Interval:

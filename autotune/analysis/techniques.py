@@ -1,4 +1,4 @@
-"""The effect of each technique by itself: measured, priced and judged (docs/method.md, 6.3). Pure."""
+"""The effect of each technique alone: measured, priced and judged (docs/method.md, 6.3). Pure."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from autotune.workload.space import SearchSpace
 
 
 def without(space: SearchSpace, config: Configuration) -> dict[str, Configuration]:
-    """`config` with one changed knob at a time back at the baseline, by label, where such a combination can exist.
+    """Ablations: `config` with one changed knob reset to the baseline, by label, where that combination is valid.
 
-    A knob that others depend on takes them along. What is left out together is listed once, under the first.
+    Knobs that depend on it are reset with it. Knobs that are reset together are listed once, under the first.
     """
     return {label: variant for variant, label in _labels(space, config).items()}
 
 
 def label_without(space: SearchSpace, config: Configuration, name: str) -> str:
-    """The label under which `without` lists `config` without the knob; empty where it does not."""
+    """The label of the ablation of knob `name` in `without`; empty if there is none."""
     variant = next(space.turned_back(config, name), None)
     return "" if variant is None else _labels(space, config)[variant]
 
@@ -46,12 +46,12 @@ def _labels(space: SearchSpace, config: Configuration) -> dict[Configuration, st
 
 
 def technique_effects(case: Case) -> tuple[TechniqueEffect, ...]:
-    """One row for every searched knob: measured where it is part of what was confirmed, else the reason why not."""
+    """One row per searched knob: its effect if it is part of the confirmed configuration, else the reason why not."""
     return tuple(_effect(case, dimension.knob) for dimension in case.space.dimensions)
 
 
 def not_measurable(case: Case) -> tuple[TechniqueEffect, ...]:
-    """A row for every knob of which no value was left to try on this machine, with the reasons."""
+    """One row, with the reasons, per knob that has no value left to try on this machine."""
     searched = {d.knob.name for d in case.space.dimensions}
     rows = []
     for name in dict.fromkeys(p.knob for p in case.facts.pruned if p.knob not in searched):
@@ -63,9 +63,9 @@ def not_measurable(case: Case) -> tuple[TechniqueEffect, ...]:
 
 
 def is_droppable(technique: TechniqueEffect, floor: float) -> bool:
-    """Whether a changed technique has earned no place: it harms, its gain is below the noise floor, or it does not pay.
+    """Whether to drop a changed technique: it is harmful, its gain is below the noise floor, or it does not pay.
 
-    `floor` is in log units. An effect that is merely uncertain is kept: it was confirmed with the rest.
+    `floor` is in log units. A technique whose effect is merely uncertain is kept: it was confirmed with the rest.
     """
     known = all_known((technique.speed_effect, technique.quality_effect, technique.saving))
     if isinstance(known, Unknown):
@@ -139,7 +139,7 @@ def _unmeasured(knob: Knob, before: object, after: object, why: Unknown) -> Tech
 
 
 def _measured(case: Case, whole: Claim, name: str) -> tuple[Interval | Unknown, Interval | Unknown]:
-    """What having the technique does to speed and to token efficiency, in log units."""
+    """The effect of having the technique on speed and token efficiency, in log units."""
     if len(case.space.changed(whole.config)) == 1:
         return whole.speed, whole.efficiency  # the only technique: its effect is the whole
     left_out = label_without(case.space, whole.config, name)
@@ -151,18 +151,18 @@ def _measured(case: Case, whole: Claim, name: str) -> tuple[Interval | Unknown, 
 
 
 def _seed_spread(case: Case, whole: Claim) -> KnownSpread | None:
-    """How much the confirmed efficiency varied from seed to seed."""
+    """The spread of the confirmed efficiency between seeds."""
     confirmed = effects_of(case.confirmation, whole.label, against=BASELINE, curve=case.calibration.curve)
     seen = [e.value for e in only_known(e.efficiency for e in confirmed)]
     return KnownSpread(variance=statistics.variance(seen), degrees_of_freedom=len(seen) - 1) if len(seen) > 1 else None
 
 
 def _explored(row: TechniqueEffect, case: Case, knob: Knob) -> TechniqueEffect:
-    """The row with what exploration saw of the knob's best other value; as it is where it saw nothing."""
+    """The row with the exploratory effect of the knob's best other value; unchanged if there is none."""
     seen = explored_effect(case, knob.name)
     if seen is None:
         return row
-    # A system knob computes the same, or its gate would have excluded it.
+    # A system knob computes the same, or the equivalence gate would have excluded it.
     computes_the_same = knob.knob_class is KnobClass.SYSTEM
     quality = Interval.exactly(0.0, level=LEVEL) if computes_the_same else seen.quality
     is_part = row.value != row.baseline_value
@@ -221,10 +221,10 @@ def _worth(
     speedup: float,
     own_seconds: float,
 ) -> _Worth | Unknown:
-    """Saving over the plan, ROI and break-even of one technique, against what finding and adopting it alone cost.
+    """Saving over the plan, ROI and break-even of one technique, against the cost of finding and adopting it alone.
 
-    `share_saved` makes of its `effect`, in log units, the share of the plan's time at a log speed-up of `speedup`:
-    what leaving the technique out would add, or what taking it in would save.
+    `share_saved` converts its `effect`, in log units, to a share of the plan's time at a log speed-up of `speedup`:
+    the time that dropping the technique would add, or that adopting it would save.
     """
     economics = case.economics_of(config, power=case.baseline_power, search_seconds=own_seconds)
     if isinstance(economics, Unknown):
@@ -241,7 +241,7 @@ def _worth(
 
 
 def _own_seconds(case: Case, knob: Knob, label: str) -> float:
-    """What finding out about one knob cost: its share of the exploration, and the runs without it."""
+    """The cost of finding out about one knob: its share of exploration, plus its ablation runs."""
     learning = knob.knob_class is KnobClass.LEARNING
     stage = Stage.EXPLORE_LEARNING if learning else Stage.EXPLORE_SYSTEM
     peers = [d for d in case.space.dimensions if (d.knob.knob_class is KnobClass.LEARNING) == learning]
@@ -275,7 +275,7 @@ def _not_part(case: Case, whole: Claim, tried: int, name: str) -> str:
 
 
 def _why_infeasible(case: Case, name: str) -> str:
-    """Why each other value of a knob could not be used, where none could."""
+    """Why each other value of a knob could not be used; empty if one could."""
     tried = [r for r in case.records if r.spec.config[name] != case.baseline[name]]
     if any(not isinstance(r.outcome, Infeasible) for r in tried):
         return ""
@@ -283,7 +283,7 @@ def _why_infeasible(case: Case, name: str) -> str:
 
 
 def _together(along: Mapping[str, object]) -> str:
-    """The values that depend on each other and were turned together, where there are several."""
+    """A suffix that lists values that were changed together, if there are several."""
     return f"; {', '.join(f'{name}={value}' for name, value in along.items())} together" if len(along) > 1 else ""
 
 

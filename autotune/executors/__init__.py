@@ -1,4 +1,4 @@
-"""Where sessions run. Executors are chosen here, and nowhere else."""
+"""Where sessions run. This is the only place that chooses an executor."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def open_executor(name: str) -> Executor:
     """The executor of that name, ready to open sessions; the caller closes it.
 
     Raises:
-        BadInput: there is none of that name.
-        EnvironmentProblem: what it needs is not installed or does not answer.
+        BadInput: no executor has that name.
+        EnvironmentProblem: something it needs is not installed or does not answer.
     """
     match name:
         case "local":
@@ -25,4 +25,4 @@ def open_executor(name: str) -> Executor:
 
             return RayExecutor()
         case _:
-            raise BadInput(f"an executor is one of {', '.join(EXECUTORS)}; got {name!r}: use local for this machine")
+            raise BadInput(f"executor must be one of {', '.join(EXECUTORS)}; got {name!r}: use local for this machine")

@@ -16,7 +16,7 @@ _PROVEN = 10.0
 
 
 class SessionEnded(Exception):
-    """A session cannot go on: its configuration is infeasible here, or it broke."""
+    """A session ended: its configuration is infeasible here, or it failed."""
 
     def __init__(self, kind: InfeasibleKind | FailedKind, message: str) -> None:
         super().__init__(message)
@@ -29,10 +29,10 @@ class Patience:
     """How long the driver waits for a sign of progress before it ends a session, in seconds.
 
     `setup_seconds` covers imports, data and building the model; `pass_seconds` the first forward
-    and backward pass (with compilation, where there is any); `step_seconds` one optimizer step.
-    A session past one of the last two is TOO_SLOW: slow and hung sessions are treated alike. One that has trained
-    at a fair pace before has proven itself. It is then given ten times as long, because a burst on a shared machine
-    is no fault of its own.
+    and backward pass (compilation included); `step_seconds` one optimizer step.
+    A session that exceeds one of the last two is TOO_SLOW: slow and hung sessions are treated alike. A session that
+    has answered one `advance` in time is proven. It then gets ten times as long, because a load burst on a shared
+    machine is not its fault.
     """
 
     setup_seconds: float
@@ -42,9 +42,9 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest:
-    """An order to open a session of `configuration`; the worker's own output goes to `log_path`.
+    """A request to open a session of `configuration`; the worker's own output goes to `log_path`.
 
-    `tokens_per_step` are those of an optimizer step; `evaluation_tokens` are read of the held-out text.
+    `tokens_per_step` is the tokens of one optimizer step; `evaluation_tokens` the held-out tokens per evaluation.
     """
 
     configuration: Configuration
@@ -57,29 +57,28 @@ class SessionRequest:
     patience: Patience
 
     def advance_seconds(self, steps: int, *, is_proven: bool) -> float:
-        """How long to wait for `steps` steps; at least a second, for no scheduler is prompt."""
+        """How long to wait for `steps` steps; at least a second, to allow for the OS scheduler."""
         return max(1.0, steps * self.patience.step_seconds * (_PROVEN if is_proven else 1.0))
 
     def evaluate_seconds(self) -> float:
-        """How long to wait for an evaluation: a first pass and a step for every step's worth of tokens.
+        """How long to wait for an evaluation: ten times a first pass plus one step per step's worth of tokens.
 
-        That is generous (a forward pass is about a third of a step), and ten times more is given as to
-        any session that has proven itself.
+        Generous: a forward pass is about a third of a step, and the session is proven.
         """
         steps = math.ceil(self.evaluation_tokens / self.tokens_per_step)
         return max(1.0, _PROVEN * (self.patience.pass_seconds + steps * self.patience.step_seconds))
 
     def fingerprint_seconds(self) -> float:
-        """How long to wait for a fingerprint: a first pass and two steps, ten times over as for an evaluation.
+        """How long to wait for a fingerprint: ten times a first pass plus two steps.
 
-        A pass, because a compiled model with dropout is compiled once more without it; two steps, because
-        its weights and gradients are also read through. The session has yet to prove itself, but one that
-        is merely slow shows it in its first slice, and a burst must not pass for wrong arithmetic.
+        A pass, because a compiled model with dropout is compiled again without it; two steps, because
+        all weights and gradients are also read. The session is not proven yet. But a slow one is caught in its
+        first slice, and a load burst must not count as wrong arithmetic.
         """
         return max(1.0, _PROVEN * (self.patience.pass_seconds + 2 * self.patience.step_seconds))
 
     def gradient_noise_seconds(self, batches: int) -> float:
-        """How long to wait for the gradient noise: a step for every batch, ten times over as for an evaluation."""
+        """How long to wait for the gradient noise: ten times one step per batch."""
         return max(1.0, _PROVEN * batches * self.patience.step_seconds)
 
 
@@ -90,19 +89,19 @@ class Session(Protocol):
     def ready(self) -> Ready: ...
 
     def advance(self, steps: int, round: int = -1) -> Slice:
-        """Train `steps` whole optimizer steps and report them as one slice of that pairing round."""
+        """Train `steps` optimizer steps and report them as one slice of pairing round `round`."""
         ...
 
     def evaluate(self) -> Evaluation:
-        """Loss on the held-out documents, now."""
+        """Current loss on the held-out documents."""
         ...
 
     def fingerprint(self) -> Fingerprint:
-        """What the session computes before its first step; asked for later, it ends the session."""
+        """What the session computes before its first step. Asking for it later ends the session."""
         ...
 
     def gradient_noise(self, batches: int) -> GradientNoise:
-        """Squared norms of gradients over the next `batches` global batches, which are not trained on."""
+        """Squared gradient norms over the next `batches` global batches, which are not trained on."""
         ...
 
     def close(self) -> None:
@@ -111,19 +110,19 @@ class Session(Protocol):
 
 
 class Executor(Protocol):
-    """Opens sessions. `slots` is how many may *step* at once without disturbing each other."""
+    """Opens sessions. `slots` is how many may *step* at once without slowing each other down."""
 
     @property
     def slots(self) -> int: ...
 
     def examine(self, order: WorkerOrder) -> Machine:
-        """Text and machine as they are where sessions run, the free memory included.
+        """The text and the machine where sessions run, free memory included.
 
-        It takes as long as the text is large, and it can be interrupted.
+        The time it takes grows with the size of the text. It can be interrupted.
 
         Raises:
             BadInput: the text cannot be trained on.
-            EnvironmentProblem: the trial side does not work there.
+            EnvironmentProblem: the worker program does not run there.
         """
         ...
 
@@ -131,12 +130,12 @@ class Executor(Protocol):
         """Start a worker and wait until it is ready.
 
         Raises:
-            SessionEnded: the worker did not get ready; its process is gone.
+            SessionEnded: the worker did not become ready; its process is gone.
         """
         ...
 
     def renew(self) -> None:
-        """Let the sessions opened from now on share no process image with earlier ones (docs/method.md, 3.5)."""
+        """Start later sessions from a fresh process image, shared with no earlier one (docs/method.md, 3.5)."""
         ...
 
     def close(self) -> None:

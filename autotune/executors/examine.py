@@ -1,4 +1,4 @@
-"""Asks the trial side to tokenize the text and to describe the machine, in a process of its own."""
+"""Runs the worker program in a separate process to tokenize the text and describe the machine."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from autotune_model.protocol import Failure, InfeasibleKind
 
 
 def examine_here(order: WorkerOrder) -> Machine:
-    """Text and machine of this host; the tokens are kept for all sessions of the study.
+    """The text and the machine of this host; the tokens are cached for all sessions of the study.
 
     Raises:
         BadInput: the text cannot be trained on.
-        EnvironmentProblem: the trial side does not work here.
+        EnvironmentProblem: the worker program does not run here.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(order.payload, file)
@@ -32,7 +32,7 @@ def examine_here(order: WorkerOrder) -> Machine:
                 env=os.environ | order.environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                start_new_session=True,  # Ctrl-C is ours to handle: run() then kills it
+                start_new_session=True,  # Ctrl-C reaches only the driver; run() then kills the child
                 check=False,
             )
         except OSError as error:
@@ -47,7 +47,7 @@ def examine_here(order: WorkerOrder) -> Machine:
     except Malformed as problem:
         said = _last_line(done.stderr).decode(errors="replace") or str(problem)
         raise EnvironmentProblem(
-            f"`{' '.join(order.program)} prepare` must describe text and machine; it left with exit code "
+            f"`{' '.join(order.program)} prepare` must describe text and machine; it ended with exit code "
             f"{done.returncode} ({said}): check that torch and autotune are installed together"
         ) from None
     return replace(machine, available_bytes=available_bytes(machine.environment))
@@ -56,7 +56,7 @@ def examine_here(order: WorkerOrder) -> Machine:
 def _raise(failure: Failure) -> None:
     if failure.kind is InfeasibleKind.INVALID:
         raise BadInput(failure.message)
-    raise EnvironmentProblem(f"corpus and machine could not be prepared ({failure.kind}): {failure.message}")
+    raise EnvironmentProblem(f"examining corpus and machine failed ({failure.kind}): {failure.message}")
 
 
 def _last_line(output: bytes) -> bytes:

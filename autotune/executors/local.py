@@ -1,11 +1,11 @@
-"""Sessions on this machine: one worker process each, watched for progress, with nothing left behind.
+"""Sessions on this machine: one worker process each, watched for progress and always cleaned up.
 
     driver --commands--> worker     a pipe each way, JSON lines (autotune_model/protocol.py);
     driver <---events--- worker     stdout and stderr of the worker go to the log of the session
 
-On Linux a launcher process imports torch once and forks the workers; elsewhere each is started by
-itself. Either way a worker leads a process session of its own, so that Ctrl-C does not reach it and
-all that it started can be ended at once. Workers inherit the environment of this process, unchanged.
+On Linux a launcher process imports torch once and forks the workers; elsewhere each worker is started
+separately. Either way a worker leads its own process session: Ctrl-C does not reach it, and everything
+it started can be killed at once. Workers inherit the environment of this process, unchanged.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ from autotune_model.protocol import (
     tag,
 )
 
-_CLOSE_SECONDS = 2.0  # for a worker to leave by itself
-_REAP_SECONDS = 10.0  # for the kernel to clear away a large process that was killed
+_CLOSE_SECONDS = 2.0  # for a worker to exit by itself
+_REAP_SECONDS = 10.0  # for the kernel to clean up a large process that was killed
 
 
 class LocalExecutor:
     """Runs sessions on this machine. One may step at a time: two would disturb each other's timing.
 
-    `launch` says how workers come to be: `fork` from one launcher (what Linux does) or `spawn` each by itself.
+    `launch` is how workers start: `fork` from one launcher (the default on Linux), or `spawn` each separately.
     """
 
     def __init__(self, *, launch: Literal["fork", "spawn"] | None = None) -> None:
-        """Starts nothing: the launcher comes with the first session, so that its imports disturb no measurement."""
+        """Starts nothing yet: the launcher starts with the first session, so its imports disturb no measurement."""
         self._forks = (launch or ("fork" if sys.platform == "linux" else "spawn")) == "fork"
         self._launcher: LauncherProcess | None = None
         self._sessions: set[LocalSession] = set()
@@ -79,8 +79,8 @@ class LocalExecutor:
         """See `Executor.open`.
 
         Raises:
-            SessionEnded: the worker did not get ready; its process is gone.
-            EnvironmentProblem: the torch side cannot even start.
+            SessionEnded: the worker did not become ready; its process is gone.
+            EnvironmentProblem: the worker program cannot start.
         """
         with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:  # read before it is ready
             json.dump(request.order.payload, file)
@@ -94,7 +94,7 @@ class LocalExecutor:
         return session
 
     def renew(self) -> None:
-        """Fork the sessions from now on from a new launcher; the old one stays while it has sessions."""
+        """Fork later sessions from a new launcher; the old one stays until its last session closes."""
         if self._launcher is not None:
             self._launcher.retire()
             self._launcher = None
@@ -112,7 +112,7 @@ class LocalExecutor:
         self.close()
 
     def _start(self, request: SessionRequest, session_path: str) -> LocalSession:
-        """A session whose worker has just been started; where that fails, nothing is left open."""
+        """A session whose worker has just been started; if starting fails, nothing is left open."""
         request.log_path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as theirs, ExitStack() as ours:
             commands, commands_end = os.pipe()  # pipes are close-on-exec
@@ -132,7 +132,7 @@ class LocalExecutor:
         return LocalSession(request, process, commands_end, events_end, log_start, self._sessions)
 
     def _ready_launcher(self, order: WorkerOrder) -> LauncherProcess:
-        """A launcher of the order's program in its environment: the one at hand where it is that, else a new one."""
+        """A launcher for the order's program and environment: the current one if it matches, else a new one."""
         if self._launcher is not None and (self._launcher.is_gone or not self._launcher.serves(order)):
             self.renew()
         if self._launcher is None:
@@ -152,7 +152,7 @@ class LocalSession:
         log_start: int,
         siblings: set[LocalSession],
     ) -> None:
-        """Takes over the process and our ends of its pipes; is one of `siblings` until it is closed."""
+        """Takes over the process and our ends of its pipes; stays in `siblings` until closed."""
         self._request = request
         self._process = process
         self._commands = commands
@@ -167,12 +167,12 @@ class LocalSession:
 
     @property
     def ready(self) -> Ready:
-        """What the worker reported when it was ready."""
+        """What the worker reported when it became ready."""
         assert self._ready is not None, "open() returns ready sessions only"  # noqa: S101 - for the type checker
         return self._ready
 
     def await_ready(self) -> None:
-        """Wait for data and model with one patience, for the first pass with another."""
+        """Wait for data and model, then for the first pass; each has its own timeout."""
         patience = self._request.patience
         late: InfeasibleKind | FailedKind = FailedKind.HUNG
         what, seconds = "build its model", patience.setup_seconds
@@ -223,12 +223,12 @@ class LocalSession:
     def _ask(self, command: Command, seconds: float, duty: str) -> Event:
         if self._is_closed:
             raise SessionEnded(FailedKind.CRASH, "this session has ended: open another one")
-        with suppress(BrokenPipeError):  # dead; how it died is heard next
+        with suppress(BrokenPipeError):  # dead; `_hear` finds out how it died
             os.write(self._commands, encode_command(command))
         return self._hear(time.monotonic() + seconds, InfeasibleKind.TOO_SLOW, duty)
 
     def _hear(self, deadline: float, late: InfeasibleKind | FailedKind, duty: str) -> Event:
-        """The next event, which is no failure; else the session ends, for being `late` if it did not do its `duty`."""
+        """The next event. A failure ends the session; so does a missed deadline, with kind `late` and naming `duty`."""
         try:
             line = self._events.line(deadline)
         except TimeoutError:
@@ -240,35 +240,33 @@ class LocalSession:
         except Malformed as problem:
             self._end(FailedKind.CRASH, f"the worker broke the protocol ({problem}): see {self._request.log_path}")
         if event is None:
-            self._end(
-                FailedKind.CRASH, f"the worker stopped in the middle of a line, {line[:80]!r} ({self._last_line()})"
-            )
+            self._end(FailedKind.CRASH, f"the worker died in the middle of a line, {line[:80]!r} ({self._last_line()})")
         self._has_spoken = True
         if isinstance(event, Failure):
             self._end(event.kind, event.message)
         return event
 
     def _end_dead(self) -> NoReturn:
-        """Its end of the pipe is closed: say how it died."""
+        """The worker closed its end of the pipe: report how it died."""
         code = self._process.exit_code(_CLOSE_SECONDS)
         said = self._last_line()
-        if code == -signal.SIGKILL:  # not by us: we do not listen to those we kill
+        if code == -signal.SIGKILL:  # not by us: we never read from a worker that we killed
             self._end(
                 InfeasibleKind.OUT_OF_MEMORY,
                 "the worker was killed by SIGKILL, most likely by the kernel's out-of-memory killer: "
                 "use a smaller batch or free memory",
             )
         if code is None:
-            self._end(FailedKind.CRASH, f"the worker closed its event pipe and did not say why ({said})")
+            self._end(FailedKind.CRASH, f"the worker closed its event pipe without a reason ({said})")
         if code < 0:
-            self._end(FailedKind.CRASH, f"the worker died of {signal_name(-code)} ({said})")
+            self._end(FailedKind.CRASH, f"the worker was killed by {signal_name(-code)} ({said})")
         if code > 0 and not self._has_spoken:
             self._shut(0.0)
             raise EnvironmentProblem(
                 f"a worker must be able to start; got exit code {code} ({said}): "
                 "check that torch and autotune are installed together"
             )
-        self._end(FailedKind.CRASH, f"the worker left with exit code {code} ({said})")
+        self._end(FailedKind.CRASH, f"the worker ended with exit code {code} ({said})")
 
     def _end_out_of_turn(self, event: Event) -> NoReturn:
         name = tag(type(event))
@@ -279,7 +277,7 @@ class LocalSession:
         raise SessionEnded(kind, message)
 
     def _shut(self, grace_seconds: float) -> None:
-        """Ask the worker to leave, wait so long, and end its group in any case: it may have started others."""
+        """Ask the worker to exit, wait `grace_seconds`, then kill its process group: it may have started others."""
         if self._is_closed:
             return
         self._is_closed = True

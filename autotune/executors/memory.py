@@ -1,4 +1,4 @@
-"""How much memory there is for sessions, and whether some of them fit."""
+"""How much memory sessions may use, and whether given sessions fit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MARGIN = 1.25  # for allocator slack and workspaces; `benchmarks/memory.py` pri
 
 
 def available_bytes(environment: Mapping[str, str]) -> int:
-    """Memory that all sessions may use together: the accelerator's own, else what this machine has free."""
+    """Memory that all sessions may use together: the accelerator's total, or this machine's free memory."""
     import psutil
 
     if environment.get("device", "cpu") != "cpu":

@@ -1,4 +1,4 @@
-"""Worker processes: how they are started, heard and ended. Knows pipes and signals, nothing of training."""
+"""Worker processes: starting, reading from and killing them. Knows pipes and signals, not training."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from autotune.workload.base import WorkerOrder
 from autotune_model.protocol import Exited, Forked, Launcher, Notice
 
 _LAUNCHER_SECONDS = 120.0  # importing torch: 4 s, from a cold network disk a minute
-_LEAVE_SECONDS = 2.0  # for a launcher to leave by itself
+_LEAVE_SECONDS = 2.0  # for a launcher to exit by itself
 _FORK_SECONDS = 30.0  # a fork takes milliseconds, unless the machine is swapping
-_LONGEST_LINE = 2**24  # bytes; no message comes near it, a process gone mad does
+_LONGEST_LINE = 2**24  # bytes; far above any message, so a longer line is a runaway process
 
 
 class LineReader:
-    """Lines from a pipe or a socket, each waited for until a deadline. Closing it closes the descriptor."""
+    """Reads lines from a pipe or socket, each with a deadline. Closing it closes the descriptor."""
 
     def __init__(self, descriptor: int) -> None:
-        """Takes `descriptor` over."""
+        """Takes over `descriptor`."""
         self._descriptor = descriptor
         self._selector = selectors.DefaultSelector()
         self._selector.register(descriptor, selectors.EVENT_READ)
         self._buffer = b""
 
     def line(self, deadline: float) -> bytes:
-        """The next line with its newline; without one, what came before the end of the stream, if anything.
+        """The next line with its newline. At the end of the stream, the rest without one, possibly empty.
 
         Raises:
             TimeoutError: no whole line by `deadline`, in seconds of the monotonic clock.
@@ -47,7 +47,7 @@ class LineReader:
                 raise TimeoutError
             try:
                 chunk = os.read(self._descriptor, 65_536)
-            except ConnectionResetError:  # how a socket ends whose peer died with our words unread
+            except ConnectionResetError:  # the peer died before it read everything that we sent
                 chunk = b""
             if not chunk:
                 break
@@ -68,25 +68,25 @@ class WorkerProcess(Protocol):
     def pid(self) -> int: ...
 
     def exit_code(self, seconds: float) -> int | None:
-        """Its exit code, negative for a signal; None if it is not known to have ended within `seconds`."""
+        """Its exit code, negative for a signal; None if it is still running after `seconds`, as far as known."""
         ...
 
     def release(self) -> None:
-        """No more will be asked about it."""
+        """Forget the process; nothing may be asked about it afterwards."""
         ...
 
 
 class SpawnedWorker:
-    """A worker started by itself, torch imported anew."""
+    """A worker started separately, which imports torch itself."""
 
     def __init__(self, order: WorkerOrder, session_path: str, commands: int, events: int, log: int) -> None:
-        """Start it; the descriptors are inherited and stay the caller's to close."""
+        """Start it; it inherits the descriptors, which the caller still has to close."""
         duty = ["worker", "--session", session_path, "--commands", str(commands), "--events", str(events)]
         self._process = _start(order, duty, log=log, descriptors=(commands, events))
 
     @property
     def pid(self) -> int:
-        """Also the number of its process group."""
+        """Also its process group id."""
         return self._process.pid
 
     def exit_code(self, seconds: float) -> int | None:
@@ -97,16 +97,16 @@ class SpawnedWorker:
             return None
 
     def release(self) -> None:
-        """Nothing is kept."""
+        """Nothing to forget."""
 
 
 def _start(
     order: WorkerOrder, duty: Sequence[str], *, log: int, descriptors: tuple[int, ...]
 ) -> subprocess.Popen[bytes]:
-    """The program of `order` on that duty, as the leader of a session of its own.
+    """Start the program of `order` with arguments `duty`, as the leader of its own session.
 
     Raises:
-        EnvironmentProblem: there is no such program.
+        EnvironmentProblem: the program cannot be started.
     """
     try:
         return subprocess.Popen(
@@ -125,7 +125,7 @@ def _start(
 
 
 class ForkedWorker:
-    """A worker forked by a launcher, which alone can tell how it ended."""
+    """A worker forked by a launcher. Only the launcher, its parent, knows how it ended."""
 
     def __init__(self, launcher: LauncherProcess, pid: int) -> None:
         """Made by `LauncherProcess.fork`."""
@@ -134,7 +134,7 @@ class ForkedWorker:
 
     @property
     def pid(self) -> int:
-        """Also the number of its process group."""
+        """Also its process group id."""
         return self._pid
 
     def exit_code(self, seconds: float) -> int | None:
@@ -150,7 +150,7 @@ class LauncherProcess:
     """A process that has imported torch once and forks workers from that image."""
 
     def __init__(self, order: WorkerOrder) -> None:
-        """Start the order's program and wait until it takes orders to fork.
+        """Start the order's program and wait until it is ready to fork.
 
         Raises:
             EnvironmentProblem: it cannot start, for example because torch is missing.
@@ -167,7 +167,7 @@ class LauncherProcess:
             duty = ["launcher", "--control", str(control)]
             self._process = _start(order, duty, log=self._log.fileno(), descriptors=(control,))
             theirs.close()
-            opened.pop_all()  # from here on `_end` closes what is left
+            opened.pop_all()  # from here on `_end` closes them
         self._control = ours
         self._reader = LineReader(os.dup(ours.fileno()))
         try:
@@ -182,11 +182,11 @@ class LauncherProcess:
         return self._process.poll() is not None
 
     def serves(self, order: WorkerOrder) -> bool:
-        """Whether it is the program of `order` in its environment."""
+        """Whether it runs the program of `order` in the same environment."""
         return (self._program, self._environment) == (order.program, dict(order.environment))
 
     def fork(self, session_path: str, descriptors: tuple[int, int, int]) -> ForkedWorker:
-        """Fork a worker onto `descriptors`: its commands to read, its events to write, its log.
+        """Fork a worker that uses `descriptors`: commands to read, events to write, and its log.
 
         Raises:
             SessionEnded: the launcher died or hangs.
@@ -197,7 +197,7 @@ class LauncherProcess:
             while not isinstance(notice := self._hear(deadline), Forked):
                 if notice is None:
                     raise BrokenPipeError
-        except OSError as error:  # TimeoutError is one, too
+        except OSError as error:  # includes TimeoutError
             self._process.kill()
             hangs = isinstance(error, TimeoutError)
             raise SessionEnded(
@@ -209,7 +209,7 @@ class LauncherProcess:
         return ForkedWorker(self, notice.pid)
 
     def exit_code(self, pid: int, seconds: float) -> int | None:
-        """How its worker `pid` ended, or None if it does not say so within `seconds`."""
+        """The exit code of its worker `pid`, or None if the launcher does not report it within `seconds`."""
         deadline = time.monotonic() + seconds
         with suppress(TimeoutError):
             while pid not in self._exit_codes and self._hear(deadline) is not None:
@@ -217,13 +217,13 @@ class LauncherProcess:
         return self._exit_codes.get(pid)
 
     def forget(self, pid: int) -> None:
-        """One worker less; the last one of a retired launcher ends it."""
+        """Drop worker `pid`. A retired launcher ends with its last worker."""
         self._exit_codes.pop(pid, None)
         self._workers -= 1
         self._end_if_idle()
 
     def retire(self) -> None:
-        """End as soon as no worker is left."""
+        """End as soon as the last worker is gone."""
         self._is_retired = True
         self._end_if_idle()
 
@@ -234,7 +234,7 @@ class LauncherProcess:
             is_ready = False
         if not is_ready:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_LEAVE_SECONDS)  # its last words may still be on their way
+                self._process.wait(_LEAVE_SECONDS)  # it may still be writing its error to the log
             raise EnvironmentProblem(
                 f"`{' '.join(self._program)} launcher` must start within {_LAUNCHER_SECONDS:g} s; "
                 f"got exit code {self._process.poll()} ({last_line(self._log.fileno())}): "
@@ -242,10 +242,10 @@ class LauncherProcess:
             )
 
     def _hear(self, deadline: float) -> Notice | None:
-        """The next notice, exits noted; None once there is nobody to be heard.
+        """The next notice, exit codes recorded; None once the launcher is gone.
 
         Raises:
-            TimeoutError: nothing was said by `deadline`.
+            TimeoutError: no notice by `deadline`.
         """
         line = self._reader.line(deadline)
         if not line:
@@ -255,7 +255,7 @@ class LauncherProcess:
             if isinstance(notice, Exited):
                 self._exit_codes[notice.pid] = os.waitstatus_to_exitcode(notice.status)
         except (Malformed, ValueError):
-            self._process.kill()  # nothing it says can be relied on; its workers do not depend on it
+            self._process.kill()  # its messages cannot be trusted any more; its workers live on without it
             return None
         return notice
 
@@ -265,7 +265,7 @@ class LauncherProcess:
 
     def _end(self) -> None:
         self._reader.close()
-        self._control.close()  # which asks it to leave
+        self._control.close()  # this asks it to exit
         try:
             self._process.wait(_LEAVE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -275,13 +275,13 @@ class LauncherProcess:
 
 
 def kill_group(pid: int) -> None:
-    """End the group that `pid` leads, and all in it, at once."""
-    with suppress(ProcessLookupError, PermissionError):  # gone; macOS says the latter of a group of zombies
+    """Kill all processes of the group that `pid` leads."""
+    with suppress(ProcessLookupError, PermissionError):  # already gone; macOS raises the latter for zombies
         os.killpg(pid, signal.SIGKILL)
 
 
 def last_line(log: int, start: int = 0) -> str:
-    """The last line that was written to the open file `log` from byte `start` on."""
+    """The last non-empty line of the open file `log` after byte `start`."""
     begin = max(start, os.fstat(log).st_size - 4_096)
     lines = os.pread(log, 4_096, begin).decode(errors="replace").split("\n")
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "nothing in its log")

@@ -1,9 +1,9 @@
-"""Sessions on the nodes of a Ray cluster: a local session each, inside an actor on its node.
+"""Sessions on the nodes of a Ray cluster: each is a local session inside an actor on its node.
 
-Plain data crosses between driver and node: what `SessionRequest` holds goes out, lines of the wire
-come back, a session's end among them. Nothing is ever rerun by Ray: a repeated step would be timed
+Only plain data crosses between driver and node: the fields of `SessionRequest` go out, protocol lines
+come back, including how a session ended. Ray never retries anything: a repeated step would be timed
 as one. autotune must be installed on every node, and logs stay there unless the folder is shared.
-Ray's core actors, not Ray Tune: Tune would tell out-of-memory trials as failures, which samplers ignore.
+This uses Ray core actors, not Ray Tune: Tune reports out-of-memory trials as failures, which samplers ignore.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from autotune_model.protocol import Event, Failure
 
 E = TypeVar("E", Ready, Slice, Evaluation, Fingerprint, GradientNoise)
 
-_NODE_SECONDS = 120.0  # beyond the patience that the node itself has: starting an actor, a network hiccup
+_NODE_SECONDS = 120.0  # on top of the node's own timeout: starting an actor, a network hiccup
 _CLOSE_SECONDS = 10.0
 
 _spawning = partial(LocalExecutor, launch="spawn")  # a launcher would serve one session only
 
 
 class RayExecutor:
-    """Runs sessions on the cluster at `address`; without one, on a cluster of this machine alone.
+    """Runs sessions on the cluster at `address`; by default, on a cluster of this machine alone.
 
-    Only sessions on one device can be compared, so all that one thread of the driver opens share one;
-    a driver that wants to use several `slots` at once opens its sessions from as many threads.
+    Only sessions on the same device can be compared, so all sessions that one driver thread opens share one;
+    to use several `slots` at once, open sessions from several threads.
     `inner` makes the executor that runs on the node.
     """
 
@@ -49,7 +49,7 @@ class RayExecutor:
         """Connect.
 
         Raises:
-            EnvironmentProblem: there is no Ray, or no cluster at `address`.
+            EnvironmentProblem: Ray is not installed, or no cluster answers at `address`.
         """
         self._ray = _import_ray(starts_cluster=not address)
         self._is_ours = not self._ray.is_initialized()
@@ -66,7 +66,7 @@ class RayExecutor:
         return len(self._places())
 
     def examine(self, order: WorkerOrder) -> Machine:
-        """See `Executor.examine`: of the node that this thread's sessions run on."""
+        """See `Executor.examine`; describes the node that this thread's sessions run on."""
         actor = self._actor_here()
         try:
             return from_json(Machine, json.loads(self._ray.get(actor.examine.remote(to_json(order)))))
@@ -82,8 +82,8 @@ class RayExecutor:
         """See `Executor.open`.
 
         Raises:
-            SessionEnded: the worker did not get ready, or its node died.
-            EnvironmentProblem: the torch side cannot even start on the node.
+            SessionEnded: the worker did not become ready, or its node died.
+            EnvironmentProblem: the worker program cannot start on the node.
         """
         session = RaySession(self._ray, self._actor_here(), request, self._sessions)
         try:
@@ -94,10 +94,10 @@ class RayExecutor:
         return session
 
     def renew(self) -> None:
-        """Nothing to do: each session is a fresh process image."""
+        """Nothing to do: each session has a fresh process image."""
 
     def close(self) -> None:
-        """End all sessions, and the connection if it was made here. Safe to call twice."""
+        """End all sessions, and the connection if this executor made it. Safe to call twice."""
         for session in tuple(self._sessions):
             session.close()
         if self._is_ours:
@@ -111,19 +111,19 @@ class RayExecutor:
         self.close()
 
     def _actor_here(self) -> Any:
-        """A new actor at the place of this thread."""
+        """A new actor on this thread's node and device."""
         node, device = self._place()
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         return self._host.options(scheduling_strategy=here).remote(self._inner, device)
 
     def _places(self) -> list[tuple[str, str]]:
-        """Node and device of every slot; the device is "" where nodes are used as a whole."""
+        """Node and device of every slot; the device is "" where a whole node is one slot."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
         gpus = [(n["NodeID"], str(i)) for n in nodes for i in range(int(n["Resources"].get("GPU", 0)))]
         return gpus or [(n["NodeID"], "") for n in nodes if n["Resources"].get("CPU", 0) >= 1]
 
     def _place(self) -> tuple[str, str]:
-        """The place of this thread's sessions, for as long as its node lives."""
+        """Node and device of this thread's sessions, fixed while the node lives."""
         places = self._places()
         if not places:
             raise EnvironmentProblem("a cluster needs a node with a CPU or a GPU; got none: add one")
@@ -138,7 +138,7 @@ class RaySession:
     """A session on a node. Made by `RayExecutor.open`."""
 
     def __init__(self, ray: ModuleType, actor: Any, request: SessionRequest, siblings: set[RaySession]) -> None:
-        """Takes over the actor; is one of `siblings` until it is closed."""
+        """Takes over the actor; stays in `siblings` until closed."""
         self._ray = ray
         self._actor = actor
         self._request = request
@@ -149,12 +149,12 @@ class RaySession:
 
     @property
     def ready(self) -> Ready:
-        """What the worker reported when it was ready."""
+        """What the worker reported when it became ready."""
         assert self._ready is not None, "open() returns ready sessions only"  # noqa: S101 - for the type checker
         return self._ready
 
     def await_ready(self) -> None:
-        """Have the session opened on the node."""
+        """Open the session on the node and wait for it."""
         patience = self._request.patience
         self._ready = self._ask(
             Ready, patience.setup_seconds + patience.pass_seconds, self._actor.open, _plain(self._request)
@@ -162,7 +162,7 @@ class RaySession:
 
     def advance(self, steps: int, round: int = -1) -> Slice:
         """See `Session.advance`."""
-        seconds = self._request.advance_seconds(steps, is_proven=True)  # the node's own session is the judge of pace
+        seconds = self._request.advance_seconds(steps, is_proven=True)  # the session on the node judges the pace
         return self._ask(Slice, seconds, self._actor.advance, steps, round)
 
     def evaluate(self) -> Evaluation:
@@ -184,19 +184,19 @@ class RaySession:
             return
         self._is_closed = True
         self._siblings.discard(self)
-        with suppress(self._ray.exceptions.RayError):  # no answer is no reason to wait longer
+        with suppress(self._ray.exceptions.RayError):  # do not wait longer for an answer
             self._ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS)
-        self._ray.kill(self._actor)  # its worker leaves when the pipes close
+        self._ray.kill(self._actor)  # its worker exits when the pipes close
 
     def _ask(self, kind: type[E], seconds: float, method: Any, *arguments: object) -> E:
-        """The answer of the node, which is of `kind`, or the end of the session."""
+        """The node's answer, of type `kind`; anything else ends the session."""
         if self._is_closed:
-            raise SessionEnded(FailedKind.CRASH, "a session takes orders until it ends; this one has: open another")
+            raise SessionEnded(FailedKind.CRASH, "this session has ended: open another one")
         errors = self._ray.exceptions
         try:
             answer = parse_event(self._ray.get(method.remote(*arguments), timeout=seconds + _NODE_SECONDS))
         except errors.GetTimeoutError:
-            answer = Failure(kind=FailedKind.HUNG, message="a node must answer; this one is silent: look at its log")
+            answer = Failure(kind=FailedKind.HUNG, message="a node must answer; got no reply in time: see its log")
         except errors.RayError as error:
             if isinstance(error, errors.RayTaskError) and isinstance(error.cause, AutotuneError):
                 raise EnvironmentProblem(f"on a node of the cluster: {error.cause}") from None
@@ -205,17 +205,23 @@ class RaySession:
                 kind=FailedKind.CRASH, message=f"the node or its actor died ({reason}): run the trial again"
             )
         except ValueError as problem:
-            answer = Failure(kind=FailedKind.CRASH, message=f"a node must speak the protocol; {problem}: update it")
+            answer = Failure(
+                kind=FailedKind.CRASH,
+                message=f"the node broke the protocol ({problem}): install the same autotune version there",
+            )
         if isinstance(answer, kind):
             return answer
         self.close()
         if isinstance(answer, Failure):
             raise SessionEnded(answer.kind, answer.message)
-        raise SessionEnded(FailedKind.CRASH, f"a node must answer with {kind.__name__}; got {answer!r}: update it")
+        raise SessionEnded(
+            FailedKind.CRASH,
+            f"a node must answer with {kind.__name__}; got {answer!r}: install the same autotune version there",
+        )
 
 
 class _Host:
-    """The actor: one session on the node it lives on."""
+    """The actor: runs one session on its node."""
 
     def __init__(self, inner: Callable[[], Executor], device: str) -> None:
         if device:
@@ -251,7 +257,7 @@ class _Host:
 
 
 def _plain(request: SessionRequest) -> dict[str, Any]:
-    """The request as plain data: nothing of ours is pickled on its way to a node."""
+    """The request as plain data, so that none of our classes is pickled."""
     return {
         "configuration": dict(request.configuration),
         "seed": request.seed,
@@ -278,7 +284,7 @@ def _request(plain: Mapping[str, Any]) -> SessionRequest:
 
 
 def _answer(ask: Callable[[], Event]) -> bytes:
-    """What a session says, its end included, as a line of the wire."""
+    """A session's answer as a protocol line; its end becomes a Failure."""
     try:
         return encode_event(ask())
     except SessionEnded as ended:
@@ -286,8 +292,8 @@ def _answer(ask: Callable[[], Event]) -> bytes:
 
 
 def _import_ray(*, starts_cluster: bool) -> ModuleType:
-    """Ray, which takes seconds to import, hence not before it is needed."""
-    if starts_cluster and "ray" not in sys.modules:  # it reads these only once
+    """Import Ray, only when needed: it takes seconds."""
+    if starts_cluster and "ray" not in sys.modules:  # Ray reads these variables once
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # an open Ray port is remote code execution (CVE-2023-48022)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -300,7 +306,7 @@ def _import_ray(*, starts_cluster: bool) -> ModuleType:
 
 
 def _connect(ray: ModuleType, address: str) -> None:
-    """Join the cluster at `address`, or start one of this machine alone."""
+    """Join the cluster at `address`, or start one on this machine alone."""
     try:
         if address:
             ray.init(address=address, log_to_driver=False)

@@ -1,1 +1,1 @@
-"""Measuring: sessions side by side, slices in turn, every result kept before anything else happens."""
+"""Measurement: sessions run side by side in alternating slices; every result is stored before the next step."""

@@ -1,8 +1,8 @@
-"""Do aligned shapes pay on this machine? 64 against 62, 128 against 120, a padded vocabulary: measured.
+"""Measures whether aligned shapes are faster on this machine: 64 against 62, 128 against 120, a padded vocabulary.
 
 Each claim is a pair of configurations that do the same work per token. Their sessions run side by side in fresh
-processes, slices alternating (docs/method.md, 3.3), restart after restart. One pair is of two copies: it shows what
-this machine can tell apart at all.
+processes with alternating slices (docs/method.md, 3.3), once per restart. One pair is two copies of the baseline: it
+gives the noise floor.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from autotune.workload.base import SpeedClaim
 from autotune.workload.space import SearchSpace
 
 _LEVEL = 0.9
-_ROUNDS = 16  # of a restart: docs/method.md, 3.4 asks for 12 at least, the first ones are warm-up
+_ROUNDS = 16  # per restart: docs/method.md, 3.4 asks for at least 12; the first ones are warm-up
 _PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
 
 
 class Answer(StrEnum):
-    """What the measurement says of a claim."""
+    """What the measurement says about a claim."""
 
     TRUE = "true here"
     FALSE = "false here"
@@ -38,7 +38,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Throughput of the aligned configuration over the other's, as a ratio per token, and what follows from it."""
+    """The ratio of throughputs in tokens/s, aligned over other, and the answer it gives."""
 
     claim: str
     ratio: Quantity
@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alignment:
-    """All findings; `floor` is the ratio minus one below which copies of one configuration differ as well."""
+    """All findings. `floor`, a ratio minus one, is how much copies of one configuration differ."""
 
     floor: float | Unknown
     findings: tuple[Finding, ...]
@@ -56,7 +56,7 @@ class Alignment:
 def measure_alignment(
     executor: Executor, space: SearchSpace, claims: Sequence[SpeedClaim], *, restarts: int, tell: Callable[[str], None]
 ) -> Alignment:
-    """Measure every claim and a pair of copies, `restarts` times each in fresh processes; at least 2.
+    """Measure every claim and a pair of copies, each in `restarts` (at least 2) pairs of fresh processes.
 
     Raises:
         NothingFeasible: a configuration cannot be trained here.
@@ -82,7 +82,7 @@ def measure_alignment(
 
 
 def answer_of(ratio: Interval | Unknown, floor: float | Unknown) -> Answer:
-    """What an interval of the log-ratio says, given the floor as a ratio minus one."""
+    """The answer for a log-ratio with its interval; the floor is a ratio minus one."""
     if isinstance(ratio, Unknown) or isinstance(floor, Unknown):
         return Answer.UNDECIDED
     shown = as_ratio(ratio)
@@ -97,7 +97,7 @@ def answer_of(ratio: Interval | Unknown, floor: float | Unknown) -> Answer:
 def _pair(
     executor: Executor, space: SearchSpace, claim: SpeedClaim, order: random.Random, *, seed: int, log_path: Path
 ) -> float | Unknown:
-    """ln of the aligned configuration's speed over the other's, in one pair of fresh processes."""
+    """ln of the ratio of speeds, aligned over other, from one pair of fresh processes."""
     workload = space.workload
     opened: list[Run] = []
     try:
@@ -133,7 +133,7 @@ def _pair(
 
 
 def _floor(copies: Interval | Unknown) -> float | Unknown:
-    """How far the interval of a copy's ratio reaches from one, as a ratio minus one."""
+    """The larger distance of the copies' interval from 1, as a ratio minus one."""
     if isinstance(copies, Unknown):
         return copies
     ratio = as_ratio(copies)

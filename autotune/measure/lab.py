@@ -1,7 +1,7 @@
-"""The bench: sessions measured side by side, and every result kept before anything else happens.
+"""The lab: measures sessions side by side and stores every result before the next step.
 
-`Lab.trial` measures one candidate against the warm reference; `Lab.block` opens a group afresh, with
-one seed and common rounds, and trains each to the end of its schedule (docs/method.md, 3 and 4).
+`Lab.trial` measures one candidate against the warm reference. `Lab.block` opens a group in fresh processes,
+with one seed and common rounds, and trains each to the end of its schedule (docs/method.md, 3 and 4).
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from autotune.trial.types import (
 from autotune.workload.base import CompareSketches
 from autotune.workload.machine import Machine
 
-_FREE_SLICES = 7  # in one: where nothing is paired, only progress and Ctrl-C need slices
-_HOPELESS = 8.0  # times slower than the reference: not worth a second look
-_LEAST_PATIENCE_SECONDS = 1.5  # a burst on a shared machine slows everything six times
+_FREE_SLICES = 7  # merged into one: unpaired training needs slices only for progress and Ctrl-C
+_HOPELESS = 8.0  # times slower than the reference: stop the session
+_LEAST_PATIENCE_SECONDS = 1.5  # a load burst on a shared machine slows everything by a factor of six
 _FIRST_PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
 _COMPILE_PATIENCE_SECONDS = 240.0
 _ROUNDS_BEFORE_PRUNING = 5
-_LEAST_ROUNDS = 12  # docs/method.md, 3.4: the fewest that a centre is worth anything from
-_BLOCK_ROUNDS = 60  # more pairs resolve nothing that restarts do not hide (docs/method.md, 3.4, 3.5)
-_DISTURBED = 2.5  # times slower than usual: the machine is in a burst
+_LEAST_ROUNDS = 12  # the fewest that give a usable centre: docs/method.md, 3.4
+_BLOCK_ROUNDS = 60  # beyond this the spread between restarts dominates (docs/method.md, 3.4, 3.5)
+_DISTURBED = 2.5  # times slower than usual: the machine is under a load burst
 
 
 class Lab:
-    """Measures trials on an executor and keeps them in a study. Only one session steps at a time."""
+    """Measures trials on an executor and stores them in a study. Only one session steps at a time."""
 
     def __init__(
         self,
@@ -66,17 +66,17 @@ class Lab:
         sitting_started: float | None = None,
         seed: int = 0,
     ) -> None:
-        """Nothing is opened yet.
+        """Opens no session yet.
 
         Args:
-            study: whose trials are measured and kept.
+            study: the study that stores the trials.
             executor: where sessions run.
-            machine: text and machine as the executor found them, the memory that sessions may use among them.
-            storage: where Optuna keeps what is proposed.
+            machine: text and machine as the executor examined them, including the memory that sessions may use.
+            storage: Optuna's storage for proposals.
             clock: monotonic, in seconds.
-            listeners: told of every event, after the study's own log.
-            sitting_started: what `clock` read when this sitting began; now, if not given.
-            seed: of the order of slices within a round.
+            listeners: called with every event, after the study's own log.
+            sitting_started: the reading of `clock` when this sitting began; default: now.
+            seed: seed of the order of slices within a round.
         """
         self.study = study
         self.machine = study.keep_machine(machine)
@@ -90,7 +90,7 @@ class Lab:
         self._order = random.Random(seed)
         self._reference: Run | None = None
         self._fingerprint: Fingerprint | None = None  # of the reference
-        self._usual_rate = 0.0  # of the reference, tokens/s, the fastest seen: only patience depends on it
+        self._usual_rate = 0.0  # fastest rate of the reference so far, tokens/s; used for timeouts only
 
     def close(self) -> None:
         """End the reference session. Safe to call twice."""
@@ -99,7 +99,7 @@ class Lab:
             self._reference = None
 
     def tell(self, what: Happening) -> None:
-        """Tell the decision log and all listeners."""
+        """Send an event to the decision log and all listeners."""
         event = Event(elapsed_seconds=round(self.budget.elapsed_seconds, 3), what=what)
         for listener in self._listeners:
             listener(event)
@@ -116,15 +116,15 @@ class Lab:
         gate: bool = False,
         noise_batches: int = 0,
     ) -> TrialRecord:
-        """Measure one candidate against the warm reference, unless the study has it already.
+        """Measure one candidate against the warm reference, unless the study already has the result.
 
         Args:
             spec: what to run.
             rounds: pairs of slices to take.
             complete: train to the end of the schedule and evaluate there.
-            must_beat: a log-ratio of speed; a candidate provably below it is pruned.
-            gate: end a candidate that does not compute what the reference does.
-            noise_batches: global batches over which the gradient's noise is measured at the end; 0 for not at all.
+            must_beat: a log-ratio of speed; a candidate shown to be below it is pruned.
+            gate: stop a candidate that does not compute the same as the reference.
+            noise_batches: global batches for measuring gradient noise at the end; 0 skips it.
         """
         known = self.study.result_of(spec)
         if known:
@@ -143,12 +143,12 @@ class Lab:
     def block(
         self, specs: Sequence[TrialSpec], *, complete: bool, rounds: int = _BLOCK_ROUNDS
     ) -> tuple[TrialRecord, ...]:
-        """Measure a group side by side in fresh processes, the first being the one the others are paired with.
+        """Measure a group side by side in fresh processes; the others are paired with the first.
 
-        There are at most `rounds` rounds, fewer where one session reaches the end of its schedule; with
-        `complete` each is then trained to its own end and evaluated, and timed on past it where the rounds
-        were too few to tell. Members that the study has
-        already are not run again; where that is the first, a copy of it is opened to pair with.
+        There are at most `rounds` rounds, fewer if a session reaches the end of its schedule. With `complete`,
+        each session is then trained to the end of its schedule and evaluated; after too few rounds, timing
+        continues past that end. Members that the study already has are not run again; if the first is one of
+        them, a copy of it is opened to pair with.
         """
         missing = [s for s in specs if self.study.result_of(s) is None]
         if missing:
@@ -196,12 +196,12 @@ class Lab:
                     self._finish(run)
                 if noise_batches:
                     run.measure_noise(noise_batches)
-                if together and len(partners) < rounds:  # a short schedule: its speed is measured past its end
+                if together and len(partners) < rounds:  # short schedule: continue timing past its end
                     partners += self._pair([run], reference, rounds, first_round=len(partners), complete=False)
             finally:
                 run.session.close()
         if reference.outcome:
-            self.close()  # opened anew for the next trial
+            self.close()  # the next trial opens a new one
         record = record_of(spec, run, partners, self._clock() - started, started_at, interleaved=together)
         return replace(record, costs=replace(record.costs, reference_step_seconds=sum(s.seconds for s in partners)))
 
@@ -221,7 +221,7 @@ class Lab:
                     partners = self._pair(runs, reference, rounds, complete=complete)
                     for run in (reference, *runs) if complete else ():
                         self._finish(run)
-                    if len(partners) < _LEAST_ROUNDS:  # a short schedule: its speed is measured past its end
+                    if len(partners) < _LEAST_ROUNDS:  # short schedule: continue timing past its end
                         partners += self._pair(
                             runs, reference, _LEAST_ROUNDS, first_round=len(partners), complete=False
                         )
@@ -262,7 +262,7 @@ class Lab:
         first_round: int = 0,
         must_beat: float = -math.inf,
     ) -> list[Slice]:
-        """Alternate slices of all sessions, in random order within a round; the reference's slices."""
+        """Take slices of all sessions in turn, in random order within a round. Returns the reference's slices."""
         partners: list[Slice] = []
         is_member = reference.spec is not None
         for number in range(first_round, rounds):
@@ -286,7 +286,7 @@ class Lab:
         return partners
 
     def _alone(self, run: Run, rounds: int, taken_by: list[Slice] | None = None, *, complete: bool = False) -> None:
-        """Slices of one session by itself, where memory holds one at a time: whole short runs alternate."""
+        """Take slices of one session alone, when two do not fit in memory. Whole runs then alternate, not slices."""
         for number in range(rounds):
             ended = run.outcome is not None or (complete and run.steps_left == 0)
             if ended or self.budget.remaining_seconds <= 0:
@@ -322,7 +322,7 @@ class Lab:
                 patience=self._patience(spec.config, leniency),
             )
             session = self._executor.open(request)
-        except InvalidConfiguration as error:  # the knobs go together, but not with this model
+        except InvalidConfiguration as error:  # valid knobs that do not fit this model
             return Infeasible(kind=InfeasibleKind.INVALID, message=str(error))
         except SessionEnded as ended:
             return outcome_of(ended)
@@ -350,11 +350,11 @@ class Lab:
         )
 
     def _peak_flops(self, config: Configuration) -> float:
-        """The machine's rate in the arithmetic of `config`, in FLOP/s; 0 where it was not measured."""
+        """The machine's measured peak in the arithmetic of `config`, in FLOP/s; 0 if it was not measured."""
         return self.machine.peak_flops.get(self.space.workload.cost(config).arithmetic, 0.0)
 
     def _warm_reference(self) -> Run:
-        """The session of the baseline that stays warm for the whole study (docs/method.md, 3.3)."""
+        """The baseline session that stays warm for the whole study (docs/method.md, 3.3)."""
         if self._reference is None:
             started = self._clock()
             config = self.space.baseline
@@ -373,7 +373,7 @@ class Lab:
                     peak_flops=self._peak_flops(config),
                 )
                 self._fingerprint = run.session.fingerprint()
-                for _ in range(3):  # warm: the first steps of a process are slower
+                for _ in range(3):  # warm-up: the first steps of a process are slower
                     self._usual_rate = max(self._usual_rate, run.session.advance(1).tokens_per_second)
             except SessionEnded as ended:
                 raise NothingFeasible(
@@ -394,16 +394,16 @@ class Lab:
         return Patience(setup_seconds=_FIRST_PATIENCE.setup_seconds, pass_seconds=first, step_seconds=step)
 
     def _predict(self, config: Configuration) -> int:
-        """Peak bytes of what sessions share; 0 where nobody can tell, so that it is tried."""
+        """Predicted peak bytes of the shared memory; 0 if there is no prediction, so that the trial runs anyway."""
         predicted = self.space.workload.peak_bytes(config, self.machine)
         return 0 if isinstance(predicted, Unknown) else predicted
 
     def _fit_together(self, *configs: Configuration) -> bool:
-        """Whether sessions of all of these can be resident at once."""
+        """Whether sessions of all these configurations fit in memory at once."""
         return fits(sum(map(self._predict, configs)), self.machine.available_bytes)
 
     def _is_disturbed(self) -> bool:
-        """Whether the reference, too, is slow just now."""
+        """Whether the reference is slow right now, too."""
         run = self._warm_reference()
         taken = run.take(1, -1)
         return taken is not None and taken.tokens_per_second * _DISTURBED < self._usual_rate

@@ -1,4 +1,4 @@
-"""A session under measurement, and the record that it leaves."""
+"""A session under measurement, and the record made from it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from autotune.trial.types import (
 )
 from autotune.workload.base import CompareSketches
 
-_SLICE_SECONDS = 0.15  # pairs closer in time beat longer slices: docs/method.md, 3.4
+_SLICE_SECONDS = 0.15  # short slices pair closer in time, which beats longer slices: docs/method.md, 3.4
 
 
 @dataclass(slots=True)
 class Run:
-    """A session under measurement and what it has given so far; `peak_flops` of the device in its arithmetic, or 0."""
+    """A session under measurement and its results so far. `peak_flops` is the device's peak in its arithmetic, or 0."""
 
     config: Configuration
     session: Session
@@ -58,11 +58,11 @@ class Run:
 
     @property
     def steps_left(self) -> int:
-        """Steps to the end of the schedule."""
+        """Steps left in the schedule."""
         return max(0, self.ready.horizon_steps - self.steps_done)
 
     def take(self, steps: int, round_number: int) -> Slice | None:
-        """Train `steps`; None, with the outcome set, where the session ended instead."""
+        """Train `steps` steps. Returns None and sets the outcome if the session ended instead."""
         try:
             taken = self.session.advance(steps, round_number)
         except SessionEnded as ended:
@@ -77,7 +77,7 @@ class Run:
         return taken
 
     def evaluate(self, clock: Callable[[], float]) -> None:
-        """The held-out loss now, its time noted, unless the session has ended."""
+        """Evaluate the held-out loss and record the time it took, unless the session has ended."""
         if self.outcome is not None:
             return
         started = clock()
@@ -88,7 +88,7 @@ class Run:
         self.evaluate_seconds = clock() - started
 
     def compare(self, reference: Fingerprint, gate: CompareSketches) -> None:
-        """End it if it does not compute what the reference does: a gate shows it, nobody assumes it."""
+        """End the run if its fingerprint does not match the reference's within the gate's tolerances."""
         try:
             found = self.session.fingerprint()
         except SessionEnded as ended:
@@ -103,7 +103,7 @@ class Run:
             )
 
     def measure_noise(self, batches: int) -> None:
-        """How noisy the gradient is where it has got to, unless the session has ended (McCandlish et al. 2018)."""
+        """Measure gradient noise at the current step, unless the session has ended (McCandlish et al. 2018)."""
         if self.outcome is None:
             try:
                 self.gradient_noise.append(self.session.gradient_noise(batches))
@@ -111,7 +111,7 @@ class Run:
                 self.outcome = outcome_of(ended)
 
     def prune(self, partners: Sequence[Slice], must_beat: float) -> None:
-        """End it if its speed is provably below what it would have to beat, a log-ratio (docs/method.md, 5)."""
+        """End the run if its speed is below the log-ratio `must_beat` by 3 standard errors (docs/method.md, 5)."""
         if self.outcome is not None or must_beat == -math.inf:
             return
         speed = paired_speed(self.slices, partners)
@@ -120,7 +120,7 @@ class Run:
 
 
 def outcome_of(ended: SessionEnded) -> Outcome:
-    """The outcome that a session's end stands for."""
+    """The outcome for a session that ended."""
     match ended.kind:
         case InfeasibleKind():
             return Infeasible(kind=ended.kind, message=ended.message)
@@ -137,7 +137,7 @@ def record_of(
     *,
     interleaved: bool = True,
 ) -> TrialRecord:
-    """The record of a run, or of the attempt to open one; `partners` are the slices it was paired with."""
+    """The record of a run, or of a failed attempt to open one; `partners` are the slices it was paired with."""
     record = TrialRecord(
         spec=spec,
         outcome=Completed(),
@@ -172,12 +172,12 @@ def record_of(
 
 
 def own_seconds(run: Run | Outcome) -> float:
-    """What a run took by itself: opening, steps and evaluation; nothing where it could not be opened."""
+    """Seconds spent on this run alone: opening, steps and evaluation; 0 if it could not be opened."""
     if not isinstance(run, Run):
         return 0.0
     return run.open_seconds + sum(s.seconds for s in run.slices) + run.evaluate_seconds
 
 
 def now() -> str:
-    """The time of day in UTC, ISO 8601."""
+    """The current UTC time, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,7 +1,6 @@
-"""The search, read as the method's table of contents. Each stage is a chapter of its own in this folder.
+"""The search: `run_search` is the method's table of contents. Each stage is a module in this folder.
 
-Every stage asks the study for what it has before it measures anything, so a search that was killed
-is taken up by running it again.
+Every stage reuses the results that the study already has, so running a killed search again resumes it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from autotune.search.recommend import recommend
 
 
 def run_search(lab: Lab) -> Recommendation:
-    """Search the lab's study to its end, from wherever it stands, and conclude.
+    """Run the remaining stages of the lab's study, and conclude.
 
     Raises:
         NothingFeasible: not even the baseline can be trained here.
@@ -27,5 +26,5 @@ def run_search(lab: Lab) -> Recommendation:
     finalists = explore_learning(lab, calibration, system)  # complete schedules: cost to equal quality
     winner = race(lab, calibration, finalists)  #         the best of a few, in fresh processes
     claim = confirm(lab, calibration, winner)  #          fresh seeds: the only figures reported
-    attribute(lab, calibration, claim)  #                 what of it is worth its complexity
+    attribute(lab, calibration, claim)  #                 which techniques are worth their complexity
     return recommend(lab, calibration)

@@ -1,4 +1,4 @@
-"""Attribute: leave one technique out at a time, then confirm the rest without the idle ones (docs/method.md, 6.3)."""
+"""The ablation stage: leave out one technique at a time, then confirm without the idle ones (docs/method.md, 6.3)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from autotune.search.common import (
 from autotune.trial.types import Stage, StageEnd
 
 _REPLICATES = 3
-_WORTH_KNOWING = 0.2  # of the claimed gain: what knowing its parts may cost
+_WORTH_KNOWING = 0.2  # the ablation may cost this share of the claimed gain
 _REDUCED_SESSIONS = 3  # the reduced configuration, the baseline, the hand-tuned default
 _REDUCED_BLOCK = 100  # blocks of the reduced configuration are numbered from here
 
 
 def attribute(lab: Lab, calibration: Calibration, claim: Claim | Unknown) -> None:
-    """Measure the claimed configuration beside itself without each technique, then the reduced one if there is one."""
+    """Ablate each technique of the claimed configuration, then confirm the reduced configuration, if there is one."""
     stage = Stage.ATTRIBUTE
     if not begin(lab, stage):
         return
@@ -53,7 +53,7 @@ def attribute(lab: Lab, calibration: Calibration, claim: Claim | Unknown) -> Non
 def _leave_one_out(lab: Lab, claim: Claim) -> StageEnd:
     variants: list[Member] = list(without(lab.space, claim.config).items())
     if len(variants) < 2:
-        return StageEnd.DONE  # the one technique's effect is the whole, and confirmed already
+        return StageEnd.DONE  # a single technique's effect is the whole claim, which is confirmed already
     size = LARGEST_BLOCK - 1
     groups = [variants[i : i + size] for i in range(0, len(variants), size)]
     reserve = _REPLICATES * block_seconds(lab, _REDUCED_SESSIONS)
@@ -63,7 +63,7 @@ def _leave_one_out(lab: Lab, claim: Claim) -> StageEnd:
             if seconds > lab.budget.remaining_seconds:
                 return StageEnd.BUDGET
             if replicate and number == 0 and seconds * len(groups) + reserve > lab.budget.remaining_seconds:
-                return StageEnd.DONE  # one replicate shows what idles; confirming the rest matters more
+                return StageEnd.DONE  # one replicate finds the idle techniques; save the time to confirm the rest
             specs = order_block(
                 lab,
                 Stage.ATTRIBUTE,

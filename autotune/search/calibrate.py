@@ -1,4 +1,4 @@
-"""Calibrate: the noise floor of this machine today, the baseline's loss over horizons, the hand-tuned default."""
+"""Calibrate: this machine's noise floor, the baseline's loss over token budgets, and the hand-tuned default."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from autotune.space.knobs import FloatRange, KnobClass, members
 from autotune.trial.types import Stage, StageEnd, outcome_reason
 from autotune.workload.space import SearchSpace
 
-_SMALLEST_CURVE = 2  # horizons beside D without which there is no curve at all
+_SMALLEST_CURVE = 2  # token budgets besides D that a loss curve needs at least
 
 
 def calibrate(lab: Lab) -> Calibration:
-    """Measure copies of the baseline at several horizons against the warm reference (docs/method.md, 3.6 and 4.2).
+    """Measure copies of the baseline at several token budgets against the warm reference (docs/method.md, 3.6 and 4.2).
 
-    One series of runs serves twice: a baseline of another horizon or seed is one more copy of the
-    same process, so its slices against the reference are the A/A measurement.
+    The runs serve two purposes. They give the loss curve; and since each is a copy of the baseline, their
+    slices against the reference are the A/A measurement.
 
     Raises:
         NothingFeasible: the baseline cannot be trained here.
@@ -65,7 +65,7 @@ def calibrate(lab: Lab) -> Calibration:
 
 
 def _searches_step_size(space: SearchSpace) -> bool:
-    """Whether a learning knob sets how many tokens a step has: the gradient's noise then says what more would cost."""
+    """Whether a learning knob changes the tokens per step. Only then is the gradient noise worth measuring."""
     tokens = space.workload.cost(space.baseline).tokens
     for dimension in space.of_class(KnobClass.LEARNING):
         domain, name = dimension.domain, dimension.knob.name

@@ -1,4 +1,4 @@
-"""What the stages share: beginning and ending one, ordering its trials, foreseeing what they cost."""
+"""Helpers of the stages: beginning and ending a stage, ordering trials, and predicting their cost."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from autotune.study.events import StageFinished, StageNotWorthIt, StageStarted
 from autotune.trial.types import Stage, StageEnd, TrialSpec
 
 FEWEST_CONFIRMING = 3  # blocks (docs/method.md, 3.5)
-_HOPED_LOG_GAIN = math.log(1.25)  # of a whole search, while nothing better was seen
-_HOPED_SHARE = 0.5  # of what is in sight to be saved, that finding it may cost in all
+_HOPED_LOG_GAIN = math.log(1.25)  # hoped for from a search until a trial shows more
+_HOPED_SHARE = 0.5  # the whole search may cost at most this share of the hoped-for saving
 ROUNDS = 12  # pairs of slices of a trial judged on speed: at 10 their spread is 4 % (docs/method.md, 3.4)
-DELTA = 0.02  # the lead worth telling apart, in log units, where the noise floor allows
+DELTA = 0.02  # the smallest lead worth resolving, in log units, if the noise floor allows
 LARGEST_BLOCK = 5  # sessions side by side: more pair worse (docs/method.md, 3.4)
 RACE_SEED, CONFIRM_SEED, ATTRIBUTE_SEED, REDUCED_SEED = 100, 200, 300, 400
 
-_RENEWAL_SECONDS = 4.0  # a fresh process image imports torch anew
-_OPEN_SECONDS = 1.0  # until one was seen
-_SLICE_SECONDS = 0.2  # of 0.15 s of training, with its share of waiting
-_MOST_ROUNDS = 40  # of a restart: where processes hardly differ, more restarts still guard against what was not seen
+_RENEWAL_SECONDS = 4.0  # a fresh process image imports torch again
+_OPEN_SECONDS = 1.0  # until a session has been opened
+_SLICE_SECONDS = 0.2  # 0.15 s of training plus waiting
+_MOST_ROUNDS = 40  # per restart: even if processes hardly differ, restarts guard against unseen differences
 
 Member = tuple[str, Configuration]
-"""A label and its configuration: what stands beside what in a block."""
+"""A member of a block: its label and configuration."""
 
 
 def begin(lab: Lab, stage: Stage) -> bool:
-    """Enter `stage`; False where it was finished before."""
+    """Enter `stage`; False if it is finished already."""
     if lab.budget.is_finished(stage):
         return False
     lab.budget.begin(stage)
@@ -45,8 +45,8 @@ def begin(lab: Lab, stage: Stage) -> bool:
 
 
 def end(lab: Lab, stage: Stage, reason: StageEnd) -> None:
-    """Leave `stage` for good, its trials in the database."""
-    if stage not in (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING):  # their proposals are there already
+    """Finish `stage` and copy its trials to the Optuna database."""
+    if stage not in (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING):  # their trials are there already
         mirror(lab.storage, lab.space, lab.study.of_stage(stage))
     lab.budget.finish(stage, reason)
     spent = lab.budget.elapsed_seconds - lab.budget.begin(stage).started_seconds
@@ -54,7 +54,7 @@ def end(lab: Lab, stage: Stage, reason: StageEnd) -> None:
 
 
 def case_of(lab: Lab, calibration: Calibration, *, search_seconds: float | None = None) -> Case:
-    """What the study holds so far, as a case; the search has taken `search_seconds`, as long as it has if not given."""
+    """The study so far, as a case; `search_seconds` is the cost of the search (default: the elapsed time)."""
     marks = {stage: mark for stage in Stage if (mark := lab.study.stage(stage)) and mark.finished}
     facts = Circumstances(
         expert=expert_of(lab),
@@ -71,14 +71,14 @@ def case_of(lab: Lab, calibration: Calibration, *, search_seconds: float | None 
 
 
 def expert_of(lab: Lab) -> Configuration:
-    """The hand-tuned default on this machine, within the space."""
+    """The hand-tuned default for this machine, as far as the space can express it."""
     return expert_within(lab.space, lab.machine)
 
 
 def order_block(
     lab: Lab, stage: Stage, block: int, members: Sequence[Member], *, seed: int, horizon_tokens: int = 0
 ) -> tuple[TrialSpec, ...]:
-    """Order a group of sessions with a common seed; the first is what the others are paired with."""
+    """Order a group of sessions with a common seed; the others are paired with the first."""
     horizon = horizon_tokens or lab.space.workload.horizon_tokens
     return tuple(
         lab.study.order(stage=stage, label=label, config=config, seed=seed, horizon_tokens=horizon, block=block)
@@ -87,13 +87,13 @@ def order_block(
 
 
 def ordered_blocks(lab: Lab, stage: Stage) -> list[tuple[TrialSpec, ...]]:
-    """The groups ordered so far in `stage`, by block."""
+    """The blocks ordered so far in `stage`, by number."""
     specs = lab.study.ordered(stage)
     return [tuple(s for s in specs if s.block == block) for block in sorted({s.block for s in specs})]
 
 
 def complete_seconds(lab: Lab, horizon_tokens: int) -> float:
-    """About how long one session takes to open, train to that horizon and be evaluated, seen from the baseline's."""
+    """Estimated seconds to open a session, train `horizon_tokens` and evaluate, from the baseline's runs."""
     seen = [r for r in lab.study.records if r.spec.label == BASELINE and r.is_complete and r.ready and r.evaluations]
     if not seen:
         return 0.0
@@ -104,7 +104,7 @@ def complete_seconds(lab: Lab, horizon_tokens: int) -> float:
 
 
 def block_seconds(lab: Lab, sessions: int, *, rounds: int = 0, horizon_tokens: int = 0) -> float:
-    """About how long a block of that many sessions takes in fresh processes: `rounds` alone, or whole schedules."""
+    """Estimated seconds of a block of `sessions` fresh processes: `rounds` rounds, or (with 0) whole schedules."""
     compiling = max((r.costs.compile_seconds for r in lab.study.records), default=0.0)
     if rounds:
         each = _OPEN_SECONDS + rounds * _SLICE_SECONDS
@@ -114,9 +114,9 @@ def block_seconds(lab: Lab, sessions: int, *, rounds: int = 0, horizon_tokens: i
 
 
 def pays(lab: Lab, calibration: Calibration, seconds: float, *, log_gain: float) -> bool:
-    """Whether `seconds` more of searching cost less than a gain of `log_gain` saves on the plan (docs/method.md, 5).
+    """Whether `seconds` more of search cost less than a gain of `log_gain` saves on the plan (docs/method.md, 5).
 
-    True where the plan's length is not known: then the budget alone decides.
+    True if the plan's length is not known: then only the budget limits the search.
     """
     plan_seconds = case_of(lab, calibration).plan_seconds
     if isinstance(plan_seconds, Unknown):
@@ -130,27 +130,27 @@ def pays(lab: Lab, calibration: Calibration, seconds: float, *, log_gain: float)
 
 
 def is_in_sight(lab: Lab, calibration: Calibration, seconds: float, *, best: float = 0.0) -> bool:
-    """Whether looking on for `seconds` and confirming what is found would pay in all, with what was spent so far.
+    """Whether the whole search would still pay: the time spent, `seconds` more, and confirmation.
 
-    The value of one more trial is foreseen with optimism (docs/method.md, 5); this keeps a search from eating up a
-    small plan trial by trial. `best` is the best log-ratio seen.
+    The value of a single further trial is estimated optimistically (docs/method.md, 5). This limit on the total keeps
+    a search from using up the saving of a small plan trial by trial. `best` is the best log-ratio seen.
     """
     whole = (lab.budget.elapsed_seconds + seconds + claim_seconds(lab)) / _HOPED_SHARE
     return pays(lab, calibration, whole, log_gain=max(best, _HOPED_LOG_GAIN))
 
 
 def claim_seconds(lab: Lab) -> float:
-    """About what it takes to confirm anything at all: without it no trial is worth anything."""
+    """Estimated seconds of the shortest confirmation. Without confirmation nothing can be claimed."""
     return FEWEST_CONFIRMING * block_seconds(lab, 3)
 
 
 def floor_of(calibration: Calibration, *, restarts: int, rounds: int = ROUNDS) -> float:
-    """The noise floor in log units; `DELTA` where too few copies were measured to tell."""
+    """The noise floor in log units; `DELTA` if too few copies of the baseline were measured."""
     return or_else(calibration.floor(restarts, rounds), DELTA)
 
 
 def rounds_per_restart(calibration: Calibration, sessions: int) -> int:
-    """How many rounds a block of speed alone is worth, from the noise that calibration saw (docs/method.md, 3.5)."""
+    """The best number of rounds of a speed-only block, from the noise seen in calibration (docs/method.md, 3.5)."""
     if isinstance(calibration.noise, Unknown):
         return ROUNDS
     restart_seconds = _RENEWAL_SECONDS / sessions + _OPEN_SECONDS
@@ -158,9 +158,9 @@ def rounds_per_restart(calibration: Calibration, sessions: int) -> int:
 
 
 def warm_start(lab: Lab, base: Configuration, dimensions: Sequence[Dimension]) -> list[Configuration]:
-    """The configurations of the study that this one was forked from, along `dimensions`, put on `base`.
+    """`base` with the values along `dimensions` of the best configurations of the study this one was forked from.
 
-    A value that this study does not search any more stays that of `base`.
+    A value that this study no longer searches stays as in `base`.
     """
     return [
         base.with_values(

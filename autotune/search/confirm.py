@@ -26,14 +26,14 @@ from autotune.space.knobs import KnobClass
 from autotune.trial.types import Stage, StageEnd
 
 _MOST = 6  # blocks
-_AT_HALF_HORIZON = 2  # restarts that show which way a learning gain goes with the horizon
+_AT_HALF_HORIZON = 2  # restarts at half the token budget: they show how a learning gain changes with it
 
 
 def confirm(lab: Lab, calibration: Calibration, winner: Explored) -> Claim | Unknown:
-    """Run the winner, its system part and the hand-tuned default beside the baseline; what may be claimed.
+    """Run the winner, its system part and the hand-tuned default beside the baseline. Returns what may be claimed.
 
-    The system part is what remains where a learning gain does not carry to the plan; the expert
-    default is what beating a naive baseline is worth.
+    The system part is the fallback if a learning gain does not hold for the plan. The hand-tuned
+    default shows how much of the gain needed no search.
     """
     stage = Stage.CONFIRM
     if begin(lab, stage):
@@ -50,7 +50,7 @@ def confirm(lab: Lab, calibration: Calibration, winner: Explored) -> Claim | Unk
 
 
 def _order(lab: Lab, winner: Configuration) -> None:
-    """Fix the number of blocks: what the stage can pay for, within bounds; the orders on disk bind a resumed search."""
+    """Fix the number of blocks: as many as the stage can afford, within bounds. A resumed search keeps that number."""
     space = lab.space
     system, expert = space.system_part(winner), expert_of(lab)
     members: list[Member] = [(BASELINE, space.baseline), (WINNER, winner)]

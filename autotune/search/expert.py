@@ -1,4 +1,4 @@
-"""The hand-tuned default: what a careful engineer would type on this machine without measuring."""
+"""The hand-tuned default: what a careful engineer would set on this machine without measuring."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def expert_within(space: SearchSpace, machine: Machine) -> Configuration:
     for dimension in space.dimensions:
         name = dimension.knob.name
         if wished[name] != space.baseline[name] and contains(dimension.domain, wished[name]):
-            with contextlib.suppress(InvalidConfiguration):  # something that the space does not search excludes it
+            with contextlib.suppress(InvalidConfiguration):  # not valid with a value that the space does not search
                 granted = space.turned(granted, {name: wished[name]})
     return granted

@@ -1,4 +1,4 @@
-"""Explore: propose, measure, tell, until another trial would cost more than it is expected to save."""
+"""Explore: propose and measure until another trial is expected to cost more than it saves."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from autotune.study.events import IncumbentFound, NextTrialNotWorthIt
 from autotune.trial.types import Stage, StageEnd, TrialRecord, outcome_reason
 from autotune.workload.space import SearchSpace
 
-_COMPILE_SECONDS = 35.0  # foreseen for a compiler until one was seen
-_MOST_TOO_LONG = 20  # proposals in a row that no time is left to compile: the stage has no time for what is left
-_PRUNING_MARGIN = 0.05  # log units below the best: a single process pair resolves no less
+_COMPILE_SECONDS = 35.0  # assumed until a compilation was measured
+_MOST_TOO_LONG = 20  # end the stage after this many proposals in a row with no time left to compile them
+_PRUNING_MARGIN = 0.05  # log units below the best: a single pair of processes resolves no less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explored:
-    """A configuration and its ln S over the baseline, exploratory: one process, one seed."""
+    """A configuration and its exploratory ln S over the baseline, from one process and one seed."""
 
     config: Configuration
     score: float
 
 
 def explore_system(lab: Lab, calibration: Calibration) -> tuple[Explored, ...]:
-    """System and numerics knobs by speed alone, which takes seconds a trial (docs/method.md, 2); best first."""
+    """Explore system and precision knobs by speed alone, seconds per trial (docs/method.md, 2). Best first."""
     stage, space, baseline = Stage.EXPLORE_SYSTEM, lab.space, lab.space.baseline
     dimensions = space.of_class(KnobClass.SYSTEM, KnobClass.NUMERICS)
     centre = space.system_part(expert_of(lab))
@@ -54,14 +54,14 @@ def explore_system(lab: Lab, calibration: Calibration) -> tuple[Explored, ...]:
 
 
 def explore_learning(lab: Lab, calibration: Calibration, system: Sequence[Explored]) -> tuple[Explored, ...]:
-    """Learning knobs by cost to equal quality, over complete schedules, on the best system configuration.
+    """Explore learning knobs by cost to equal quality, over complete schedules, on the best system configuration.
 
-    Returns the finalists, best first: what both explorations found best, combined, by predicted ln S.
+    Returns the finalists, best first: the best of both explorations combined, by predicted ln S.
     """
     stage, space, base = Stage.EXPLORE_LEARNING, lab.space, system[0].config
     dimensions = space.of_class(KnobClass.LEARNING)
     if isinstance(calibration.curve, Unknown):
-        dimensions = ()  # no loss can be turned into tokens
+        dimensions = ()  # without a curve, loss cannot be converted to tokens
     learned = space.turned(base, space.changed(expert_of(lab), KnobClass.LEARNING, base=base))
     _explore(lab, calibration, stage, dimensions, base, [base, learned, *one_at_a_time(space, base, dimensions)])
     return _combinations(space, system, _ranked(lab, calibration, stage, system[0]))
@@ -92,12 +92,12 @@ def _explore(
     )
     _tell_acknowledged(lab, calibration, stage, proposer)
     reason = _propose_until_done(lab, calibration, stage, proposer)
-    proposer.abandon()  # what was asked before a crash that left no time to measure it
+    proposer.abandon()  # proposals from before a crash that there is no time left to measure
     end(lab, stage, reason)
 
 
 def _tell_acknowledged(lab: Lab, calibration: Calibration, stage: Stage, proposer: Proposer) -> None:
-    """Tell what was measured and kept just before a crash."""
+    """Report results to the proposer that were stored just before a crash."""
     records = {r.spec.block: r for r in lab.study.of_stage(stage)}
     for proposal in proposer.pending():
         if record := records.get(proposal.number):
@@ -107,7 +107,7 @@ def _tell_acknowledged(lab: Lab, calibration: Calibration, stage: Stage, propose
 def _tell(
     lab: Lab, calibration: Calibration, proposer: Proposer, proposal: Proposal, record: TrialRecord
 ) -> float | None:
-    """Tell how a proposal did; its score, None where it could not be judged."""
+    """Report a proposal's result to the proposer. Returns its score, None if it could not be judged."""
     known = _score(case_of(lab, calibration), record)
     score = None if isinstance(known, Unknown) else known
     why = "" if score is not None else outcome_reason(record.outcome) or "it could not be judged"
@@ -127,10 +127,10 @@ def _propose_until_done(lab: Lab, calibration: Calibration, stage: Stage, propos
             return StageEnd.EXHAUSTED
         config = proposal.config
         if config == lab.space.baseline:
-            proposer.tell(proposal, score=0.0)  # measured already, by definition
+            proposer.tell(proposal, score=0.0)  # 0 by definition, no need to measure
             continue
         if lab.space.workload.cost(config).compiles and _compile_seconds(lab) > lab.budget.left_seconds(stage):
-            proposer.tell(proposal, score=None, infeasible="no time is left to compile it")
+            proposer.pass_over(proposal, "no time is left to compile it")
             too_long += 1
             if too_long == _MOST_TOO_LONG:
                 return StageEnd.BUDGET
@@ -159,7 +159,7 @@ def _propose_until_done(lab: Lab, calibration: Calibration, stage: Stage, propos
 
 
 def _reason_to_stop(lab: Lab, calibration: Calibration, stage: Stage, scores: Sequence[float]) -> StageEnd | None:
-    """Whether the budget, or the expected value of one more trial (docs/method.md, 5), ends the stage."""
+    """Why the stage must end: the budget, or the expected value of one more trial (docs/method.md, 5); else None."""
     records = lab.study.of_stage(stage)
     if records:
         seconds = sum(r.costs.total_seconds for r in records) / len(records)
@@ -173,7 +173,7 @@ def _reason_to_stop(lab: Lab, calibration: Calibration, stage: Stage, scores: Se
     case = case_of(lab, calibration)
     economics = case.economics_of(case.baseline, power=case.baseline_power, search_seconds=case.facts.search_seconds)
     if isinstance(economics, Unknown):
-        return None  # the plan has no length to weigh the cost against: the budget alone decides
+        return None  # the plan's length is not known: only the budget limits the search
     cost = seconds * economics.price_per_device_second
     worth, saving = worth_another_trial(
         log_speedups=scores,
@@ -189,7 +189,7 @@ def _reason_to_stop(lab: Lab, calibration: Calibration, stage: Stage, scores: Se
 
 
 def _score(case: Case, record: TrialRecord) -> float | Unknown:
-    """ln S that a trial of an exploring stage showed; Unknown where it cannot be judged."""
+    """The ln S that an exploratory trial showed; Unknown if it cannot be judged."""
     effect = case.seen(record)
     if record.spec.stage is not Stage.EXPLORE_LEARNING:
         return combine(lambda seen: seen.total, effect)
@@ -198,14 +198,14 @@ def _score(case: Case, record: TrialRecord) -> float | Unknown:
 
 
 def _scores(lab: Lab, calibration: Calibration, stage: Stage) -> dict[Configuration, float]:
-    """What every configuration of the stage that could be judged has shown."""
+    """The scores of all configurations of the stage that could be judged."""
     case = case_of(lab, calibration)
     found = {r.spec.config: _score(case, r) for r in case.of_stage(stage)}
     return {config: score for config, score in found.items() if not isinstance(score, Unknown)}
 
 
 def _ranked(lab: Lab, calibration: Calibration, stage: Stage, known: Explored) -> tuple[Explored, ...]:
-    """What a stage found, best first, `known` among it; what was pruned ranks by what was seen of it."""
+    """The configurations of a stage and `known`, best first. Pruned trials rank by their score so far."""
     scores = {known.config: known.score} | _scores(lab, calibration, stage)
     return tuple(
         Explored(config=config, score=score) for config, score in sorted(scores.items(), key=lambda item: -item[1])
@@ -213,7 +213,7 @@ def _ranked(lab: Lab, calibration: Calibration, stage: Stage, known: Explored) -
 
 
 def _combinations(space: SearchSpace, system: Sequence[Explored], learning: Sequence[Explored]) -> tuple[Explored, ...]:
-    """Learning results on the system configuration they were found with and on the runner-up, by predicted ln S."""
+    """Learning results combined with the best system configuration and with the runner-up, by predicted ln S."""
     predicted = {e.config: e.score for e in learning}
     for other in system[1:2]:
         for found in learning[:2]:

@@ -1,8 +1,8 @@
-"""What to try next: Optuna's ask and tell over one stage's dimensions, and the designs it starts from.
+"""Proposes what to try next: Optuna's ask and tell over one stage's dimensions, and the initial designs.
 
-The database is an ordinary Optuna one with a study per stage, so that Optuna's own dashboard opens it.
-What is infeasible is told as a violated constraint with a poor value, never as FAIL: samplers ignore a
-FAIL and walk back into the same region (docs/method.md, 5).
+The database is an ordinary Optuna database with a study per stage, so that Optuna's dashboard can open it.
+Infeasible trials are told as a violated constraint with a poor value, never as FAIL: samplers ignore a
+FAIL and propose the same region again (docs/method.md, 5).
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ T = TypeVar("T")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-_POOR_SCORE = -5.0  # a log-ratio that no sound configuration comes near: 150 times slower than the baseline
-_STARTUP_TRIALS = 6  # small budgets cannot afford the sampler's usual ten random trials; the design covers them
-_REPEATS_BEFORE_LISTING = 3  # proposals in a row that were impossible or known: then what is left is looked up
-_UNPRODUCTIVE_ASKS = 40  # and where it is too much to look up: then the space counts as exhausted
+_POOR_SCORE = -5.0  # log-ratio far below any usable configuration: 150 times slower than the baseline
+_STARTUP_TRIALS = 6  # small budgets cannot afford the sampler's usual ten random trials; the design replaces them
+_REPEATS_BEFORE_LISTING = 3  # after this many invalid or known proposals in a row, list the untried combinations
+_UNPRODUCTIVE_ASKS = 40  # after this many in a row in a space too large to list, it counts as exhausted
 _LARGEST_LISTING = 5_000
 _LARGEST_GRID = 100_000
-_LOCK_SECONDS = 30.0  # that a dashboard may hold the database
+_LOCK_SECONDS = 30.0  # how long a dashboard may hold the database
 _DESIGN_QUEUED = "design_queued"
+_PASSED_OVER = "passed_over"  # user attribute: it was not tried, for lack of time alone
 _TRIAL = "trial"  # user attribute: the number of our trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A configuration to try; `number` is Optuna's within the stage."""
+    """A configuration to try; `number` is Optuna's trial number within the stage."""
 
     number: int
     config: Configuration
@@ -53,8 +54,8 @@ class Proposal:
 class Proposer:
     """Proposes configurations of `space` for one stage: `base` with other values along `dimensions`.
 
-    `design` is tried first, in order. Everything asked and told is in the storage at once, so a
-    new proposer over the same storage goes on where a killed one stood.
+    `design` is tried first, in order. Everything asked and told is stored at once, so a new proposer
+    on the same storage continues where a killed one stopped.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Proposer:
         design: Iterable[Configuration],
         seed: int,
     ) -> None:
-        """Open or make the stage's Optuna study in `storage`."""
+        """Open or create the stage's Optuna study in `storage`."""
         self._space = space
         self._dimensions = tuple(dimensions)
         self._base = base
@@ -78,27 +79,29 @@ class Proposer:
             self._key(t.params): t.values[0]
             for t in known
             if t.state is TrialState.COMPLETE and t.values and self._is_whole(t.params)
+            if _PASSED_OVER not in t.user_attrs  # there may be time for it now
         }
+        self._passed_over: set[tuple[object, ...]] = set()
         if not self._study.user_attrs.get(_DESIGN_QUEUED):
-            for config in design:  # from its beginning after a crash in here: what is known is not run again
+            for config in design:  # after a crash in this loop, from the start: known results are not run again
                 self._study.enqueue_trial({d.knob.name: config[d.knob.name] for d in self._dimensions})
             self._study.set_user_attr(_DESIGN_QUEUED, True)
 
     def pending(self) -> list[Proposal]:
-        """What was asked before a crash and never told; what of it is impossible or known by now is told."""
+        """Proposals asked before a crash and never told. Those that are invalid or known by now are told here."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         asked = [self._configure(optuna.trial.Trial(self._study, frozen._trial_id)) for frozen in running]
         return [proposal for proposal in asked if proposal]
 
     def abandon(self) -> None:
-        """Give up what is pending: a trial that runs for ever would steer the sampler away from its place."""
+        """Give up pending proposals: the sampler avoids the neighbourhood of a trial that stays running."""
         for proposal in self.pending():
             self._study.tell(proposal.number, state=TrialState.FAIL)
 
     def ask(self) -> Proposal | None:
-        """The next configuration that is possible and new, or None when there is none left.
+        """The next valid and new configuration, or None if there is none left.
 
-        One that is pending comes first, under its old number.
+        A pending one comes first, under its old number.
         """
         if pending := self.pending():
             return pending[0]
@@ -111,9 +114,9 @@ class Proposer:
         return None
 
     def _enqueue_untried(self) -> bool:
-        """Queue a random combination that is possible and new, so that a finite space is not asked in vain.
+        """Queue a random valid and new combination, so that a finite space is searched completely.
 
-        False where there is none; in a space too large to list, the sampler simply goes on.
+        False if there is none. In a space too large to list, do nothing: the sampler continues.
         """
         if grid_size(self._dimensions) > _LARGEST_LISTING:
             return True
@@ -132,9 +135,9 @@ class Proposer:
     def tell(
         self, proposal: Proposal, *, score: float | None, infeasible: str = "", trial_number: int | None = None
     ) -> None:
-        """Report how `proposal` did: its log-ratio `score` over the baseline, or None and why it is infeasible.
+        """Report the result of `proposal`: its log-ratio `score` over the baseline, or None and why it is infeasible.
 
-        `trial_number` is the study's trial that measured it, where one had to be run.
+        `trial_number` is the study's trial that measured it, if one was run.
         """
         frozen = self._study.get_trials(deepcopy=False)[proposal.number]
         trial = optuna.trial.Trial(self._study, frozen._trial_id)
@@ -142,12 +145,21 @@ class Proposer:
             trial.set_user_attr(_TRIAL, trial_number)
         self._conclude(trial, score, infeasible)
 
+    def pass_over(self, proposal: Proposal, why: str) -> None:
+        """Report that there is no time to try `proposal`. A study that is given more time may propose it again."""
+        trial = optuna.trial.Trial(self._study, self._study.get_trials(deepcopy=False)[proposal.number]._trial_id)
+        trial.set_user_attr(_PASSED_OVER, True)
+        self._passed_over.add(self._key(trial.params))
+        self._conclude(trial, None, why)
+
     def _configure(self, trial: optuna.trial.Trial) -> Proposal | None:
-        """The configuration of an asked trial; None where it was impossible or known, and is already told."""
+        """The proposal of an asked trial. None if it is invalid or known; it is then told at once."""
         values = {d.knob.name: self._typed(d, _suggest(trial, d)) for d in self._dimensions}
         known = self._scores.get(self._key(values))
         if known is not None:
             trial.set_user_attr("repeats", True)
+            if self._key(values) in self._passed_over:
+                trial.set_user_attr(_PASSED_OVER, True)
             self._conclude(trial, known, "" if known > _POOR_SCORE else "known to be infeasible")
             return None
         try:
@@ -168,7 +180,7 @@ class Proposer:
         return tuple(self._typed(d, params[d.knob.name]) for d in self._dimensions)
 
     def _typed(self, dimension: Dimension, value: T) -> T:
-        """`value` as a user would type it; what the base has stays as the user typed that."""
+        """`value` as a user would type it; the base's own value stays as it is."""
         return value if value == self._base[dimension.knob.name] else _tidy(dimension.domain, value)
 
     def _is_whole(self, params: Mapping[str, object]) -> bool:
@@ -187,9 +199,9 @@ def _suggest(trial: optuna.trial.Trial, dimension: Dimension) -> KnobValue:
 
 
 def _tidy(domain: Domain, value: T) -> T:
-    """A value of a continuous range to three significant digits, or the end of the range that they would pass.
+    """Round a value of a continuous range to three significant digits, clipped to the range.
 
-    Nobody types more of a learning rate, and equal ones are recognised.
+    Nobody types a learning rate with more digits, and equal values are then recognised.
     """
     if isinstance(domain, FloatRange) and isinstance(value, float):
         return type(value)(min(max(float(f"{value:.3g}"), domain.low), domain.high))
@@ -197,7 +209,7 @@ def _tidy(domain: Domain, value: T) -> T:
 
 
 def grid_size(dimensions: Sequence[Dimension]) -> float:
-    """How many combinations the dimensions have; infinite where one is a continuous range."""
+    """The number of combinations of the dimensions; infinite if one is a continuous range."""
     size = 1.0
     for dimension in dimensions:
         match dimension.domain:
@@ -211,9 +223,9 @@ def grid_size(dimensions: Sequence[Dimension]) -> float:
 
 
 def impossible_combinations(space: SearchSpace) -> Mapping[str, int] | None:
-    """How many combinations of the listed values cannot exist, by the rule they break.
+    """The number of invalid combinations of the listed values, by the rule that they break.
 
-    Ranges are represented by their ends. None where there are too many combinations to look at.
+    Ranges are represented by their ends. None if there are too many combinations to check.
     """
     listed = [(d.knob.name, _listed(d)) for d in space.dimensions]
     if math.prod(len(values) for _, values in listed) > _LARGEST_GRID:
@@ -243,8 +255,8 @@ def one_at_a_time(
 ) -> Iterator[Configuration]:
     """`centre` with one knob changed: every knob's nearest other value first, then every knob's next.
 
-    A small budget then has touched every knob before it has tried any twice. A value that is impossible by
-    itself brings along what it depends on.
+    So even a small budget tries every knob once before any knob twice. A value that is not valid alone is
+    changed together with the knobs it depends on.
     """
     others = {d.knob.name: _alternatives(d, centre[d.knob.name]) for d in dimensions}
     for row in itertools.zip_longest(*([(name, value) for value in values] for name, values in others.items())):
@@ -255,7 +267,7 @@ def one_at_a_time(
 
 
 def _alternatives(dimension: Dimension, centre: KnobValue) -> list[KnobValue]:
-    """Other values of a domain, those nearest to `centre` first; of a range, the middles towards its ends."""
+    """Other values of a domain, nearest to `centre` first; for a range, the midpoints towards its ends."""
     match dimension.domain:
         case Choice(values=values):
             others = [v for v in values if v != centre]
@@ -276,9 +288,9 @@ def _middle(a: float, b: float, *, log: bool) -> float:
 
 
 def mirror(storage: optuna.storages.BaseStorage, space: SearchSpace, records: Sequence[TrialRecord]) -> None:
-    """Put the trials of a stage that proposes nothing into the storage too, each once, for its readers.
+    """Copy the trials of a stage without proposals into the storage, each once, so that dashboards show them.
 
-    Their value is the log-ratio of speed over what they were paired with, where that is known.
+    Their value is the log-ratio of speed over the session they were paired with, if known.
     """
     if not records:
         return
@@ -304,7 +316,7 @@ def mirror(storage: optuna.storages.BaseStorage, space: SearchSpace, records: Se
 
 
 def _everything(domain: Domain) -> optuna.distributions.BaseDistribution:
-    """All that a knob can be: Optuna wants one domain for all trials of a study."""
+    """All legal values of a knob: Optuna needs one domain for all trials of a study."""
     match domain:
         case Choice(values=values):
             return optuna.distributions.CategoricalDistribution(values)
@@ -316,7 +328,7 @@ def _everything(domain: Domain) -> optuna.distributions.BaseDistribution:
 
 def _stage_study(storage: optuna.storages.BaseStorage, stage: Stage, seed: int) -> optuna.Study:
     study = optuna.create_study(study_name=stage.value, storage=storage, direction="maximize", load_if_exists=True)
-    # Seeded by what is known already: a resumed study does not repeat its first random draws.
+    # Seeded by the number of known trials, so that a resumed study does not repeat its first random draws.
     study.sampler = optuna.samplers.TPESampler(
         seed=seed + len(study.get_trials(deepcopy=False)), n_startup_trials=_STARTUP_TRIALS
     )
@@ -325,7 +337,7 @@ def _stage_study(storage: optuna.storages.BaseStorage, stage: Stage, seed: int) 
 
 @contextlib.contextmanager
 def database(path: Path) -> Iterator[optuna.storages.BaseStorage]:
-    """The Optuna database at `path`, made where there is none, and let go of in the end."""
+    """The Optuna database at `path`, created if needed and closed on exit."""
     storage = optuna.storages.RDBStorage(
         f"sqlite:///{path}", engine_kwargs={"creator": functools.partial(_connect, path)}
     )
@@ -337,9 +349,9 @@ def database(path: Path) -> Iterator[optuna.storages.BaseStorage]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Write-ahead logging syncs once in a while rather than at each of Optuna's many commits.
+    """Connect with write-ahead logging, which syncs occasionally instead of at each of Optuna's many commits.
 
-    The database stays whole whatever is killed; what a power cut may cost it, `result.json` still has.
+    The database survives a killed process. A power cut may lose its latest trials, which `result.json` still has.
     """
     connection = sqlite3.connect(path, timeout=_LOCK_SECONDS, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")

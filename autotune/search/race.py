@@ -31,13 +31,13 @@ from autotune.trial.types import Stage, StageEnd
 _ALPHA = 0.05
 _FIRST_STAGE = 5
 _FINALISTS = 4
-_HOPELESS = 3.0  # deltas behind the leader: exploration alone has decided
+_HOPELESS = 3.0  # deltas behind the leader: not raced
 
 
 def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> Explored:
-    """The winner among `finalists` (best first by exploration); the simplest of those not told apart.
+    """The winner among `finalists` (best first by exploration): the simplest of those not distinguishable.
 
-    Where nothing is left to tell apart, or telling it would cost more than it saves, exploration decides.
+    If there is no close contest, or racing would cost more than it saves, exploration decides.
     """
     stage = Stage.RACE
     running = begin(lab, stage)
@@ -67,14 +67,14 @@ def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> E
 
 
 def lead_worth_finding(lab: Lab, calibration: Calibration, rounds: int) -> float:
-    """The delta of the race in log units: never below what noise and budget can resolve (docs/method.md, 3.6)."""
+    """The delta of the race in log units, at least what noise and budget can resolve (docs/method.md, 3.6)."""
     seconds = lab.budget.allotted_seconds(Stage.RACE)
     blocks = max(_FIRST_STAGE, int(seconds / block_seconds(lab, _FINALISTS + 1, rounds=rounds)))
     return max(DELTA, floor_of(calibration, restarts=blocks, rounds=rounds))
 
 
 def _contested(lab: Lab, finalists: Sequence[Explored], delta: float, rounds: int) -> list[Configuration]:
-    """Who races: those of the first block ordered, or as many of the leaders as the stage can pay for."""
+    """The configurations that race: those of the first block ordered, else as many leaders as the stage can afford."""
     if blocks := ordered_blocks(lab, Stage.RACE):
         return [spec.config for spec in blocks[0] if spec.label != BASELINE]
     leader = finalists[0].score
@@ -115,7 +115,7 @@ def _block_seconds(lab: Lab, contested: Sequence[Configuration], rounds: int) ->
 
 
 def _scores(lab: Lab, calibration: Calibration, finalists: int) -> FloatArray:
-    """ln S over the baseline as (blocks, finalists); NaN where a finalist was not in a block or broke."""
+    """ln S over the baseline, shape (blocks, finalists); NaN where a finalist did not run or failed."""
     records = lab.study.of_stage(Stage.RACE)
     blocks = sorted({r.spec.block for r in records})
     scores = np.full((len(blocks), finalists), np.nan)
@@ -126,7 +126,7 @@ def _scores(lab: Lab, calibration: Calibration, finalists: int) -> FloatArray:
 
 
 def _learns(lab: Lab, configs: Sequence[Configuration]) -> bool:
-    """Whether the configurations differ in what they learn, so that only complete schedules tell them apart."""
+    """Whether the configurations differ in learning knobs, so that they need complete schedules."""
     return len({tuple(lab.space.changed(c, KnobClass.LEARNING).items()) for c in configs}) > 1
 
 

@@ -1,4 +1,4 @@
-"""Recommend: conclude from the records."""
+"""Recommend: draw the conclusion from the records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autotune.study.events import SittingFinished
 
 
 def recommend(lab: Lab, calibration: Calibration) -> Recommendation:
-    """The recommendation that the study's records support; its plan is costed with the rate of the whole study."""
+    """The recommendation from the study's records; the plan's cost uses the baseline's rate over the whole study."""
     whole = or_else(calibration_of(lab.study.records), calibration)
     recommendation = conclude(case_of(lab, whole, search_seconds=lab.study.search_seconds))
     lab.tell(SittingFinished(verdict=recommendation.verdict.value))

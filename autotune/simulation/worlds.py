@@ -55,9 +55,7 @@ class DrawnWorld(ExampleWorld):
     def tokens_per_second(self, config: Configuration) -> float:
         """True steady-state throughput."""
         knobs = training_of(config)
-        log_speed = sum(
-            self.log_speed.get((name, config[name]), 0.0) for name in dict.fromkeys(name for name, _ in self.log_speed)
-        )
+        log_speed = _added(self.log_speed, config)
         off = math.log2(knobs.micro_batch / self.best_micro_batch)
         return self.base_tokens_per_second * math.exp(log_speed - self.micro_batch_curvature * off**2)
 
@@ -67,10 +65,7 @@ class DrawnWorld(ExampleWorld):
         horizon = math.log(tokens / _REFERENCE_TOKENS)
         best = math.log(self.best_learning_rate) - self.rate_falls * horizon
         worth = -self.learning_curvature * (math.log(knobs.learning_rate) - best) ** 2
-        worth += sum(
-            self.log_efficiency.get((name, config[name]), 0.0)
-            for name in dict.fromkeys(name for name, _ in self.log_efficiency)
-        )
+        worth += _added(self.log_efficiency, config)
         return worth - math.log1p(knobs.global_batch / (self.free_batch * math.exp(self.batch_grows * horizon)))
 
     def loss(self, config: Configuration, tokens: int, seed: int) -> float:

@@ -1,1 +1,1 @@
-"""A study on disk: its folder, its clock and stages, what it tells while it runs."""
+"""A study on disk: its folder, its clock and stages, and the events of a running search."""

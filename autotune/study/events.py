@@ -1,4 +1,4 @@
-"""What a running search tells: a closed union of frozen events, kept in the decision log and shown by a terminal."""
+"""Events of a running search: a closed union of frozen dataclasses, for the decision log and the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autotune.trial.types import Stage, StageEnd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SittingStarted:
-    """A driver has opened the study; `spent_seconds` are those of earlier sittings."""
+    """A process opened the study. `spent_seconds` is the search time of earlier sittings."""
 
     study: str
     budget_seconds: float
@@ -22,7 +22,7 @@ class SittingStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted:
-    """A stage has begun, or was taken up again; it may take `allotted_seconds` from here on."""
+    """A stage began or resumed; it may take `allotted_seconds` from now on."""
 
     stage: Stage
     allotted_seconds: float
@@ -30,7 +30,7 @@ class StageStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFinished:
-    """A stage is over for good, after `spent_seconds` over all sittings."""
+    """A stage ended for good, after `spent_seconds` over all sittings."""
 
     stage: Stage
     spent_seconds: float
@@ -39,7 +39,7 @@ class StageFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialStarted:
-    """A trial is being opened; `changes` are the knobs that differ from the baseline's."""
+    """A trial is being opened. `changes` are the knobs that differ from the baseline."""
 
     stage: Stage
     number: int
@@ -49,9 +49,9 @@ class TrialStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialFinished:
-    """A trial is kept. `outcome` is a word of `trial.types.outcome_kind`.
+    """A trial was stored. `outcome` is a value of `trial.types.outcome_kind`.
 
-    `throughput_ratio` is that over what it was paired with, `loss` in nats per token; None where not known.
+    `throughput_ratio` is over the session it was paired with; `loss` is in nats per token. None if not known.
     """
 
     stage: Stage
@@ -65,7 +65,7 @@ class TrialFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncumbentFound:
-    """The best trial of its stage so far; `speedup` is its exploratory ratio over the baseline, to equal quality."""
+    """A new best trial of its stage. `speedup` is over the baseline, to equal quality, and exploratory."""
 
     stage: Stage
     number: int
@@ -76,7 +76,7 @@ class IncumbentFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRepeated:
-    """A trial that was too slow is measured once more, because the reference was slow just then, too."""
+    """A trial that was too slow is repeated, because the reference was slow at that moment, too."""
 
     stage: Stage
     number: int
@@ -84,7 +84,7 @@ class TrialRepeated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextTrialNotWorthIt:
-    """Exploring ends: one more trial is expected to save less than it costs, both in `currency`."""
+    """Exploration ends: one more trial is expected to save less than it costs. Both are in `currency`."""
 
     stage: Stage
     expected_saving: float
@@ -94,7 +94,7 @@ class NextTrialNotWorthIt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageNotWorthIt:
-    """A stage ends: what may be hoped for on the plan is less than finding and confirming it would cost."""
+    """A stage ends: the hoped-for saving on the plan is less than the cost of finding and confirming it."""
 
     stage: Stage
     hoped_seconds: float
@@ -103,7 +103,7 @@ class StageNotWorthIt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaceWon:
-    """The simplest finalist among those that cannot be told apart from the best."""
+    """The race has a winner: the simplest finalist of those that are not distinguishable from the best."""
 
     stage: Stage
     label: str
@@ -112,7 +112,7 @@ class RaceWon:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SittingFinished:
-    """The search has come to a verdict, a value of `analysis.recommendation.Verdict`."""
+    """The search reached a verdict, a value of `analysis.recommendation.Verdict`."""
 
     verdict: str
 
@@ -141,6 +141,6 @@ class Event:
 
 
 class Listener(Protocol):
-    """Anything that is told of events: the decision log, a terminal."""
+    """A receiver of events, for example the decision log or a terminal."""
 
     def __call__(self, event: Event) -> None: ...

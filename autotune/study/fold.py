@@ -1,4 +1,4 @@
-"""Where a search stands: what its events add up to. Pure, so that a terminal and a page show the same."""
+"""The progress of a search, folded from its events. Pure, so that terminal and web page show the same."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from autotune.study.events import (
 from autotune.trial.types import Stage
 
 Decision = TrialRepeated | NextTrialNotWorthIt | StageNotWorthIt | RaceWon
-"""Why the search did what it did next."""
+"""Events that explain what the search does next."""
 
 _LAST_TRIALS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedTrial:
-    """A finished trial and what it changed of the baseline; `changes` is None where its start was not seen."""
+    """A finished trial and its changes from the baseline; `changes` is None if its start was not seen."""
 
     trial: TrialFinished
     changes: Mapping[str, KnobValue] | None
@@ -39,13 +39,12 @@ class EndedTrial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A search as its events show it, on the study's clock (seconds of search over all sittings).
+    """The progress of a search, on the study's clock (seconds of search over all sittings).
 
-    `budget_seconds` is 0 before it is known. `stage` is the one in progress, None between stages; it began, or was
-    taken up again, at `stage_started_seconds` and may take `allotted_seconds` from there on. `spent_seconds` has the
-    stages that are over. Trials of one block run side by side, so several may be `running`. `best` is the best trial
-    of all stages. `last` are the trials that finished last, the latest at the end. `verdict` is empty until there
-    is one.
+    `budget_seconds` is 0 before it is known. `stage` is the current one, None between stages; it began or resumed at
+    `stage_started_seconds` and may take `allotted_seconds` from then on. `spent_seconds` lists the finished stages.
+    Trials of one block run side by side, so several may be `running`. `best` is the best trial of all stages. `last`
+    are the latest finished trials, newest last. `verdict` is empty until there is one.
     """
 
     study: str = ""
@@ -63,11 +62,11 @@ class Progress:
 
 
 def fold(progress: Progress, event: Event) -> Progress:
-    """The progress after `event`. Any event may follow any other: a log may begin in the middle, or be torn."""
+    """The progress after `event`. Events may come in any order: a log may be truncated at either end."""
     now = replace(progress, elapsed_seconds=max(progress.elapsed_seconds, event.elapsed_seconds))
     match event.what:
         case SittingStarted(study=study, budget_seconds=budget_seconds):
-            # what an earlier sitting left unfinished is not running any more
+            # trials that an earlier sitting left unfinished no longer run
             return replace(now, study=study, budget_seconds=budget_seconds, stage=None, running=(), verdict="")
         case StageStarted(stage=stage, allotted_seconds=allotted):
             return replace(

@@ -1,7 +1,7 @@
-"""The search's clock: one hard cap on everything together, shared out among the stages.
+"""The search's clock: one hard cap on the whole search, divided among the stages.
 
-A stage may spend its share of what is left when it begins; what it does not spend flows on to the
-stages after it. Shares are re-read from the study after a crash, so that resuming buys no extra time.
+When a stage begins it gets its share of the remaining time; what it does not spend goes to later
+stages. Deadlines are stored, so resuming after a crash buys no extra time.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ SHARES = {
     Stage.CONFIRM: 0.17,
     Stage.ATTRIBUTE: 0.11,
 }
-"""Relative shares of the budget. Nothing can be claimed without `confirm`: what comes before cannot starve it."""
+"""Relative shares of the budget. Earlier stages cannot use up the share of `confirm`: every claim needs it."""
 
 
 class Budget:
     """Elapsed and remaining seconds of a study, over all its sittings."""
 
     def __init__(self, study: Study, clock: Callable[[], float], started: float | None = None) -> None:
-        """Count on from what earlier sittings spent.
+        """Start from the time that earlier sittings spent.
 
-        `clock` is monotonic, in seconds; it read `started` when this sitting began (now, if not given).
+        `clock` is monotonic, in seconds; `started` is its reading when this sitting began (default: now).
         """
         self._study = study
         self._clock = clock
@@ -39,14 +39,14 @@ class Budget:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds searched so far; kept on disk about once a second."""
+        """Seconds searched so far; written to disk about once a second."""
         elapsed = self._clock() - self._started
         if elapsed - self._noted >= 1.0:
             self.note()
         return elapsed
 
     def note(self) -> None:
-        """Keep the elapsed time on disk; reading a finished study costs it nothing more."""
+        """Write the elapsed time to disk. Reading a finished study adds nothing to it."""
         if self._study.is_finished:
             return
         self._noted = self._clock() - self._started
@@ -58,7 +58,7 @@ class Budget:
         return max(0.0, self.total_seconds - self.elapsed_seconds)
 
     def begin(self, stage: Stage) -> StageMark:
-        """Allot `stage` its share, or return the mark of one that began before."""
+        """Allot `stage` its share, or return its mark if it began before."""
         mark = self._study.stage(stage)
         if mark is None or mark.deadline_seconds is None:
             open_stages = [s for s in SHARES if (m := self._study.stage(s)) is None or m.deadline_seconds is None]
@@ -78,7 +78,7 @@ class Budget:
         return [s for s in Stage if self._study.stage(s) is not None][-1]
 
     def allotted_seconds(self, stage: Stage) -> float:
-        """What `stage` was allotted when it began; 0 before."""
+        """The seconds that `stage` was allotted when it began; 0 before."""
         mark = self._study.stage(stage)
         return mark.deadline_seconds - mark.started_seconds if mark and mark.deadline_seconds is not None else 0.0
 
@@ -89,7 +89,7 @@ class Budget:
         return 0.0 if deadline is None else max(0.0, deadline - self.elapsed_seconds)
 
     def finish(self, stage: Stage, reason: StageEnd) -> None:
-        """Mark `stage` as finished, and why."""
+        """Mark `stage` as finished for `reason`."""
         mark = self.begin(stage)
         self.note()
         self._study.mark(stage, replace(mark, finished_seconds=self.elapsed_seconds, reason=reason))

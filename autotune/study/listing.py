@@ -1,4 +1,4 @@
-"""What studies there are: read with the standard library alone, so that listing them answers at once."""
+"""Lists studies. Uses only the standard library, so that listing is instant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_ROOT = Path("reports")
-"""The folder of all studies, unless another is named."""
+"""The default folder of all studies."""
 
 UNFINISHED = "unfinished"
 DAMAGED = "damaged"
@@ -17,10 +17,10 @@ DAMAGED = "damaged"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySummary:
-    """One study of the listing.
+    """One study in the listing.
 
-    `name` is its folder's. `state` is `unfinished`, `damaged`, or the verdict of its report. `created_at` (ISO 8601,
-    UTC) and `space` are empty where the study is damaged.
+    `name` is the folder's name. `state` is `unfinished`, `damaged`, or the verdict of its report. `created_at`
+    (ISO 8601, UTC) and `space` are empty if the study is damaged.
     """
 
     name: str
@@ -30,7 +30,7 @@ class StudySummary:
 
 
 def studies(root: Path | str = DEFAULT_ROOT) -> list[StudySummary]:
-    """All studies under `root`, by name. Reading them neither locks nor changes one, and a damaged one hides none."""
+    """All studies under `root`, by name, damaged ones included. No study is locked or changed."""
     return [_summary(path.parent) for path in sorted(Path(root).glob("*/study.json"))]
 
 

@@ -1,18 +1,18 @@
-"""A study on disk: one folder that survives anything and can be taken up again.
+"""A study on disk: one folder that survives crashes and can be resumed.
 
 reports/<study>/
-    study.json   what the study is: format, text, budget, and what its measurements depend on
-    space.toml   the exact copy of the space that was asked
+    study.json   the study itself: format, text, budget, and what its measurements depend on
+    space.toml   an exact copy of the space file
     trials/NNNN/ spec.json (ordered), result.json (acknowledged), log.txt (the worker's own output)
-    machine.json the machine as it was examined first, and what it cannot run
+    machine.json the machine as first examined, and what it cannot run
     stages.json  deadlines of the stages and which are finished
     elapsed.json seconds searched so far, over all sittings
-    next_trial.json the number of the next trial: none is given twice, whatever is deleted
+    next_trial.json the number of the next trial; numbers are never reused, even after deletions
     study.db     the same trials for Optuna and its dashboard
     events.jsonl the decision log
     report.*     the recommendation
 
-A trial counts from the moment its `result.json` is in place, and only then. One driver owns a study.
+A trial counts once its `result.json` exists, and not before. One process at a time owns a study.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from autotune.workload.machine import Machine
 from autotune.workload.space import Read, SearchSpace, space_of
 
 FORMAT = 3
-_LONGEST_NAME = 60  # characters: a file system takes 255 bytes
+_LONGEST_NAME = 60  # characters: file systems allow 255 bytes
 _NAME_RULE = (
-    f"a study's name is at most {_LONGEST_NAME} letters, digits, '.', '_' and '-', and starts with none of '.-'"
+    f"a study's name is at most {_LONGEST_NAME} letters, digits, '.', '_' and '-', and must not start with '.' or '-'"
 )
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
-    """One clause for every key in which two identities differ, with both values whole."""
+    """One clause per key in which two identities differ, with both values in full."""
     return tuple(
         f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
         for key in dict.fromkeys((*before, *now))
@@ -57,11 +57,11 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyInfo:
-    """What a study is. Its name is that of its folder, so that it may be moved and renamed.
+    """The description of a study. Its name is its folder's name, so it can be moved and renamed.
 
-    `corpus` is the text that is trained on, `corpus_as_written` what its copy of the space says of it (`--data` may
-    override that). `identity` is by key all that its measurements depend on: model, text, code and hardware, but
-    neither plan nor prices nor budget. `warm_start` are configurations of the study it was forked from, best first.
+    `corpus` is the text trained on; `corpus_as_written` is the text named in its copy of the space, which `--data`
+    may override. `identity` holds, by key, all that its measurements depend on: model, text, code and hardware, but
+    not plan, prices or budget. `warm_start` are configurations of the study it was forked from, best first.
     """
 
     format: int
@@ -77,10 +77,10 @@ class StudyInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMark:
-    """Where a stage stands, on the study's own clock (seconds of search over all sittings).
+    """The state of a stage, on the study's clock (seconds of search over all sittings).
 
-    It has no deadline where it is to be allotted time once more; `earlier_seconds` is what it took before that.
-    `reason` is why it is finished.
+    A reopened stage has no deadline until it gets a new share; `earlier_seconds` is the time it took before that.
+    `reason` is why the stage finished, None while it has not.
     """
 
     started_seconds: float
@@ -95,10 +95,10 @@ class StageMark:
 
 
 def check_name(name: str) -> str:
-    """`name` itself where it can name a study.
+    """Return `name` if it is a legal name of a study.
 
     Raises:
-        BadInput: it cannot.
+        BadInput: it is not.
     """
     is_legal = 0 < len(name) <= _LONGEST_NAME and name[0] not in ".-" and all(c.isalnum() or c in "._-" for c in name)
     if not is_legal:
@@ -107,7 +107,7 @@ def check_name(name: str) -> str:
 
 
 class Study:
-    """An open study, locked for this process. A context manager: leaving it gives the lock back."""
+    """An open study, locked for this process. As a context manager it releases the lock on exit."""
 
     def __init__(self, folder: Path, lock: IO[str], read: Read) -> None:
         """Read the study in `folder`; use `Study.open` or `Study.create`."""
@@ -126,11 +126,11 @@ class Study:
 
     @classmethod
     def create(cls, folder: Path, info: StudyInfo, space_text: str, read: Read = GPTWorkload.read) -> Self:
-        """Make a new study; nothing is left behind where that fails. `read` makes the workload of its space.
+        """Create a new study; a failure leaves nothing behind. `read` makes the workload of its space.
 
         Raises:
-            BadInput: there is a study of this name already, or the space cannot be searched.
-            StudyBusy: another driver is just making it.
+            BadInput: a study of this name exists, or the space cannot be searched.
+            StudyBusy: another process is creating it.
         """
         check_name(folder.name)
         space_of(parse_document(space_text, name=info.space_name, source=info.space_name, folder=folder), read)
@@ -145,12 +145,12 @@ class Study:
 
     @classmethod
     def open(cls, folder: Path, read: Read = GPTWorkload.read) -> Self:
-        """Open a study that exists. `read` makes the workload of its space.
+        """Open an existing study. `read` makes the workload of its space.
 
         Raises:
-            BadInput: there is none, or an earlier version made it.
-            StudyBusy: another driver owns it.
-            StoreDamaged: a file of it cannot be read back.
+            BadInput: there is no such study, or another version made it.
+            StudyBusy: another process has it open.
+            StoreDamaged: one of its files cannot be read.
         """
         if not (folder / "study.json").exists():
             raise BadInput(f"a study is a folder with study.json; got {str(folder)!r}: see `autotune studies`")
@@ -159,7 +159,7 @@ class Study:
             return cls(folder, lock, read)
 
     def close(self) -> None:
-        """Give the study back. Safe to call twice."""
+        """Release the study. Safe to call twice."""
         self._log.close()
         self._lock.close()
 
@@ -171,13 +171,13 @@ class Study:
 
     @property
     def name(self) -> str:
-        """That of its folder."""
+        """The name of its folder."""
         return self.folder.name
 
     def revise(self, document: SpaceDocument, *, corpus: str, budget_seconds: float) -> None:
-        """Ask the study's question with another plan, other prices or another budget: no measurement depends on them.
+        """Change plan, prices or budget; no measurement depends on them.
 
-        What ended for lack of either is taken up again where nothing was built on its end.
+        Stages that ended early are reopened, unless a later stage has already used their results.
         """
         space = replace(space_of(document, self._read_workload), budget_seconds=budget_seconds)
         before = (self.space.plan, self.info.budget_seconds)
@@ -191,7 +191,7 @@ class Study:
             self._reopen()
 
     def _reopen(self) -> None:
-        """Take up again the stages that ended early, so far as no later stage has measured what came of them."""
+        """Reopen the stages that ended early, unless a later stage has already run trials on their results."""
         measured = [stage for stage in Stage if self.ordered(stage)]
         early = (StageEnd.BUDGET, StageEnd.NOT_WORTH_IT)
         first = next(
@@ -226,7 +226,7 @@ class Study:
     def order(
         self, *, stage: Stage, label: str, config: Configuration, seed: int, horizon_tokens: int, block: int
     ) -> TrialSpec:
-        """The spec of this trial: the one ordered before a crash if there was one, else a new one, kept on disk."""
+        """The spec of this trial: the one ordered before a crash if there is one, else a new one, stored on disk."""
         wanted = TrialSpec(
             number=self._next_number,
             stage=stage,
@@ -252,11 +252,11 @@ class Study:
         return tuple(self._specs[n] for n in sorted(self._specs) if self._specs[n].stage is stage)
 
     def result_of(self, spec: TrialSpec) -> TrialRecord | None:
-        """The acknowledged record of `spec`, if there is one."""
+        """The acknowledged record of `spec`, if any."""
         return self._records.get(spec.number)
 
     def acknowledge(self, record: TrialRecord) -> None:
-        """Keep a finished trial: from here on it counts, whatever happens."""
+        """Store a finished trial. From here on it counts, even after a crash."""
         path = self.trial_folder(record.spec.number) / "result.json"
         write_atomically(path, json.dumps(to_json(record)) + "\n")
         self._records[record.spec.number] = record
@@ -265,11 +265,11 @@ class Study:
         return replace(spec, config=self.space.completed(spec.config))
 
     def _completed(self, record: TrialRecord) -> TrialRecord:
-        """With a value for every knob that is younger than the record."""
+        """The record with the baseline's value for every knob added since it was written."""
         return replace(record, spec=self._complete(record.spec))
 
     def trial_folder(self, number: int) -> Path:
-        """Where trial `number` keeps its files."""
+        """The folder of trial `number`."""
         return self.folder / "trials" / f"{number:04d}"
 
     @property
@@ -280,17 +280,17 @@ class Study:
     # -- stages, clock and log -------------------------------------------------------------------
 
     def stage(self, stage: Stage) -> StageMark | None:
-        """Where `stage` stands, or None before it starts."""
+        """The state of `stage`, or None before it starts."""
         return self._stages.get(stage.value)
 
     @property
     def is_finished(self) -> bool:
-        """Whether all stages were run to their ends: nothing more will be measured."""
+        """Whether all stages are finished, so that nothing more will be measured."""
         return all((mark := self.stage(stage)) is not None and mark.finished for stage in Stage)
 
     @property
     def search_seconds(self) -> float:
-        """What the search took up to the end of its last finished stage; reading a study adds nothing to it."""
+        """Search time up to the end of the last finished stage. Reading a study adds nothing to it."""
         return max((m.finished_seconds for m in self._stages.values() if m.finished), default=0.0)
 
     @property
@@ -303,21 +303,21 @@ class Study:
         }
 
     def mark(self, stage: Stage, mark: StageMark) -> None:
-        """Keep where `stage` stands."""
+        """Store the state of `stage`."""
         self._stages[stage.value] = mark
         plain = {name: to_json(m) for name, m in self._stages.items()}
         write_atomically(self.folder / "stages.json", json.dumps(plain, indent=1) + "\n")
 
     def note_elapsed(self, seconds: float) -> None:
-        """Keep how long the study has been searched, all sittings together."""
+        """Store the search time so far, over all sittings."""
         self.elapsed_seconds = seconds
         write_atomically(self.folder / "elapsed.json", f"{seconds:.3f}\n")
 
     def keep_machine(self, machine: Machine) -> Machine:
-        """`machine` with what the study's own was found to lack when the study began, which holds for all of it.
+        """`machine` with the limits found when the study began, which hold for the whole study. Stores the first one.
 
         Raises:
-            StoreDamaged: what was kept cannot be read.
+            StoreDamaged: the stored machine cannot be read.
         """
         kept = self.machine
         if kept is not None:
@@ -327,7 +327,7 @@ class Study:
 
     @property
     def machine(self) -> Machine | None:
-        """The machine as it was examined when the study began; None before."""
+        """The machine as examined when the study began; None before."""
         path = self.folder / "machine.json"
         return read_as(Machine, path) if path.exists() else None
 
@@ -346,7 +346,7 @@ def _lock(folder: Path) -> IO[str]:
         owner = file.read().strip() or "unknown"
         file.close()
         raise StudyBusy(
-            f"one driver owns a study; {folder.name!r} is owned by process {owner}: wait for it or stop it"
+            f"only one process may own a study; {folder.name!r} is owned by process {owner}: wait for it or stop it"
         ) from None
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
@@ -364,7 +364,7 @@ def _given_back_on_error(lock: IO[str]) -> Iterator[None]:
 
 
 def written_corpus(document: SpaceDocument) -> str:
-    """The text that a space names, as it is written there; empty where it names none."""
+    """The corpus as the space file spells it; empty if it names none."""
     return str(document.tables.get("workload", {}).get("corpus", ""))
 
 
@@ -373,8 +373,8 @@ def _read_info(folder: Path) -> StudyInfo:
     found = plain.get("format") if isinstance(plain, dict) else None
     if isinstance(found, int) and found != FORMAT:
         raise BadInput(
-            f"this version goes on with studies of format {FORMAT}; got format {found} in {folder.name!r}, of another "
-            "version: it can be read (`autotune report`), and its space.toml searched under a new name"
+            f"this version resumes studies of format {FORMAT}; got format {found} in {folder.name!r}, of another "
+            "version: it can be read (`autotune report`); to search again, use its space.toml under a new name"
         )
     return decode(StudyInfo, plain, folder / "study.json")
 
@@ -386,10 +386,10 @@ def _read_space(folder: Path, info: StudyInfo, read: Read) -> SearchSpace:
             path.read_text(encoding="utf-8"), name=info.space_name, source=str(path), folder=folder
         )
     except (OSError, UnicodeDecodeError) as error:
-        raise StoreDamaged(f"a study keeps its space; {path} cannot be read ({error}): restore it") from None
+        raise StoreDamaged(f"a study needs its space file; {path} cannot be read ({error}): restore it") from None
     space = replace(space_of(document, read), budget_seconds=info.budget_seconds)
     if written_corpus(document) != info.corpus_as_written:
-        return space  # edited since: it is not what --data once stood for
+        return space  # edited since, so an earlier --data no longer applies
     return space.with_corpus(info.corpus)
 
 

@@ -1,1 +1,1 @@
-"""What is trained, behind one door: the protocol, the built-in GPT, and the space bound to either."""
+"""Workloads: the protocol, the built-in GPT, and search spaces bound to a workload."""

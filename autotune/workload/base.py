@@ -1,8 +1,8 @@
-"""The workload door: all that the search knows of what is trained.
+"""The workload protocol: everything the search knows about the training job.
 
-The pipeline knows configurations, knobs and their classes, sessions and records. What a knob means, which values
-go together, how a session is started: a workload answers that. The built-in GPT is one (`autotune.workload.gpt`);
-`tests/workload/contract.py` holds what every workload promises.
+The pipeline knows configurations, knobs and their classes, sessions and records. A workload knows the rest: what a
+knob means, which values are valid together, how to start a session. The built-in GPT is one workload
+(`autotune.workload.gpt`); `tests/workload/contract.py` tests what every workload must do.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ from autotune.space.limits import Limits
 from autotune.workload.machine import Machine
 
 Values = Mapping[str, Sequence[KnobValue]]
-"""By knob: the values that a space may turn it to, as far as they can be listed."""
+"""By knob: the values that a space may try, as far as they can be listed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
-    """What one optimizer step of a configuration is made of, as far as it is known before it runs.
+    """The size of one optimizer step of a configuration, as far as it is known before running it.
 
-    `tokens` are those of a whole step, all devices together; `pass_tokens` those of one forward and backward pass of
-    one process. `compiles` says that the first pass waits for a compiler. `arithmetic` is the key of
-    `Machine.peak_flops` that its matrix products are held against; empty where none fits.
+    `tokens` counts a whole step over all devices; `pass_tokens` counts one forward and backward pass of one process.
+    `compiles` says that the first pass includes compilation. `arithmetic` is the key of `Machine.peak_flops` used for
+    its MFU; empty if none fits. `processes` train together: each has a device of its own, or all share the CPU.
     """
 
     tokens: int
     pass_tokens: int
     compiles: bool
     arithmetic: str = ""
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareSketches:
-    """A session computes the same as the baseline's where its sketches lie within these relative distances of theirs.
+    """Equivalence gate: a session's sketches must lie within these relative distances of the baseline's.
 
-    Of the logits of held-out windows, the first gradient and the first update, in this order.
+    The sketches are of the logits of held-out windows, the first gradient and the first update.
     """
 
     logits: float
@@ -50,21 +51,21 @@ class CompareSketches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoGate:
-    """Nothing can be compared before the run: what differs shows in the loss alone. `reason` is told in the report."""
+    """No equivalence gate: differences show only in the loss. `reason` appears in the report."""
 
     reason: str
 
 
 Gate = CompareSketches | NoGate
-"""How it is shown that a configuration which changes no learning knob computes what the baseline does."""
+"""How to check that a configuration that changes no learning knob computes the same as the baseline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOrder:
-    """What an executor starts: a program, what is added to its environment, and what the program is told.
+    """What an executor starts: a program, its additional environment variables, and its input.
 
-    `program` is an argument list; the executor adds what to do (`worker`, `launcher`, `prepare`) and where to find
-    `payload`, which is plain data for a JSON file.
+    `program` is an argument list; the executor appends the subcommand (`worker`, `launcher` or `prepare`) and the path
+    of a JSON file that holds `payload`.
     """
 
     program: tuple[str, ...]
@@ -74,7 +75,7 @@ class WorkerOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedClaim:
-    """Two configurations that do the same work per token, of which `aligned` is said to be faster than `other`."""
+    """A claim that `aligned` is faster than `other`; both configurations do the same work per token."""
 
     words: str
     aligned: Configuration
@@ -82,15 +83,15 @@ class SpeedClaim:
 
 
 class Workload(Protocol):
-    """What is trained. Frozen: everything follows from how it was read.
+    """A training job. Immutable.
 
-    `baseline` is what the user would run today. `corpus` names the text as the user did; `horizon_tokens` is the token
-    budget of a trial that is judged on its loss, `evaluation_tokens` are read of the held-out text.
+    `baseline` is what the user would run today. `corpus` is the text as the user named it. `horizon_tokens` is the
+    token budget of trials that are judged on their loss; `evaluation_tokens` the held-out tokens per evaluation.
     """
 
     @property
     def knobs(self) -> Mapping[str, Knob]:
-        """Every knob by name, the ones that usually matter most first: a small budget tries them in this order."""
+        """Every knob by name. Usually most important first: a small budget tries them in this order."""
         ...
 
     @property
@@ -109,20 +110,23 @@ class Workload(Protocol):
         """The same workload on another text.
 
         Raises:
-            InvalidConfiguration: it cannot be told what to train on.
+            InvalidConfiguration: the workload does not take a corpus.
         """
         ...
 
     def identity(self) -> Mapping[str, str]:
-        """By key, all that its measurements depend on beside the baseline: the shape of the model, the tokenizer."""
+        """By key, all that measurements depend on besides the baseline, for example model shape and tokenizer."""
         ...
 
     def check(self, configuration: Configuration) -> None:
-        """Raises InvalidConfiguration with rule, value and remedy where no run can have these values together."""
+        """Raises InvalidConfiguration, with rule, value and remedy, if these values are not valid together."""
         ...
 
     def expert(self, machine: Machine) -> Configuration:
-        """What a careful engineer would type on this machine without measuring; the baseline where nobody knows."""
+        """The hand-tuned default: what a careful engineer would set on this machine without measuring.
+
+        The baseline if there is none.
+        """
         ...
 
     def limits(self, machine: Machine, values: Values) -> Limits:
@@ -130,29 +134,29 @@ class Workload(Protocol):
         ...
 
     def cost(self, configuration: Configuration) -> StepCost:
-        """What a step of it is made of."""
+        """The size of one of its optimizer steps."""
         ...
 
     def peak_bytes(self, configuration: Configuration, machine: Machine) -> int | Unknown:
-        """The most memory that a session of it will hold of what sessions share, in bytes."""
+        """Predicted peak bytes that a session takes of the memory that sessions share."""
         ...
 
     def gate(self, configuration: Configuration) -> Gate:
-        """How to show that it computes what the baseline does."""
+        """How to check that it computes the same as the baseline."""
         ...
 
     def order(self, configuration: Configuration, *, seed: int, horizon_tokens: int) -> WorkerOrder:
-        """What starts a session of it.
+        """The order that starts a session of it.
 
         Raises:
-            InvalidConfiguration: the knobs go together, but not with this model.
+            InvalidConfiguration: the knobs are valid together, but not with this model.
         """
         ...
 
     def examination(self, values: Values) -> WorkerOrder:
-        """What describes machine and text; tries what of `values` only an attempt can tell."""
+        """The order that describes machine and text. It probes those of `values` that only an attempt can judge."""
         ...
 
     def speed_claims(self, machine: Machine) -> tuple[SpeedClaim, ...]:
-        """What is said of aligned shapes, for `autotune techniques` to measure; nothing where nothing is said."""
+        """Claims about aligned shapes for `autotune techniques` to measure; empty if there are none."""
         ...

@@ -1,3 +1,3 @@
-"""What a space file can search when it names no other workload: the knobs of the built-in GPT, without reading one."""
+"""The knobs of the built-in GPT, available without reading a space file."""
 
 from autotune.workload.gpt_knobs import KNOBS as KNOBS

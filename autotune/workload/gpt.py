@@ -1,4 +1,4 @@
-"""The built-in GPT as a workload: the one place of the driver that knows its knobs and their arithmetic."""
+"""The built-in GPT as a workload: the only place in the driver that knows its knobs and their arithmetic."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from autotune_model import config as model
 from autotune_model.memory import predict_peak_bytes
 
 PROGRAM = (sys.executable, "-P", "-m", "autotune_model")
-"""How the trial side is started. `-P` keeps the user's folder off its import path."""
+"""The worker program. `-P` keeps the user's folder off its import path."""
 
 _EXPERT: Mapping[str, KnobValue] = MappingProxyType(
     {"dtype": "bf16_autocast", "attention": "sdpa", "optimizer_kernel": "fused", "tied_head": True}
 )
-"""What a careful engineer would type without measuring, bf16 only where the machine gains from it."""
-_BF16_GAINS = 1.1  # times faster in a matrix product than fp32
+"""The hand-tuned default: what a careful engineer sets without measuring; bf16 only if it is faster on the machine."""
+_BF16_GAINS = 1.1  # speed-up of bf16 over fp32 in a matrix product that counts as a gain
 
 _BATCHES = ((64, 62), (128, 120))
 _MULTIPLE = 64  # rows of the vocabulary
@@ -61,10 +61,10 @@ class GPTWorkload:
 
     @classmethod
     def read(cls, document: SpaceDocument) -> Self:
-        """The workload that the tables [workload] and [baseline] describe.
+        """The workload described by the tables [workload] and [baseline].
 
         Raises:
-            BadInput: they do not, with place, rule, value and remedy.
+            BadInput: a table is invalid; the message has place, rule, value and remedy.
         """
         table = document.table("workload")
         told = table.read(GPTTable)
@@ -103,7 +103,7 @@ class GPTWorkload:
 
     def identity(self) -> Mapping[str, str]:
         told = self.gpt.to_mapping() | self.data.to_mapping()
-        del told["corpus"], told["cache_dir"]  # what the text is, its content says
+        del told["corpus"], told["cache_dir"]  # the content's hash identifies the text
         told |= {name: getattr(self, name) for name in ("horizon_tokens", "evaluation_tokens", "device")}
         return {key: json.dumps(value) for key, value in told.items()}
 
@@ -117,13 +117,13 @@ class GPTWorkload:
         for name, value in _EXPERT.items():
             if gains or name != "dtype":
                 wished = granted.with_values({name: value})
-                with contextlib.suppress(InvalidConfiguration):  # the baseline has something that excludes it
+                with contextlib.suppress(InvalidConfiguration):  # not valid with the rest of the baseline
                     self.check(wished)
                     granted = wished
         return granted
 
     def limits(self, machine: Machine, values: Values) -> Limits:
-        """What the machine was found to lack, and what follows for `values` from its cores and the vocabulary."""
+        """The limits that probing found, plus those of `values` that follow from cores, devices and vocabulary."""
         found = {knob: dict(reasons) for knob, reasons in machine.limits.items()}
         found["world_size"] = _too_many_processes(values, machine.environment)
         found["parallelism"] = found.get("parallelism", {}) | self._without_processes(values, found["world_size"])
@@ -137,14 +137,15 @@ class GPTWorkload:
             tokens=training.global_batch * self.gpt.sequence_length,
             pass_tokens=training.micro_batch * self.gpt.sequence_length,
             compiles=training.compile != "off",
-            # TF32 and bf16 products of fp32 numbers have no measured peak
+            # the peak of TF32 and bf16 products of fp32 numbers is not measured
             arithmetic=""
             if training.dtype == "fp32" and training.matmul_precision != "highest"
             else _ARITHMETIC[training.dtype],
+            processes=training.world_size,
         )
 
     def peak_bytes(self, configuration: Configuration, machine: Machine) -> int | Unknown:
-        """Of the machine's memory on a CPU, which all processes share; elsewhere of each one's own device."""
+        """On a CPU all processes share the memory; elsewhere each process has its own device."""
         training = _training(configuration)
         together = predict_peak_bytes(self.gpt, machine.corpus.vocab_size, training)
         return together if machine.environment.get("device") == "cpu" else together // training.world_size
@@ -157,8 +158,8 @@ class GPTWorkload:
         return WorkerOrder(program=PROGRAM, payload=session.to_mapping())
 
     def examination(self, values: Values) -> WorkerOrder:
-        """A search that compiles nothing is not made to wait for an attempt; one that does gains more than it waits
-        for, as what torch keeps of the attempt shortens the first sessions.
+        """Probes compilation only if the space compiles. The probe then pays for itself: torch caches its result,
+        which shortens the first sessions.
         """
         compiles = any(v not in ("off", self.training.compile) for v in values.get("compile", ()))
         attends = "flex" in values.get("attention", ()) and self.training.attention != "flex"
@@ -168,7 +169,7 @@ class GPTWorkload:
         )
 
     def speed_claims(self, machine: Machine) -> tuple[SpeedClaim, ...]:
-        """Powers of two in the micro-batch, and a padded vocabulary where it is not a multiple already."""
+        """Powers of two as micro-batch, and a padded vocabulary unless its size is a multiple already."""
         claims = [
             SpeedClaim(words=f"micro-batch {even} over {odd}", aligned=self._batch_of(even), other=self._batch_of(odd))
             for even, odd in _BATCHES
@@ -202,7 +203,7 @@ class GPTWorkload:
             raise InvalidConfiguration(str(error)) from None
 
     def _without_processes(self, values: Values, sizes: Mapping[str, str]) -> dict[str, str]:
-        """Why strategies do not serve where no number of processes is left that they could be tried with."""
+        """Reasons against every parallelism strategy if no `world_size` above 1 is left to try it with."""
         if self.training.world_size > 1 or any(
             int(v) > 1 and str(v) not in sizes for v in values.get("world_size", ())
         ):
@@ -211,21 +212,21 @@ class GPTWorkload:
         return {str(v): reason for v in values.get("parallelism", ()) if v != self.training.parallelism}
 
     def _same_padding(self, values: Values, vocab_size: int) -> dict[str, str]:
-        """Of multiples that pad to the same number of rows, the first one is enough."""
+        """Reasons against multiples that pad to the same number of rows as an earlier value."""
         reasons = {}
         own = self.training.vocab_multiple
         rows = {_padded(vocab_size, own)}
         for value in values.get("vocab_multiple", ()):
             padded = _padded(vocab_size, int(value))
             if padded in rows and value != own:
-                reasons[str(value)] = f"the vocabulary has {padded} rows with another value already"
+                reasons[str(value)] = f"another value already pads the vocabulary to {padded} rows"
             rows.add(padded)
         return reasons
 
 
 @lru_cache(maxsize=10_000)
 def _training(configuration: Configuration) -> model.TrainingConfig:
-    """Raises InvalidConfiguration where no run can have these values together."""
+    """Raises InvalidConfiguration if the values are not valid together."""
     try:
         return model.TrainingConfig(**configuration)  # type: ignore[arg-type]
     except model.InvalidConfiguration as error:
@@ -241,16 +242,16 @@ def _training_of(baseline: Table) -> model.TrainingConfig:
 
 def _beyond_the_cores(values: Sequence[KnobValue], environment: Mapping[str, str]) -> dict[str, str]:
     cores = int(environment.get("logical_cores", "0"))
-    return {str(v): f"there are {cores} logical cores to run on" for v in values if cores and int(v) > cores}
+    return {str(v): f"exceeds the number of logical cores ({cores})" for v in values if cores and int(v) > cores}
 
 
 def _too_many_processes(values: Values, environment: Mapping[str, str]) -> dict[str, str]:
-    """Why numbers of processes do not serve: on a CPU its cores are shared out, elsewhere each has a device."""
+    """Reasons against numbers of processes: a CPU's cores are divided among them; elsewhere each needs a device."""
     sizes = values.get("world_size", ())
     if environment.get("device", "cpu") == "cpu":
         return _beyond_the_cores(sizes, environment)
     devices = int(environment.get("devices", "0"))
-    return {str(v): f"there are {devices} devices" for v in sizes if devices and int(v) > devices}
+    return {str(v): f"exceeds the number of devices ({devices})" for v in sizes if devices and int(v) > devices}
 
 
 def _padded(vocab_size: int, multiple: int) -> int:

@@ -1,7 +1,7 @@
-"""What turning each knob of the built-in GPT means to a search: class, complexity, technique, and a line of help.
+"""The knobs of the built-in GPT: class, complexity, technique and a line of help for each.
 
-The legal values stand with the model (`autotune_model.knobs`), which refuses others by itself. `technique` is the row
-of the technique table (docs/techniques.md, 3.1 to 3.9) that a knob belongs to.
+The model defines and enforces the legal values (`autotune_model.knobs`). `technique` is the knob's row in the
+technique table (docs/techniques.md, 3.1 to 3.9).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ _ROWS = (
         knob_class=KnobClass.LEARNING,
         complexity=Complexity.FLAG,
         help="peak learning rate; Adafactor's is relative to the scale of each weight and needs about ten times more",
-        short_horizon_favours="higher learning rates",  # the optimum falls with the horizon: arXiv 2409.19913
+        short_horizon_favours="higher learning rates",  # the optimum falls with the token budget: arXiv 2409.19913
     ),
     _row(
         "optimizer",
@@ -154,7 +154,7 @@ _ROWS = (
         knob_class=KnobClass.LEARNING,
         complexity=Complexity.FLAG,
         help="sequences per optimizer step, by gradient accumulation over micro-batches",
-        short_horizon_favours="smaller batches",  # the critical batch grows with the horizon: arXiv 2410.21676
+        short_horizon_favours="smaller batches",  # the critical batch grows with the token budget: arXiv 2410.21676
     ),
     _row(
         "warmup_fraction",
@@ -323,4 +323,4 @@ _ROWS = (
 
 
 KNOBS: Mapping[str, Knob] = MappingProxyType({knob.name: knob for knob in _ROWS})
-"""Every knob by name, the ones that usually matter most first: a small budget tries them in this order."""
+"""Every knob by name. Usually most important first: a small budget tries them in this order."""

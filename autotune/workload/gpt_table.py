@@ -1,6 +1,6 @@
-"""The table [workload] of a space for the built-in GPT, and the JSON Schema of such a space.
+"""The [workload] table of a space for the built-in GPT, and the JSON Schema of such a space.
 
-`python -m autotune.workload.gpt_table > search_spaces/space.schema.json` renews the schema that is shipped.
+`python -m autotune.workload.gpt_table > search_spaces/space.schema.json` regenerates the shipped schema.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TEXT_KEYS = ("corpus", "text_field", "tokenizer", "holdout_fraction")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GPTTable:
-    """What [workload] says, each key within its own rule. What the keys must be together is checked by the model."""
+    """The keys of [workload], each with its own rule. The model checks how they fit together."""
 
     corpus: str = field(
         default=_TEXT.corpus,
@@ -74,15 +74,15 @@ class GPTTable:
         """The shape of the model.
 
         Raises:
-            autotune_model.config.InvalidConfiguration: no model can have it.
+            autotune_model.config.InvalidConfiguration: the shape is not valid.
         """
         return model.GPTConfig(**{key: getattr(self, key) for key in _GPT_KEYS})
 
     def text(self, folder: Path) -> model.DataConfig:
-        """The text, a relative path taken from `folder`.
+        """The text; a relative path starts at `folder`.
 
         Raises:
-            autotune_model.config.InvalidConfiguration: it cannot be told what to train on.
+            autotune_model.config.InvalidConfiguration: the text is not named validly.
         """
         data = model.DataConfig(**{key: getattr(self, key) for key in _TEXT_KEYS})
         if data.corpus == "stdlib":
@@ -91,7 +91,7 @@ class GPTTable:
             corpus = str(folder / Path(data.corpus).expanduser())
         except RuntimeError:
             raise model.InvalidConfiguration(
-                f"corpus starts with ~, which must stand for a user's folder; got {data.corpus!r}: write the path out"
+                f"corpus starts with ~, which must name a user's home folder; got {data.corpus!r}: write the path out"
             ) from None
         return model.DataConfig(**asdict(data) | {"corpus": corpus})
 

@@ -1,4 +1,4 @@
-"""What an executor found out about the machine that trials run on, and about the text they train on."""
+"""What an executor finds out about the machine that trials run on, and about the text they train on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autotune.space.limits import Limits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """The text as it is trained on: its size in tokens, split by whole documents."""
+    """The tokenized text: its size in tokens, split into training and held-out parts by whole documents."""
 
     train_tokens: int
     holdout_tokens: int
@@ -22,11 +22,11 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What a search stands on.
+    """The machine and the text of a search.
 
     `environment` names device, versions and memory; `peak_flops` is the measured rate of a matrix product in
-    floating-point operations per second, by arithmetic ("fp32", "bf16", "fp16"); `limits` are what was found by
-    trying; `available_bytes` is the memory that all sessions may use together, as it was when examined.
+    FLOP/s, by arithmetic ("fp32", "bf16", "fp16"); `limits` are the values that probing ruled out;
+    `available_bytes` is the memory that all sessions may use together, when examined.
     """
 
     corpus: Corpus

@@ -1,4 +1,4 @@
-"""A whole question: which configuration in these domains serves the plan best for the workload?"""
+"""The search space bound to a workload: which configuration in these domains is best for the plan?"""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Read = Callable[[SpaceDocument], Workload]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """What is searched, for what, and in how much time.
+    """The dimensions to search, the plan to search for, and the time budget.
 
-    A knob of the workload that is no dimension keeps its baseline value. `budget_seconds` caps the search unless the
-    command line says otherwise.
+    A knob that is not a dimension keeps its baseline value. `budget_seconds` caps the search; the command line may
+    override it.
     """
 
     name: str
@@ -53,14 +53,14 @@ class SearchSpace:
         return self.workload.baseline
 
     def of_class(self, *classes: KnobClass) -> tuple[Dimension, ...]:
-        """The dimensions whose knob is of one of `classes`, in the order of the table of knobs."""
+        """The dimensions whose knob has one of `classes`, in the order of the workload's knobs."""
         return tuple(d for d in self.dimensions if d.knob.knob_class in classes)
 
     def turned(self, configuration: Configuration, values: Mapping[str, KnobValue]) -> Configuration:
-        """`configuration` with those values.
+        """`configuration` with `values` set.
 
         Raises:
-            InvalidConfiguration: the combination cannot exist.
+            InvalidConfiguration: the combination is not valid.
         """
         turned = configuration.with_values(values)
         self.workload.check(turned)
@@ -69,9 +69,9 @@ class SearchSpace:
     def changed(
         self, configuration: Configuration, *classes: KnobClass, base: Configuration | None = None
     ) -> dict[str, KnobValue]:
-        """The knobs of those classes (all, where none is named) that differ from the baseline's, in the table's order.
+        """The knobs of `classes` (default: all) that differ from `base` (default: the baseline), with their values.
 
-        With `base`, those that differ from it instead.
+        In the order of the workload's knobs.
         """
         different = configuration.difference(self.baseline if base is None else base)
         return {
@@ -81,14 +81,14 @@ class SearchSpace:
         }
 
     def complexity(self, configuration: Configuration) -> int:
-        """How much there is to adopt: the sum of the complexities of the changed knobs."""
+        """The complexity of adopting it: the sum over the changed knobs."""
         return sum(self.workload.knobs[name].complexity for name in self.changed(configuration))
 
     def system_part(self, configuration: Configuration) -> Configuration:
         """`configuration` with every learning knob back at the baseline's value.
 
         Raises:
-            InvalidConfiguration: the two halves do not go together.
+            InvalidConfiguration: that combination is not valid.
         """
         learning = self.changed(configuration, KnobClass.LEARNING)
         return self.turned(configuration, {name: self.baseline[name] for name in learning})
@@ -106,31 +106,31 @@ class SearchSpace:
     def turned_back(
         self, configuration: Configuration, name: str, base: Configuration | None = None
     ) -> Iterator[Configuration]:
-        """`configuration` with the knob as in the baseline (or `base`), and what depends on it turned back, too."""
+        """`configuration` with the knob reset to the baseline (or `base`), together with knobs that depend on it."""
         target = self.baseline if base is None else base
         changes = tuple(self.changed(configuration, base=target))
         return turned_back(configuration, name, target, changes, self.workload.check)
 
     def pruned(self, limits: Limits) -> tuple[SearchSpace, tuple[Pruned, ...]]:
-        """The same question without the values that `limits` names, and these."""
+        """The space without the values that `limits` rules out, and the list of these values."""
         dimensions, gone = prune(self.dimensions, self.baseline, limits)
         return replace(self, dimensions=dimensions), gone
 
     def completed(self, configuration: Configuration) -> Configuration:
-        """`configuration` with the baseline's value of every knob that is younger than the study that kept it."""
+        """`configuration` with the baseline's value for every knob added since it was stored."""
         return self.baseline.with_values(configuration)
 
     @property
     def values(self) -> Values:
-        """By knob: what it may be turned to, as far as that can be listed."""
+        """By knob: the values to try, as far as they can be listed."""
         return {d.knob.name: members(d.domain) for d in self.dimensions}
 
     def with_corpus(self, corpus: str) -> SearchSpace:
-        """The same question on another text."""
+        """The same space on another text."""
         return replace(self, workload=self.workload.with_corpus(corpus))
 
     def identity(self) -> dict[str, str]:
-        """By key of the space file, all that a measurement depends on; plan, prices and budget are not among it."""
+        """By key of the space file, all that measurements depend on: not plan, prices or budget."""
         told = {f"workload.{key}": value for key, value in self.workload.identity().items()}
         told |= {f"baseline.{name}": json.dumps(value) for name, value in self.baseline.items()}
         told |= {
@@ -144,13 +144,13 @@ def load_space(path: Path, read: Read = GPTWorkload.read) -> SearchSpace:
     """The space in the TOML file at `path`.
 
     Raises:
-        BadInput: the file is missing or says something that cannot be searched.
+        BadInput: the file is missing or cannot be searched.
     """
     return space_of(read_document(path), read)
 
 
 def space_of(document: SpaceDocument, read: Read = GPTWorkload.read) -> SearchSpace:
-    """The question that a space file asks; `read` makes its workload.
+    """The search space that a space file describes; `read` makes its workload.
 
     Raises:
         BadInput: it cannot be searched.

@@ -96,7 +96,7 @@ def test_over_the_hand_tuned_default_only_blocks_with_both_count() -> None:
     assert isinstance(ratio, Interval)
     assert ratio.estimate == pytest.approx(math.exp(0.2))
     alone = conclude(case_of(confirmed(WHOLE), expert=expert)).over_expert
-    assert alone.speedup == Unknown(reason="it was not confirmed beside the hand-tuned default")
+    assert alone.speedup == Unknown(reason="it was not run side by side with the hand-tuned default")
     same = conclude(case_of(confirmed(WHOLE), expert=turned(WHOLE))).over_expert
     assert same.speedup == Interval.exactly(1.0, level=0.9)
     baseline = conclude(case_of(confirmed(WHOLE)))

@@ -170,7 +170,7 @@ def test_what_is_paid_for_energy_and_not_known_is_said_to_be_missing() -> None:
     owned = "runs = 10\ndevice_hour_usd = 1.0\nowned = true\nkwh_usd = 0.3"
     (found,) = caveats_of(sound(space=small_space(TEXT.replace("runs = 10", owned))))
     assert isinstance(found, caveat.EnergyUnknown)
-    assert found.reason.endswith("what is paid for it is in none of the figures")
+    assert found.reason.endswith("no figure includes its cost")
 
 
 def test_a_measured_draw_needs_no_estimate() -> None:

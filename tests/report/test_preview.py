@@ -131,7 +131,7 @@ def test_what_the_machine_cannot_run_is_told_and_not_counted() -> None:
     )
     text = preview(space(), machine, as_json=False).splitlines()
     assert "not tried here: dtype = bf16_autocast, computed in software" in text
-    assert "not tried here: threads = 3, there are 2 logical cores to run on" in text
+    assert "not tried here: threads = 3, exceeds the number of logical cores (2)" in text
     assert text[0] == "mine: 3 knobs", "one precision is no knob"
     assert "combinations: 9 of system and precision knobs, 2 of learning knobs" in text
     assert not any("baseline may not run" in line for line in text)

@@ -295,7 +295,7 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
             '"stdlib"',
             '"~no-such-user/text"  # <<',
             (
-                "[workload] corpus starts with ~, which must stand for a user's folder; got '~no-such-user/text': "
+                "[workload] corpus starts with ~, which must name a user's home folder; got '~no-such-user/text': "
                 "write the path out"
             ),
         ),

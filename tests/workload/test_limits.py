@@ -39,15 +39,15 @@ def test_padding_that_changes_nothing_and_threads_without_cores_are_of_no_use(
     vocab_size: int, expected: dict[str, str]
 ) -> None:
     found = limits_of(SPACE, vocab_size=vocab_size, environment={"logical_cores": "1"})
-    assert found["threads"] == {"2": "there are 1 logical cores to run on"}
-    assert {v: reason.split()[3] for v, reason in found["vocab_multiple"].items()} == expected
+    assert found["threads"] == {"2": "exceeds the number of logical cores (1)"}
+    assert {v: reason.split()[7] for v, reason in found["vocab_multiple"].items()} == expected
 
 
 @pytest.mark.parametrize(
     ("environment", "sizes"),
     [
-        ({"device": "cpu", "logical_cores": "1"}, "there are 1 logical cores to run on"),
-        ({"device": "cuda", "logical_cores": "64", "devices": "1"}, "there are 1 devices"),
+        ({"device": "cpu", "logical_cores": "1"}, "exceeds the number of logical cores (1)"),
+        ({"device": "cuda", "logical_cores": "64", "devices": "1"}, "exceeds the number of devices (1)"),
         ({"device": "cpu", "logical_cores": "2"}, ""),
         ({}, ""),
     ],
@@ -82,7 +82,7 @@ def test_a_range_ends_at_the_cores_or_at_the_baseline_beyond_them(
     left, pruned = space.pruned(limits)
     assert [d.domain for d in left.dimensions] == [kept] * (kept is not None)
     assert [p.value for p in pruned] == gone
-    assert {p.reason for p in pruned} <= {"there are 4 logical cores to run on"}
+    assert {p.reason for p in pruned} <= {"exceeds the number of logical cores (4)"}
 
 
 @pytest.mark.parametrize(("cores", "gone"), [("4", []), ("1", ["ddp", "fsdp"])])
@@ -124,7 +124,7 @@ def test_what_the_machine_was_found_to_lack_is_kept_beside_what_follows() -> Non
     limits = SPACE.workload.limits(machine, {"threads": (0, 2)})
     assert limits == {
         "attention": {"cudnn": "no viable backend"},
-        "threads": {"0": "found by trying", "2": "there are 1 logical cores to run on"},
+        "threads": {"0": "found by trying", "2": "exceeds the number of logical cores (1)"},
     }
 
 
