@@ -60,7 +60,7 @@ __all__ = [
 _HARDWARE_KEYS = ("device_name", "logical_cores", "device_memory_bytes", "torch")
 _QUESTION = ("workload.", "baseline.", "knobs.")
 """Prefixes of the identity keys that come from the space file."""
-_WARM_START = 4  # configurations carried into a fork
+_WARM_START = 4  # configurations that a fork takes over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,7 +324,7 @@ def _run(study: Study, executor: Executor, machine: Machine, listeners: Sequence
         except KeyboardInterrupt:
             lab.budget.note()
             raise Interrupted(
-                f"the search was interrupted, nothing is lost: `autotune resume {study.name}` goes on"
+                f"the search was interrupted, nothing is lost: `autotune resume {study.name}` continues it"
             ) from None
         finally:
             lab.close()

@@ -321,7 +321,9 @@ def test_a_study_from_before_the_door_is_read_as_it_is() -> None:
 def test_a_lost_space_is_told(tmp_path: Path) -> None:
     make(tmp_path).close()
     (tmp_path / "mine" / "space.toml").unlink()
-    with pytest.raises(StoreDamaged, match=r"a study needs its space file; .*space\.toml cannot be read .*: restore it"):
+    with pytest.raises(
+        StoreDamaged, match=r"a study needs its space file; .*space\.toml cannot be read .*: restore it"
+    ):
         Study.open(tmp_path / "mine")
 
 

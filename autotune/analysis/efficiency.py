@@ -31,7 +31,7 @@ _EXACT_FIT = 1e-9  # nats: residuals below this are rounding
 _RANGE_FACTOR = 2.0  # the curve is trusted this far outside its token budgets
 _LEAST_VARIANCE = 1e-12  # squared log units: keeps the system solvable for exact losses
 _LOG_MOST_TOKENS = 100.0
-_NORMAL_SD_SHARE = 0.158655  # of a normal distribution lies below minus one standard deviation
+_NORMAL_SD_SHARE = 0.158655  # the share of a normal distribution below minus one standard deviation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,7 @@ def equivalence(ours: Fingerprint, theirs: Fingerprint, gate: CompareSketches) -
 
 
 def non_inferiority(log_efficiencies: Sequence[float], *, margin: float, level: float) -> NonInferiority | Unknown:
-    """Whether the lower bound of the mean log efficiency over paired seeds lies above -`margin` (log units).
+    """Whether the lower bound of the mean log efficiency over paired seeds is above -`margin` (log units).
 
     The bound is mean - t(level, n - 1) * sd / sqrt(n), one-sided at `level` (0.95 is 95 %). For equal values
     the bound is the mean: bitwise equal losses have no noise. (Wellek 2010, Testing Statistical

@@ -57,7 +57,7 @@ def power_of(plan: Plan, measured: Power | Unknown) -> Power | Unknown:
     if isinstance(measured, Power):
         return measured
     if plan.device_watts <= 0:
-        return Unknown(reason=f"{measured.reason} and the plan has no device_watts")
+        return Unknown(reason=f"{measured.reason} and the plan names no device_watts")
     watts = Interval.exactly(math.log(plan.device_watts))
     return Power(
         baseline=watts,

@@ -61,7 +61,7 @@ class PairedSpeed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VarianceComponents:
-    """Variances in squared log units: `within` of a paired round, `between` of the per-process offset; from `copies`."""
+    """Variances in squared log units: `within` of a paired round, `between` of the per-process offset."""
 
     within: float
     between: float

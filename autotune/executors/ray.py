@@ -62,7 +62,7 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        """The accelerators of the cluster, or its nodes where there are none."""
+        """The number of accelerators in the cluster, or of nodes if there are none."""
         return len(self._places())
 
     def examine(self, order: WorkerOrder) -> Machine:

@@ -1,1 +1,1 @@
-"""Imagined machines with a known truth, and the real pipeline run on them: how the method is held to its word."""
+"""Simulated machines with known truth; running the real pipeline on them validates the method."""

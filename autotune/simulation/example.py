@@ -1,4 +1,4 @@
-"""One simulated machine and model, much like a small CPU: enough for tests of the pipeline."""
+"""One simulated machine and model, similar to a small CPU, for tests of the pipeline."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _DEFAULTS = Configuration(default_knobs())
 
 
 def turned_knobs(config: Configuration) -> dict[str, KnobValue]:
-    """What `config` changes of the defaults: the seed of its own luck, so that a new knob changes nobody's."""
+    """The changes of `config` from the defaults. They seed its own offset, so that adding a knob changes no offset."""
     different = config.difference(_DEFAULTS)
     return {name: different[name] for name in KNOBS if name in different}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LognormalNoise:
-    """Three independent multiplicative disturbances, each the standard deviation of a logarithm.
+    """Three independent multiplicative disturbances, each given as the standard deviation of a logarithm.
 
-    `moment` is shared by all that happens within `moment_seconds` (pairing cancels it), `own` is
-    drawn for each step, `process` stays for the life of a process (only restarts average it).
+    `moment` is shared by everything within `moment_seconds` (pairing cancels it). `own` is drawn for
+    each step. `process` is constant for the life of a process (only restarts average it out).
     """
 
     moment: float = 0.10
@@ -48,7 +48,7 @@ class LognormalNoise:
         return factor
 
 
-_SKETCH = tuple(math.sin(1.0 + i) for i in range(256))  # nothing but its shape is like a real one
+_SKETCH = tuple(math.sin(1.0 + i) for i in range(256))  # only its shape is realistic
 _SOUND = Fingerprint(logits=_SKETCH, gradient=_SKETCH, update=_SKETCH)
 _OPPOSITE = tuple(-value for value in _SKETCH)
 _BROKEN = Fingerprint(logits=_OPPOSITE, gradient=_OPPOSITE, update=_OPPOSITE)
@@ -56,12 +56,12 @@ _BROKEN = Fingerprint(logits=_OPPOSITE, gradient=_OPPOSITE, update=_OPPOSITE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleWorld:
-    """A world like a small CPU: each technique does about what it did on two shared cores.
+    """A world like a small CPU: each technique has about the effect it had on two shared cores.
 
-    Loss is irreducible + amplitude * (tokens * efficiency(config))**-exponent, plus the seed's luck,
-    which all configurations of one seed share (common random numbers) but for a small part. `broken`
-    names the settings that do not compute what they should, like "attention=sdpa". It has an energy
-    meter where `fp32_watts` is given; low precision then draws a tenth less.
+    Loss is irreducible + amplitude * (tokens * efficiency(config))**-exponent plus a seed offset, which all
+    configurations of one seed share (common random numbers), plus a small offset of its own. `broken`
+    names settings that compute wrong results, like "attention=sdpa". The world has an energy
+    meter if `fp32_watts` is given; low precision then draws 10 % less.
     """
 
     base_tokens_per_second: float = 14_000.0
@@ -81,7 +81,7 @@ class ExampleWorld:
     noise: LognormalNoise = LognormalNoise()
 
     def tokens_per_second(self, config: Configuration) -> float:
-        """Factors multiply; the micro-batch has a sweet spot."""
+        """Speed factors multiply; the micro-batch has an optimum."""
         knobs = training_of(config)
         speed = self.base_tokens_per_second
         speed *= {"bf16_autocast": 1.6, "fp16_autocast": 1 / 30}.get(knobs.dtype, 1.0)
@@ -91,7 +91,7 @@ class ExampleWorld:
         return speed * math.exp(-0.05 * math.log2(knobs.micro_batch / self.best_micro_batch) ** 2)
 
     def efficiency(self, config: Configuration) -> float:
-        """Tokens are worth this many times as much as in the best configuration of a batch of 8."""
+        """Token efficiency relative to the best configuration with a batch of 8."""
         knobs = training_of(config)
         worth = math.exp(-0.25 * math.log(knobs.learning_rate / self.best_learning_rate) ** 2)
         worth *= {"constant": 0.85, "linear": 1.0, "cosine": 0.98, "wsd": 1.0, "inverse_sqrt": 0.9}[knobs.schedule]
@@ -101,32 +101,32 @@ class ExampleWorld:
         return worth * math.pow(knobs.global_batch / 8, -0.2)
 
     def loss(self, config: Configuration, tokens: int, seed: int) -> float:
-        """Never above a uniform guess, unless it diverges."""
+        """At most the loss of a uniform guess, unless it diverges."""
         knobs = training_of(config)
         if knobs.learning_rate >= self.diverging_learning_rate:
             return math.inf
         luck = random.Random(f"luck {seed}").gauss(0.0, self.seed_luck)
-        turned = turned_knobs(config)  # a knob that is new to the table changes nobody's luck
+        turned = turned_knobs(config)  # adding a knob to the table changes no offset
         luck += random.Random(f"own luck {seed} {turned}").gauss(0.0, self.own_luck)
         cooled = self.irreducible + self.amplitude * math.pow(tokens * self.efficiency(config), -self.exponent)
         return min(cooled + luck, math.log(self.vocab_size))
 
     def fingerprint(self, config: Configuration) -> Fingerprint:
-        """One and the same for all settings that are not `broken`."""
+        """The same for all settings that are not `broken`."""
         settings = {f"{name}={value}" for name, value in config.items()}
         return _BROKEN if settings & self.broken else _SOUND
 
     def noise_scale(self, config: Configuration, tokens: int) -> float:  # noqa: ARG002 - worlds may differ in it
-        """It grows as training goes on, whatever the configuration."""
+        """It grows during training and is the same for all configurations."""
         return 8.0 * math.pow(tokens / 100_000, 0.3)
 
     def open_seconds(self, config: Configuration) -> float:
-        """An untied head is one more large matrix to fill."""
+        """Untied embeddings have one more large matrix to initialise."""
         knobs = training_of(config)
         return 0.3 if knobs.tied_head else 0.35
 
     def compile_seconds(self, config: Configuration) -> float:
-        """Twenty seconds and more."""
+        """Twenty seconds or more, unless compilation is off."""
         knobs = training_of(config)
         return {"off": 0.0, "default": 20.0, "max-autotune-no-cudagraphs": 33.0}[knobs.compile]
 
@@ -141,10 +141,10 @@ class ExampleWorld:
         return None
 
     def watts(self, config: Configuration) -> float | None:
-        """See the class."""
+        """`fp32_watts`, 10 % less in low precision; None without it."""
         knobs = training_of(config)
         return None if self.fp32_watts is None else self.fp32_watts * (1.0 if knobs.dtype == "fp32" else 0.9)
 
     def slowdown(self, seed: int, process: int) -> Slowdown:
-        """That of `noise`."""
+        """The slowdown of `noise`."""
         return self.noise.slowdown(seed, process)

@@ -1,8 +1,8 @@
 """Sessions without processes: a scripted world answers in simulated time.
 
-The real pipeline runs against it in milliseconds and with a known truth, for tests and for simulations of the method.
-The session turns what a world says into slices, evaluations and ends of the same types as a worker's, patience
-included.
+The real pipeline runs against it in milliseconds and with known truth, for tests and for simulations of the method.
+The session converts the world's values to slices, evaluations and failures of the same types as a worker's,
+timeouts included.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from autotune.workload.base import WorkerOrder
 from autotune.workload.machine import Corpus, Machine
 
 METER = "scripted meter"
-NO_METER = "nothing is metered in this world"
+NO_METER = "the simulated machine has no meter"
 
 MACHINE = Machine(
     corpus=Corpus(
@@ -43,12 +43,12 @@ MACHINE = Machine(
     peak_flops={"fp32": 1e11, "bf16": 2e11, "fp16": 2e11},
     available_bytes=24 << 30,
 )
-"""What sessions run on, unless another one is given."""
+"""The default machine of simulated sessions."""
 
 
 @dataclass(slots=True)
 class SimulatedClock:
-    """A monotonic clock that only simulated work advances; call it for the time in seconds."""
+    """A monotonic clock that only simulated work advances. Calling it returns the time in seconds."""
 
     seconds: float = 0.0
 
@@ -60,19 +60,19 @@ class SimulatedClock:
         self.seconds += seconds
 
 
-_UNCOOLED = 0.03  # share by which the loss lies above the cooled one before the learning rate has come down
+_UNCOOLED = 0.03  # share by which the loss at the start exceeds the cooled one, before the learning rate decays
 _EVALUATION_SPEED = 3.0  # a forward pass is about a third of a training step
 _BYTES_PER_TOKEN = 3.0
 
 
 class ScriptedSession:
-    """One simulated worker. Its methods let simulated time pass as a worker's let real time pass."""
+    """One simulated worker. Its methods advance simulated time as a worker's take real time."""
 
     def __init__(self, request: SessionRequest, world: ScriptedWorld, clock: SimulatedClock, slowdown: Slowdown):
-        """Spend the time of opening.
+        """Advance the clock by the time of opening.
 
         Raises:
-            SessionEnded: the world has an obstacle, or patience is at its end.
+            SessionEnded: the world has an obstacle, or opening timed out.
         """
         self._request = request
         self._world = world
@@ -145,17 +145,17 @@ class ScriptedSession:
         )
 
     def fingerprint(self) -> Fingerprint:
-        """See `Session.fingerprint`; it takes as long as two steps."""
+        """See `Session.fingerprint`; takes the time of two steps."""
         self._require_open()
         if self._steps_done:
-            self._end(FailedKind.CRASH, "a fingerprint is of the initial weights; they are gone: ask before training")
+            self._end(FailedKind.CRASH, "a fingerprint needs initial weights; got trained ones: ask before training")
         self._spend_steps(2, self._request.fingerprint_seconds(), "take its fingerprint")
         return self._world.fingerprint(self._request.configuration)
 
     def gradient_noise(self, batches: int) -> GradientNoise:
-        """See `Session.gradient_noise`; it takes as long as `batches` steps.
+        """See `Session.gradient_noise`; takes the time of `batches` steps.
 
-        The norms are those that a gradient of norm one and the world's noise scale would give on average.
+        The norms are the expected ones for a gradient of norm one and the world's noise scale.
         """
         self._require_open()
         self._spend_steps(batches, self._request.gradient_noise_seconds(batches), f"measure {batches} batches")
@@ -175,7 +175,7 @@ class ScriptedSession:
         self._is_open = False
 
     def _spend_steps(self, steps: int, limit_seconds: float, duty: str) -> None:
-        """Let the time of `steps` steps pass, patience permitting."""
+        """Advance the clock by the time of `steps` steps, up to the timeout."""
         spent = 0.0
         for _ in range(steps):
             seconds = self._step_seconds()
@@ -183,12 +183,12 @@ class ScriptedSession:
             spent += seconds
 
     def _step_seconds(self) -> float:
-        """Seconds that a step takes if it begins now."""
+        """Seconds of a step that begins now."""
         true = self._request.tokens_per_step / self._world.tokens_per_second(self._request.configuration)
         return true * self._slowdown(self._clock())
 
     def _loss(self) -> float:
-        """Held-out loss now: the true one at the end of the schedule, above it before."""
+        """Current held-out loss: the true one at the end of the schedule, higher before."""
         tokens = max(1, self._steps_done) * self._request.tokens_per_step
         loss = self._world.loss(self._request.configuration, tokens, self._request.seed)
         if not math.isfinite(loss):
@@ -197,7 +197,7 @@ class ScriptedSession:
         return loss * (1.0 + _UNCOOLED * (1.0 - completion))
 
     def _spend(self, seconds: float, limit_seconds: float, late: InfeasibleKind | FailedKind, duty: str) -> None:
-        """Let the time pass, but no more than the driver would wait."""
+        """Advance the clock by `seconds`, but at most by the driver's timeout."""
         self._clock.advance(min(seconds, limit_seconds))
         if seconds > limit_seconds:
             self._end(late, f"timed out: the worker must {duty}; it needs {seconds:.3g} s more")
@@ -217,7 +217,7 @@ class ScriptedExecutor:
     def __init__(
         self, world: ScriptedWorld, clock: SimulatedClock, seed: int = 0, *, machine: Machine = MACHINE
     ) -> None:
-        """Sessions advance `clock`, the same that the pipeline under test reads."""
+        """Sessions advance `clock`, which the pipeline under test reads."""
         self._machine = machine
         self._world = world
         self._clock = clock
@@ -232,7 +232,7 @@ class ScriptedExecutor:
         return 1
 
     def examine(self, order: WorkerOrder) -> Machine:  # noqa: ARG002 - the machine is told
-        """The machine that it was given."""
+        """The machine given to the executor."""
         return self._machine
 
     def open(self, request: SessionRequest) -> ScriptedSession:
@@ -247,7 +247,7 @@ class ScriptedExecutor:
         return session
 
     def renew(self) -> None:
-        """The next session pays for a fresh process image. Every session has an offset of its own anyway."""
+        """The next session takes the time of a fresh process image. Every session has its own offset anyway."""
         self._image_is_fresh = True
 
     def close(self) -> None:

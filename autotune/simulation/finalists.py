@@ -1,4 +1,4 @@
-"""The race by itself: four finalists of which one truly leads, through the real stage (docs/method.md, 6.1)."""
+"""The race alone: four finalists, one of which truly leads, run through the real stage (docs/method.md, 6.1)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from autotune.trial.types import Stage
 from autotune_model.config import TrainingConfig
 
 _BUDGET_SECONDS = 40_000.0
-_BECHHOFER = 2.9162  # of 4 populations, the best found with probability 0.95 (Bechhofer 1954, table I)
+_BECHHOFER = 2.9162  # for 4 populations and probability 0.95 of finding the best (Bechhofer 1954, table I)
 _DRAWS = 400
 _TEXT = """
 [workload]
@@ -47,7 +47,7 @@ optimizer_kernel = ["for_loop", "foreach", "fused"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raced:
-    """How a race ended: whether the best won, the slices taken, and what an unpaired test of the same error takes."""
+    """A race's result: whether the best won, the slices it took, and those of an unpaired test of equal error."""
 
     best_won: bool
     slices: int
@@ -56,13 +56,13 @@ class Raced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LedWorld(DrawnWorld):
-    """Nothing makes a difference but for one configuration."""
+    """All configurations are equal except for one leader."""
 
     leader: Configuration
     log_lead: float
 
     def tokens_per_second(self, config: Configuration) -> float:
-        """The same for all but the leader."""
+        """The same for all except the leader."""
         return self.base_tokens_per_second * (math.exp(self.log_lead) if config == self.leader else 1.0)
 
     def log_worth(self, config: Configuration, tokens: float) -> float:  # noqa: ARG002 - nothing is learned otherwise
@@ -71,7 +71,7 @@ class _LedWorld(DrawnWorld):
 
 
 def race_of_four(number: int) -> Raced:
-    """One race on a machine of its own: the best of four leads the others, which are level, by the race's delta."""
+    """One race on its own machine: the best of four leads the other three, which are equal, by the race's delta."""
     four = [
         Configuration(
             TrainingConfig(micro_batch=8, global_batch=16, attention=attention, optimizer_kernel=kernel).to_mapping()
@@ -96,10 +96,10 @@ def race_of_four(number: int) -> Raced:
 
 
 def _unpaired_slices(world: DrawnWorld, number: int, rounds: int) -> float:
-    """Slices that four candidates need when each is measured by itself, in fresh processes of as many rounds.
+    """Slices that four candidates need if each is measured alone, in fresh processes of `rounds` rounds.
 
-    Bechhofer's fixed sample: n = (2.9162 * sd / delta)^2 processes each, sd that of a process's mean log
-    rate at some moment of the day (Bechhofer 1954, Ann. Math. Statist. 25).
+    Bechhofer's fixed sample: n = (2.9162 * sd / delta)^2 processes each, where sd is that of a process's mean
+    log rate at a random time of the day (Bechhofer 1954, Ann. Math. Statist. 25).
     """
     rng = random.Random(number)
     means = []

@@ -1,13 +1,13 @@
-"""How a shared machine disturbs what is measured on it, as docs/method.md, 3 describes it.
+"""The noise of a shared machine, as docs/method.md, 3 describes it.
 
 ```
 seconds of a step = true seconds * common(t) * own(step) * offset(process)
 
 common(t)   one series for every process of the machine: slow drift, correlated jitter, bursts
-own(step)   drawn anew for each step, heavy in the tails
+own(step)   drawn independently for each step, heavy-tailed
 offset      drawn once for the life of a process (page placement and the like)
 ```
-Pairing cancels the first, more slices average the second, and only reopening averages the third.
+Pairing cancels the first, more slices average out the second, and only reopening averages out the third.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _LARGEST_DRAW = 12.0  # standard deviations
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedMachine:
-    """A machine that others use too. Spreads are standard deviations of logarithms, times are in seconds.
+    """A machine with other users. Spreads are standard deviations of logarithms, times are in seconds.
 
-    The defaults give what was measured on two shared cores (docs/method.md, 3.4 and 3.5): a lag-1 autocorrelation of
-    log step times near 0.7, paired log-ratios with a spread of about 0.126, processes that differ by
-    2 % for life; and bursts that slow everything three to eight times for seconds.
+    The defaults reproduce measurements on two shared cores (docs/method.md, 3.4 and 3.5): a lag-1 autocorrelation of
+    log step times near 0.7, paired log-ratios with a spread of about 0.126, per-process offsets of 2 %, and
+    bursts of several seconds that slow everything by a factor of three to eight.
     """
 
     jitter: float = 0.14
@@ -63,13 +63,13 @@ class SharedMachine:
         return factor
 
     def long_run_slowdown(self, seed: int, seconds: float) -> float:
-        """By how much a run of that length is slower than the truth, on a day of its own."""
+        """The slowdown of a run of that length, with its own noise series."""
         common = _Common(self, np.random.default_rng([3, seed]))
         cells = max(1, min(int(seconds / _CELL_SECONDS), 400 * _CHUNK_CELLS))
         return common.mean(cells) * self._own_mean
 
     def process_offset(self, seed: int) -> float:
-        """The slowdown for life of one more process."""
+        """The constant slowdown of one more process."""
         return math.exp(float(np.random.default_rng([4, seed]).normal(0.0, self.process)))
 
     @property
@@ -77,7 +77,7 @@ class SharedMachine:
         return float(np.mean(self._own_factors(np.random.default_rng(5), 100 * _OWN_DRAWS)))
 
     def _own_factors(self, rng: np.random.Generator, count: int) -> FloatArray:
-        """Heavy-tailed factors of spread `own`, shape (count,); the far tails are cut, or there would be no mean."""
+        """Heavy-tailed factors of spread `own`, shape (count,). The far tails are clipped so that a mean exists."""
         to_unit = math.sqrt((self.own_degrees - 2.0) / self.own_degrees)
         draws = np.clip(rng.standard_t(self.own_degrees, count) * to_unit, -_LARGEST_DRAW, _LARGEST_DRAW)
         factors: FloatArray = np.exp(draws * self.own)
@@ -85,7 +85,7 @@ class SharedMachine:
 
 
 class _Common:
-    """The series that all processes share, made as far as it is asked for."""
+    """The series that all processes share, generated on demand."""
 
     def __init__(self, machine: SharedMachine, rng: np.random.Generator) -> None:
         self._machine = machine
@@ -97,14 +97,14 @@ class _Common:
         self._burst_factor = 1.0
 
     def at(self, seconds: float) -> float:
-        """The factor at that moment."""
+        """The factor at that time."""
         cell = int(seconds / _CELL_SECONDS)
         while cell >= len(self._factors):
             self._extend()
         return self._factors[cell]
 
     def mean(self, cells: int) -> float:
-        """The harmonic mean over the first cells: in slow moments less work is done."""
+        """The harmonic mean over the first `cells` cells, because less work is done in slow ones."""
         while cells > len(self._factors):
             self._extend()
         return 1.0 / float(np.mean(1.0 / np.array(self._factors[:cells])))

@@ -1,4 +1,4 @@
-"""The real pipeline on a simulated machine: everything as in a search, but for processes and time."""
+"""The real pipeline on a simulated machine: a real search, except that processes and time are simulated."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from autotune.workload.machine import Machine
 from autotune.workload.space import Read
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a folder of its own is made in it
-"""Where studies that nobody reads again are kept: their files are synced a thousand times."""
+"""Folder for temporary studies, in memory if possible: their files are synced a thousand times."""
 
 
 @dataclass
 class SimulatedStudy:
-    """A study on a simulated machine; `sit` runs it, again and again if need be. `text` is a search space in TOML."""
+    """A study on a simulated machine. `sit` runs one sitting and may be called again. `text` is a space in TOML."""
 
     folder: Path
     text: str
@@ -40,7 +40,7 @@ class SimulatedStudy:
     events: list[Event] = field(default_factory=list)
 
     def open(self) -> Study:
-        """The study, made where there is none."""
+        """Open the study, or create it if there is none."""
         if (self.folder / "study.json").exists():
             return Study.open(self.folder, self.read)
         info = StudyInfo(
@@ -55,7 +55,7 @@ class SimulatedStudy:
         return Study.create(self.folder, info, self.text, self.read)
 
     def lab(self, study: Study, storage: optuna.storages.BaseStorage, listeners: Sequence[Listener] = ()) -> Lab:
-        """A bench on the simulated machine; its clock starts anew, as a process's does."""
+        """A lab on the simulated machine; its clock starts at 0, as in a new process."""
         clock = SimulatedClock()
         return Lab(
             study=study,
@@ -68,7 +68,7 @@ class SimulatedStudy:
         )
 
     def sit(self, listeners: Sequence[Listener] = ()) -> Recommendation:
-        """One sitting of the search, to its end or until a listener raises."""
+        """Run one sitting of the search, to its end or until a listener raises."""
         with self.open() as study, database(study.database) as storage:
             return run_search(self.lab(study, storage, listeners))
 
@@ -76,7 +76,7 @@ class SimulatedStudy:
 def simulate(
     text: str, world: ScriptedWorld, *, budget_seconds: float, seed: int
 ) -> tuple[Recommendation, tuple[TrialRecord, ...]]:
-    """A whole search that leaves nothing behind: its recommendation and its records."""
+    """Run a whole search in a temporary folder; returns its recommendation and records."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         simulated = SimulatedStudy(
             folder=Path(folder) / "study", text=text, world=world, budget_seconds=budget_seconds, seed=seed

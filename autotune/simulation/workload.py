@@ -1,8 +1,8 @@
-"""Workloads of scripted sessions: no process trains anything, a world says what would have come out.
+"""Workloads of scripted sessions: nothing is trained, a world supplies the results.
 
-`ScriptedWorkload` has whatever knobs it is given, so that the pipeline can be run on knobs that no GPT has.
-`simulated_gpt` gives it those of the built-in GPT, with their rules and their arithmetic: the worlds of
-`autotune.simulation.worlds` know what these do.
+`ScriptedWorkload` takes any knobs, so that the pipeline can run on knobs that no GPT has. `simulated_gpt` gives it
+those of the built-in GPT, with their rules and arithmetic; the worlds of `autotune.simulation.worlds` define their
+effects.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from autotune_model.config import TrainingConfig
 from autotune_model.memory import multiplied_parameter_count, parameter_count, predict_peak_bytes
 
 VOCAB_SIZE = 2_048
-"""Of the simulated corpus."""
+"""Vocabulary size of the simulated corpus."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """What a scripted session says of its size: distinct parameters, FLOPs per token, bytes at its peak."""
+    """The size that a scripted session reports: distinct parameters, FLOPs per token, peak bytes."""
 
     parameters: int
     flops_per_token: float
@@ -37,10 +37,10 @@ class Footprint:
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedWorkload:
-    """A workload that is told everything. See `autotune.workload.base.Workload`.
+    """A workload made of given functions. See `autotune.workload.base.Workload`.
 
-    `rule` raises InvalidConfiguration for what cannot be; `wishes` is what a careful engineer would type on a machine;
-    the other functions answer for one configuration.
+    `rule` raises InvalidConfiguration if a configuration is not valid; `wishes` is the hand-tuned default on a
+    machine; the other functions take one configuration.
     """
 
     knobs: Mapping[str, Knob]
@@ -80,7 +80,7 @@ class ScriptedWorkload:
         return self.gate_of(configuration)
 
     def order(self, configuration: Configuration, *, seed: int, horizon_tokens: int) -> WorkerOrder:  # noqa: ARG002
-        """Nothing to start: a scripted session reads its size and its step from the payload."""
+        """Starts nothing: a scripted session reads its size and step from the payload."""
         self.check(configuration)
         step, footprint = self.step(configuration), self.footprint(configuration)
         return WorkerOrder(
@@ -136,5 +136,5 @@ def simulated_gpt(document: SpaceDocument) -> ScriptedWorkload:
 
 @lru_cache(maxsize=10_000)
 def training_of(configuration: Configuration) -> TrainingConfig:
-    """The configuration as the built-in GPT's trainer knows it."""
+    """The configuration as the built-in GPT's `TrainingConfig`."""
     return TrainingConfig(**configuration)  # type: ignore[arg-type]

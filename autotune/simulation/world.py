@@ -1,4 +1,4 @@
-"""What is true of a simulated machine and model, and how what is measured there is disturbed."""
+"""The truth about a simulated machine and model, and the noise on its measurements."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from autotune.space.configuration import Configuration
 from autotune.trial.types import Failed, Fingerprint, Infeasible
 
 Slowdown = Callable[[float], float]
-"""Of one process: by how much a step is slower than the truth, if it begins at that moment (in seconds)."""
+"""For one process: the factor by which a step that begins at that time (in seconds) is slower than the truth."""
 
 
 class ScriptedWorld(Protocol):
-    """What is true, and how it is disturbed.
+    """True values, and the noise on their measurements.
 
-    `launch_seconds` is what the first session of a
-    fresh process image costs beyond `open_seconds`.
+    `launch_seconds` is the time that the first session of a fresh process image takes beyond `open_seconds`.
     """
 
     @property
@@ -27,7 +26,7 @@ class ScriptedWorld(Protocol):
         ...
 
     def loss(self, config: Configuration, tokens: int, seed: int) -> float:
-        """True held-out loss in nats per token of a complete schedule of `tokens`; not finite: diverged."""
+        """True held-out loss in nats per token after a complete schedule of `tokens`; not finite if diverged."""
         ...
 
     def fingerprint(self, config: Configuration) -> Fingerprint:
@@ -39,21 +38,21 @@ class ScriptedWorld(Protocol):
         ...
 
     def open_seconds(self, config: Configuration) -> float:
-        """From the order to open until the model stands."""
+        """Seconds from the request to open until the model is built."""
         ...
 
     def compile_seconds(self, config: Configuration) -> float:
-        """What compilation adds to the first pass."""
+        """Seconds that compilation adds to the first pass."""
         ...
 
     def obstacle(self, config: Configuration) -> Infeasible | Failed | None:
-        """Why a session of `config` ends in its first pass, if it does."""
+        """Why a session of `config` fails in its first pass; None if it does not."""
         ...
 
     def watts(self, config: Configuration) -> float | None:
-        """True mean draw of the machine while it trains `config`; None where no meter can be read."""
+        """True mean power draw of the machine while it trains `config`; None if there is no meter."""
         ...
 
     def slowdown(self, seed: int, process: int) -> Slowdown:
-        """The disturbance of the study's `process`-th session; what is common to all follows from `seed` alone."""
+        """The noise of the study's `process`-th session. The part common to all sessions depends on `seed` alone."""
         ...

@@ -1,9 +1,9 @@
-"""Worlds whose truth is known: what each knob does to speed and, at every horizon, to learning.
+"""Worlds with known truth: the effect of each knob on speed and, at every token budget, on learning.
 
-`draw_world` makes up machines and models of many kinds. What it draws follows what is known: optimal
-learning rates fall with the horizon, as tokens to the -0.32 (arXiv 2409.19913), critical batches grow
-with it, as tokens to the 0.47 (arXiv 2410.21676). The baseline's rate is one that suits long runs, as
-users' rates do; so a gain seen in a short trial shrinks, and may turn, on the way to the plan.
+`draw_world` draws random machines and models. The distributions follow the literature: optimal learning rates
+fall with the token budget, as tokens to the -0.32 (arXiv 2409.19913), and critical batches grow with it, as
+tokens to the 0.47 (arXiv 2410.21676). The baseline's learning rate suits long runs, as users' rates do. So a gain
+in a short trial shrinks, or even changes sign, at the plan's token budget.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from autotune.workload.space import SearchSpace
 _REFERENCE_TOKENS = 100_000.0  # where the optima of a world are stated
 _USUAL_RATE, _LONG = 1e-3, 3e7  # the learning rate that suits runs of that many tokens, on average
 _GRID = 60  # steps of a range
-_FARTHEST = 60.0  # log tokens either way when tokens to equal loss are looked for
+_FARTHEST = 60.0  # bound in log tokens, either way, of the search for equal loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnWorld(ExampleWorld):
-    """A world of its own: log speed by knob value, a sweet spot of the micro-batch, optima that move with the horizon.
+    """A drawn world: log speed by knob value, an optimal micro-batch, optima that depend on the token budget.
 
-    `log_speed` lists what a value adds to ln(tokens/s); what is not listed adds nothing. The learning
+    `log_speed` lists what a value adds to ln(tokens/s); unlisted values add nothing. The learning
     rate's optimum is `best_learning_rate` at 100,000 tokens and falls as tokens to the minus
-    `rate_falls`; `learning_curvature` is the loss of ln e per squared log unit off it. The batch that
-    still costs nothing is `free_batch` there and grows as tokens to `batch_grows`.
+    `rate_falls`; `learning_curvature` is the loss of ln e per squared log unit off it. The largest batch
+    without loss of efficiency is `free_batch` there and grows as tokens to `batch_grows`.
     """
 
     log_speed: Mapping[tuple[str, KnobValue], float] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class DrawnWorld(ExampleWorld):
         return self.base_tokens_per_second * math.exp(log_speed - self.micro_batch_curvature * off**2)
 
     def log_worth(self, config: Configuration, tokens: float) -> float:
-        """ln of what a token is worth after a complete schedule of `tokens`, on one scale for all configurations."""
+        """ln of the value of a token after a complete schedule of `tokens`, on one scale for all configurations."""
         knobs = training_of(config)
         horizon = math.log(tokens / _REFERENCE_TOKENS)
         best = math.log(self.best_learning_rate) - self.rate_falls * horizon
@@ -69,12 +69,12 @@ class DrawnWorld(ExampleWorld):
         return worth - math.log1p(knobs.global_batch / (self.free_batch * math.exp(self.batch_grows * horizon)))
 
     def loss(self, config: Configuration, tokens: int, seed: int) -> float:
-        """See `ScriptedWorld.loss`: the cooled loss and the seed's luck, common to all but for a small part."""
+        """See `ScriptedWorld.loss`: the cooled loss plus the seed's offset and a small offset of its own."""
         knobs = training_of(config)
         if knobs.learning_rate >= self.diverging_learning_rate:
             return math.inf
         luck = random.Random(f"luck {seed}").gauss(0.0, self.seed_luck)
-        turned = turned_knobs(config)  # a knob that is new to the table changes nobody's luck
+        turned = turned_knobs(config)  # adding a knob to the table changes no offset
         luck += random.Random(f"own luck {seed} {turned}").gauss(0.0, self.own_luck)
         return min(self.cooled_loss(config, tokens) + luck, math.log(self.vocab_size))
 
@@ -84,7 +84,7 @@ class DrawnWorld(ExampleWorld):
         return self.irreducible + self.amplitude * math.exp(-self.exponent * effective)
 
     def true_log_efficiency(self, config: Configuration, baseline: Configuration, tokens: float) -> float:
-        """ln(D_eq / tokens): D_eq is what the baseline needs for the loss that `config` has after `tokens`."""
+        """ln(D_eq / tokens), where the baseline needs D_eq tokens to reach the loss of `config` after `tokens`."""
         if self.log_worth(config, tokens) == self.log_worth(baseline, tokens):
             return 0.0
         wanted = math.log(tokens) + self.log_worth(config, tokens)
@@ -97,7 +97,7 @@ class DrawnWorld(ExampleWorld):
         return float(brentq(missing, -near, near)) if near else math.copysign(_FARTHEST, -missing(0.0))
 
     def true_log_speedup(self, config: Configuration, baseline: Configuration, tokens: float) -> float:
-        """ln S to equal quality at `tokens`; minus infinity for what cannot run."""
+        """ln S to equal quality at `tokens`; minus infinity if `config` cannot run."""
         knobs = training_of(config)
         if self.obstacle(config) is not None or knobs.learning_rate >= self.diverging_learning_rate:
             return -math.inf
@@ -121,18 +121,18 @@ class DrawnWorld(ExampleWorld):
         return None
 
     def slowdown(self, seed: int, process: int) -> Slowdown:
-        """That of `machine`."""
+        """The slowdown of `machine`."""
         return self.machine.slowdown(seed, process)
 
 
 def _added(effects: Mapping[tuple[str, KnobValue], float], config: Configuration) -> float:
-    """What the values of `config` add, in the order of `effects`: a sum of floats depends on it."""
+    """The sum of the effects of `config`, in the order of `effects`, because float sums depend on order."""
     names = dict.fromkeys(name for name, _ in effects)
     return sum(effects.get((name, config[name]), 0.0) for name in names)
 
 
 def draw_world(seed: int) -> DrawnWorld:
-    """One of many worlds: techniques help, do nothing or harm; some do not fit, compile slowly or diverge."""
+    """A random world: techniques help, do nothing or harm; some do not fit in memory, compile slowly or diverge."""
     rng = random.Random(f"world {seed}")
     speed: dict[tuple[str, KnobValue], float] = {
         ("dtype", "bf16_autocast"): rng.choice((rng.gauss(0.40, 0.15), rng.gauss(0.0, 0.05), rng.gauss(-0.3, 0.1))),
@@ -172,7 +172,7 @@ def draw_world(seed: int) -> DrawnWorld:
 
 
 def same_everywhere(world: DrawnWorld) -> DrawnWorld:
-    """The A/A world: nothing that can be turned makes any difference, but for noise."""
+    """The A/A version of `world`: no knob has any effect; only noise remains."""
     return replace(
         world,
         log_speed={},
@@ -186,10 +186,10 @@ def same_everywhere(world: DrawnWorld) -> DrawnWorld:
 
 
 def best_of(world: DrawnWorld, space: SearchSpace) -> Configuration:
-    """The configuration that an oracle would run for the plan of `space`: the least `plan_seconds`.
+    """The true best configuration for the plan of `space`: the one with the least `plan_seconds`.
 
-    Speed depends on system and numerics knobs alone, so each global batch has one best set of the other
-    learning knobs; the learning rate is looked for on a fine grid.
+    Speed depends on system and precision knobs alone, so each global batch has one best set of the other
+    learning knobs; the learning rate is searched on a fine grid.
     """
     tokens = float(space.plan.tokens)
     halves: dict[int, Configuration] = {}
@@ -211,9 +211,9 @@ def best_of(world: DrawnWorld, space: SearchSpace) -> Configuration:
 
 
 def plan_seconds(world: DrawnWorld, space: SearchSpace, config: Configuration) -> float:
-    """Device-seconds of the plan to the baseline's quality, compilation included, on a machine of usual speed.
+    """Device-seconds of the plan to the baseline's quality, compilation included, without noise.
 
-    What breaks costs what the baseline does: the user goes back to it.
+    A configuration that fails costs as much as the baseline, because the user returns to it.
     """
     log_speedup = world.true_log_speedup(config, space.baseline, float(space.plan.tokens))
     if log_speedup == -math.inf:

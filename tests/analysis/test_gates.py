@@ -245,7 +245,7 @@ def test_gradients_without_noise_have_scale_zero() -> None:
 @pytest.mark.parametrize(
     ("measured", "reason"),
     [
-        (noise(4.0, 4.0, micro_batch=8, batch=8), "two sizes"),
+        (noise(4.0, 4.0, micro_batch=8, batch=8), "two batch sizes"),
         (noise(math.nan, 4.0), "not finite"),
         (noise(4.0, math.inf), "not finite"),
         (noise(16.0, 1.0), "more are needed"),

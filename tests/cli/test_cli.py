@@ -508,7 +508,7 @@ def test_a_search_that_is_killed_says_how_to_go_on(
         out, err = capsys.readouterr()
         assert (code, out) == (ExitCode.INTERRUPTED, "")
         last = err.splitlines()[-1]
-        assert last == "autotune: the search was interrupted, nothing is lost: `autotune resume mine` goes on"
+        assert last == "autotune: the search was interrupted, nothing is lost: `autotune resume mine` continues it"
     assert [path.name for path in root.iterdir()] == ["mine"]
     assert len((root / "mine" / "events.jsonl").read_text().splitlines()) == len(killed) == 3
     Study.open(root / "mine").close()  # it was given back
@@ -530,10 +530,10 @@ def test_another_machine_is_named_and_a_fork_starts_a_new_study(
     capsys.readouterr()
     err = refused(capsys, main([*where, "resume", "mine"]), ExitCode.BAD_INPUT)
     assert f"hardware.device_name was {MACHINE.environment['device_name']}, is another" in err
-    assert "`autotune resume mine --fork NEW` starts a new one from it" in err
+    assert "`autotune resume mine --fork NEW` starts a new study from it" in err
 
     assert main([*where, "resume", "mine", "--fork", "new"]) == ExitCode.INTERRUPTED
-    assert "`autotune resume new` goes on" in capsys.readouterr().err
+    assert "`autotune resume new` continues it" in capsys.readouterr().err
     assert main([*where, "resume", "new"]) == ExitCode.INTERRUPTED, "a fork is a study like any other"
 
 
