@@ -29,7 +29,7 @@ from autotune.simulation.example import ExampleWorld, LognormalNoise
 from autotune.simulation.executor import MACHINE
 from autotune.space.configuration import Configuration
 from autotune.space.document import SpaceDocument, parse_document
-from autotune.study.events import Event, TrialStarted
+from autotune.study.events import Event, StageFinished, TrialStarted
 from autotune.study.reading import read_records
 from autotune.trial.types import FailedKind, Infeasible, InfeasibleKind, Stage
 
@@ -360,6 +360,9 @@ def test_a_raised_budget_goes_on_where_the_old_one_ended(scripted: Scripted) -> 
     assert after[: len(before)] == before, "what was measured stays"
     assert 300.0 < second.search_cost.total_seconds < 1.1 * 3_000.0
     assert sum(second.search_cost.seconds_by_stage.values()) <= second.search_cost.total_seconds
+    finished = [e.what for e in study.events if isinstance(e.what, StageFinished)]
+    told = {what.stage.value: what.spent_seconds for what in finished}  # the last time counts
+    assert told == pytest.approx(second.search_cost.seconds_by_stage, abs=1.0)
 
 
 def document_of(text: str) -> SpaceDocument:

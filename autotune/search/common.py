@@ -49,7 +49,8 @@ def end(lab: Lab, stage: Stage, reason: StageEnd) -> None:
     if stage not in (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING):  # their trials are there already
         mirror(lab.storage, lab.space, lab.study.of_stage(stage))
     lab.budget.finish(stage, reason)
-    spent = lab.budget.elapsed_seconds - lab.budget.begin(stage).started_seconds
+    mark = lab.budget.begin(stage)
+    spent = lab.budget.elapsed_seconds - mark.started_seconds + mark.earlier_seconds
     lab.tell(StageFinished(stage=stage, spent_seconds=round(spent, 1), reason=reason))
 
 
