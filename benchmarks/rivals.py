@@ -37,8 +37,7 @@ class Rival:
         self._executor = ScriptedExecutor(world, self.clock, seed=seed)
         self.best, self.best_score = space.baseline, 0.0
         horizon = space.workload.horizon_tokens
-        reducible = world.cooled_loss(space.baseline, horizon) - world.irreducible
-        self._nats_per_log_token = world.exponent * reducible
+        self._nats_per_log_token = world.loss_per_log_token(space.baseline, horizon)
         self._baseline: tuple[float, float] | None = None
         while self._baseline is None and self.has_time:  # a burst may end a run
             self._baseline = self._rate_and_loss(space.baseline)
@@ -53,6 +52,33 @@ class Rival:
         if found is None or baseline is None:
             return None
         return math.log(found[0] / baseline[0]) - (found[1] - baseline[1]) / self._nats_per_log_token
+
+    def cost_by_rungs(self, config: Configuration, trial: optuna.Trial) -> float | optuna.TrialPruned | None:
+        """Minus ln S after a whole schedule, looked at in rungs of 1, 3 and 9 ninths; None where the run ended early.
+
+        What a rung reports is the loss there, in ln of time to it: as a user reports the loss of a running trial.
+        """
+        if self._baseline is None:
+            return None
+        session = self._opened(config, self.space.workload.horizon_tokens)
+        if session is None:
+            return None
+        rate, loss, done = 0.0, math.nan, 0
+        try:
+            for rung in (1, 3, 9):
+                wanted = math.ceil(session.ready.horizon_steps * rung / 9)
+                if not self.has_time:
+                    return None
+                if wanted > done:
+                    rate = session.advance(wanted - done).tokens_per_second
+                done, loss = max(done, wanted), session.evaluate().loss
+                cost = -math.log(rate / self._baseline[0]) + (loss - self._baseline[1]) / self._nats_per_log_token
+                trial.report(cost, step=rung)
+                if rung < 9 and trial.should_prune():
+                    return optuna.TrialPruned()
+        except SessionEnded:
+            return None
+        return cost
 
     def loss_in_equal_time(self, config: Configuration) -> float | None:
         """Minus the loss after as many seconds as the baseline's short run took; None where the run ended early."""
@@ -77,8 +103,26 @@ class Rival:
         self, config: Configuration, *, horizon_tokens: int = 0, steps: int = 0
     ) -> tuple[float, float] | None:
         """Tokens/s and held-out loss of one whole schedule (or of a few `steps`) in one session."""
+        session = self._opened(config, horizon_tokens or self.space.workload.horizon_tokens)
+        if session is None:
+            return None
+        try:
+            left = steps or session.ready.horizon_steps
+            chunk = math.ceil(session.ready.horizon_steps / _CHUNKS)
+            tokens, seconds = 0, 0.0
+            while left:
+                if not self.has_time:
+                    return None
+                taken = session.advance(min(left, chunk))
+                left -= len(taken.step_seconds)
+                tokens, seconds = tokens + taken.tokens, seconds + taken.seconds
+            return tokens / seconds, math.nan if steps else session.evaluate().loss
+        except SessionEnded:
+            return None
+
+    def _opened(self, config: Configuration, horizon: int) -> Session | None:
+        """A session with a schedule of `horizon` tokens; None where it ends before it is ready."""
         workload = self.space.workload
-        horizon = horizon_tokens or workload.horizon_tokens
         request = SessionRequest(
             configuration=config,
             seed=self.seed,
@@ -90,17 +134,7 @@ class Rival:
             patience=_PATIENCE,
         )
         try:
-            session: Session = self._executor.open(request)
-            left = steps or session.ready.horizon_steps
-            chunk = math.ceil(session.ready.horizon_steps / _CHUNKS)
-            tokens, seconds = 0, 0.0
-            while left:
-                if not self.has_time:
-                    return None
-                taken = session.advance(min(left, chunk))
-                left -= len(taken.step_seconds)
-                tokens, seconds = tokens + taken.tokens, seconds + taken.seconds
-            return tokens / seconds, math.nan if steps else session.evaluate().loss
+            return self._executor.open(request)
         except SessionEnded:
             return None
 
@@ -134,6 +168,30 @@ def plain_tpe(rival: Rival) -> Configuration:
             continue
         study.tell(trial, score)
         rival.consider(config, score)
+    return rival.best
+
+
+def successive_halving(rival: Rival) -> Configuration:
+    """Optuna's TPE with its successive-halving pruner: a schedule is given up where it lags at a third of it."""
+    study = optuna.create_study(
+        direction="minimize",
+        sampler=optuna.samplers.TPESampler(seed=rival.seed),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+    )
+    study.enqueue_trial({d.knob.name: rival.space.baseline[d.knob.name] for d in rival.space.dimensions})
+    while rival.has_time:
+        trial = study.ask()
+        config = _configured(rival.space, lambda name, domain, t=trial: _suggested(t, name, domain))  # type: ignore[misc]
+        cost = None if config is None else rival.cost_by_rungs(config, trial)
+        if config is None or cost is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            rival.clock.advance(0.1)  # asking takes time, too
+            continue
+        if isinstance(cost, optuna.TrialPruned):
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            continue
+        study.tell(trial, cost)
+        rival.consider(config, -cost)
     return rival.best
 
 

@@ -9,6 +9,7 @@ race             four finalists, the best leads by delta: how often it wins, and
 intervals        how often the interval of the speed-up, and that of the plan's cost, holds the truth
 regret           plan and search together against an oracle, beside what else one could do with the budget
 plan size        what is spent on searching, and what is saved, as the plan grows over six decades
+families         the same in families of worlds that contradict each other on learning, and where the regret goes
 
 The machines are shared ones: bursts, correlated step times, processes that differ for life, drift and
 heavy tails (`autotune/simulation/noise.py`); worlds are drawn by `autotune/simulation/worlds.py`.
@@ -21,7 +22,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +35,11 @@ from autotune.analysis.recommendation import Recommendation, Verdict
 from autotune.quantity import Interval
 from autotune.search.expert import expert_within
 from autotune.simulation.executor import MACHINE
+from autotune.simulation.families import Family, draw
 from autotune.simulation.finalists import race_of_four
 from autotune.simulation.study import simulate
 from autotune.simulation.workload import simulated_gpt
-from autotune.simulation.worlds import DrawnWorld, best_of, draw_world, plan_seconds, same_everywhere
+from autotune.simulation.worlds import DrawnWorld, best_of, plan_seconds, same_everywhere, with_best_system
 from autotune.space.configuration import Configuration
 from autotune.space.document import parse_document
 from autotune.space.knobs import KnobClass
@@ -73,27 +75,36 @@ schedule = ["constant", "linear", "cosine", "wsd"]
 tied_head = [false, true]
 """
 BUDGET_SECONDS = 1_800.0
+PLANS = ((1, 3e9), (10, 3e7), (100, 3e6))
+"""Kinds of plan that the families are held to: runs, and tokens of each."""
+RUNS_OF_RIVALS = 10  # of the kind of plan that rivals are run for, too
 DECADES = (3e5, 3e6, 3e7, 3e8, 3e9, 3e10, 3e11)
 RIVALS: Mapping[str, Callable[[rivals.Rival], Configuration]] = {
     "random search": rivals.random_search,
     "Optuna TPE, best trial": rivals.plain_tpe,
     "train all short, keep the best": rivals.short_runs,
+    "Optuna successive halving": rivals.successive_halving,
 }
 
 
-def space_of(plan_tokens: float = 3e7) -> SearchSpace:
+def space_of(plan_tokens: float = 3e7, runs: int = 10) -> SearchSpace:
     """The space of all worlds."""
-    document = parse_document(text_of(plan_tokens), name="truth", source="truth", folder=Path())
+    document = parse_document(text_of(plan_tokens, runs), name="truth", source="truth", folder=Path())
     return read_space(document, simulated_gpt)
 
 
-def text_of(plan_tokens: float) -> str:
-    return SPACE_TEXT.replace("30_000_000", str(int(plan_tokens)))
+def text_of(plan_tokens: float, runs: int = 10) -> str:
+    text = SPACE_TEXT.replace("30_000_000", str(int(plan_tokens)))
+    return text.replace("runs = 10", f"runs = {runs}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A study and what is true of its answer: logarithms of ratios; costs in seconds, of plan and search together."""
+    """A study and what is true of its answer: logarithms of ratios; costs in seconds, of plan and search together.
+
+    `split` is where the regret of the search goes, as shares of the baseline's plan. `claims_learning` says whether a
+    learning knob is part of what is claimed, `is_worse` whether what it recommends is slower than the baseline.
+    """
 
     adopted: bool
     stopped_early: bool
@@ -102,15 +113,32 @@ class Ended:
     cost_inside: bool | None
     search_seconds: float
     costs: Mapping[str, float]
+    split: Mapping[str, float]
+    claims_learning: bool
+    is_worse: bool
 
 
-def run_study(number: int, plan_tokens: float, *, idle: bool, with_rivals: bool) -> Ended:
-    """One search in world `number` (nothing makes a difference in it where `idle`), and its rivals."""
-    world = draw_world(number)
-    if idle:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One study to run: in world `number` of `family`, for a plan of `runs` runs of `plan_tokens` tokens."""
+
+    number: int
+    family: Family = Family.POWERS
+    plan_tokens: float = 3e7
+    runs: int = 10
+    idle: bool = False
+    with_rivals: bool = False
+
+
+def run_study(task: Task) -> Ended:
+    """One search in a world (nothing makes a difference in it where `idle`), and its rivals."""
+    number = task.number
+    world = draw(task.family, number)
+    if task.idle:
         world = same_everywhere(world)
-    space = space_of(plan_tokens)
-    found, _ = simulate(text_of(plan_tokens), world, budget_seconds=BUDGET_SECONDS, seed=number)
+    text = text_of(task.plan_tokens, task.runs)
+    space = space_of(task.plan_tokens, task.runs)
+    found, _ = simulate(text, world, budget_seconds=BUDGET_SECONDS, seed=number)
     truth = true_log_speedup(found, world, space)
     speedup = found.over_baseline.speedup
     costs = {
@@ -119,11 +147,13 @@ def run_study(number: int, plan_tokens: float, *, idle: bool, with_rivals: bool)
         "this search": plan_seconds(world, space, found.recommended) + found.search_cost.total_seconds,
         "the hand-tuned default": plan_seconds(world, space, expert_within(space, MACHINE)),
     }
-    if with_rivals:
+    if task.with_rivals:
         for name, choose in RIVALS.items():
             rival = rivals.Rival(space, world, budget_seconds=BUDGET_SECONDS, seed=number)
             costs[name] = plan_seconds(world, space, choose(rival)) + rival.clock()
     known = isinstance(speedup, Interval) and found.candidate != found.baseline
+    learned = {d.knob.name for d in space.of_class(KnobClass.LEARNING)}
+    recommended = plan_seconds(world, space, found.recommended)
     return Ended(
         adopted=found.verdict is Verdict.ADOPT,
         stopped_early=any(isinstance(c, SearchStoppedEarly) for c in found.caveats),
@@ -132,7 +162,30 @@ def run_study(number: int, plan_tokens: float, *, idle: bool, with_rivals: bool)
         cost_inside=realised_inside(found, world, space, number),
         search_seconds=found.search_cost.total_seconds,
         costs=costs,
+        split=split_of(found, world, space, costs),
+        claims_learning=bool(learned & found.recommended.difference(found.baseline).keys()),
+        is_worse=recommended > costs["the baseline"] * (1 + 1e-9),
     )
+
+
+def split_of(
+    found: Recommendation, world: DrawnWorld, space: SearchSpace, costs: Mapping[str, float]
+) -> dict[str, float]:
+    """The regret of a search in parts: its cost, system gains left, learning gains left, and learning that is wrong."""
+
+    def seconds_with_best_system(config: Configuration) -> float:
+        return plan_seconds(world, space, with_best_system(world, space, config))
+
+    recommended = plan_seconds(world, space, found.recommended)
+    at_best_system = min(recommended, seconds_with_best_system(found.recommended))
+    unlearned = seconds_with_best_system(space.baseline)
+    parts = {
+        "search": found.search_cost.total_seconds,
+        "system": recommended - at_best_system,
+        "left": min(at_best_system, unlearned) - costs["oracle"],
+        "wrong": max(0.0, at_best_system - unlearned),
+    }
+    return {name: part / costs["the baseline"] for name, part in parts.items()}
 
 
 def true_log_speedup(found: Recommendation, world: DrawnWorld, space: SearchSpace) -> float:
@@ -175,7 +228,7 @@ class Table:
 
 def nothing_better(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
     print(f"nothing better: {studies} worlds in which nothing makes a difference")
-    ended = list(pool.map(_idle, range(studies)))
+    ended = list(pool.map(run_study, [Task(number=n, idle=True) for n in range(studies)]))
     wrong, count = share(e.adopted for e in ended)
     table.line("something is recommended all the same", f"{wrong:.1%} of {count}", "at most 5 %", kept=wrong <= 0.05)
 
@@ -196,7 +249,7 @@ def race(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
 
 def intervals_and_regret(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
     print(f"intervals: {studies} worlds of all kinds")
-    ended = list(pool.map(_drawn, range(studies)))
+    ended = list(pool.map(run_study, [Task(number=n, with_rivals=True) for n in range(studies)]))
     inside, count = share(e.inside for e in ended)
     table.line(
         "the 90 % interval of the speed-up holds the truth",
@@ -216,11 +269,7 @@ def intervals_and_regret(pool: ProcessPoolExecutor, table: Table, studies: int) 
     adopted, _ = share(e.adopted for e in ended)
     table.line("something is recommended", f"{adopted:.1%}")
     print("regret: plan and search together over the oracle's plan, as a share of the baseline's plan; means")
-    regret = {
-        name: statistics.fmean((e.costs[name] - e.costs["oracle"]) / e.costs["the baseline"] for e in ended)
-        for name in ended[0].costs
-        if name != "oracle"
-    }
+    regret = {name: statistics.fmean(_regret(e, name) for e in ended) for name in ended[0].costs if name != "oracle"}
     ours = regret["this search"]
     table.line("this search", f"{ours:.3f}")
     for name, theirs in sorted(regret.items(), key=lambda item: item[1]):
@@ -232,8 +281,8 @@ def plan_size(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
     worlds = max(8, studies // 10)
     print(f"plan size: {worlds} worlds each; a run has a tenth of the tokens; means, in seconds of the machine")
     print(f"  {'tokens':>18} {'plan':>14} {'search':>10} {'net saving':>14} {'of the plan':>12} {'stopped early':>14}")
-    tasks = [(number, tokens / 10) for tokens in DECADES for number in range(worlds)]
-    ended = np.array(list(pool.map(_sized, tasks)), dtype=object).reshape(len(DECADES), worlds)
+    tasks = [Task(number=n, plan_tokens=tokens / 10) for tokens in DECADES for n in range(worlds)]
+    ended = np.array(list(pool.map(run_study, tasks)), dtype=object).reshape(len(DECADES), worlds)
     spent = []
     for tokens, row in zip(DECADES, ended, strict=True):
         plan = statistics.fmean(e.costs["the baseline"] for e in row)
@@ -252,16 +301,48 @@ def plan_size(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
     )
 
 
-def _idle(number: int) -> Ended:
-    return run_study(number, 3e7, idle=True, with_rivals=False)
+def families(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
+    count = max(4, studies // 10)
+    kinds = ", ".join(f"{runs} x {tokens:.0e} tokens" for runs, tokens in PLANS)
+    print(f"families: {count} worlds each, for plans of {kinds}; means, as shares of the baseline's plan")
+    print(f"  {'family':16} {'plan':12} {'adopted':>8} {'held':>5} {'false':>6} {'worse':>6}", end="")
+    print(f" {'regret':>7} = {'search':>7} {'system':>7} {'left':>7} {'wrong':>7}   rivals")
+    tasks = [
+        Task(number=n, family=family, plan_tokens=tokens, runs=runs, with_rivals=runs == RUNS_OF_RIVALS)
+        for family in Family
+        for runs, tokens in PLANS
+        for n in range(count)
+    ]
+    ended = list(pool.map(run_study, tasks))
+    for start in range(0, len(tasks), count):
+        _family_line(tasks[start], ended[start : start + count])
+    false = [e.inside for e in ended if e.claims_learning and e.inside is not None]
+    table.line(
+        "claims with a learning knob whose interval does not hold the truth",
+        f"{sum(not inside for inside in false)} of {len(false)}",
+    )
 
 
-def _drawn(number: int) -> Ended:
-    return run_study(number, 3e7, idle=False, with_rivals=True)
+def _family_line(task: Task, ended: Sequence[Ended]) -> None:
+    """What came out in one family for one kind of plan: shares of studies, then where the regret goes."""
+    held, known = share(e.inside for e in ended)
+    adopted, _ = share(e.adopted for e in ended)
+    false = sum(e.adopted and e.inside is False for e in ended) / len(ended)
+    worse = sum(e.is_worse for e in ended) / len(ended)
+    split = {part: statistics.fmean(e.split[part] for e in ended) for part in ended[0].split}
+    shown = f"{held:5.0%}" if known else f"{'-':>5}"
+    line = f"  {task.family:16} {task.runs:>3} x {task.plan_tokens:<6.0e}"
+    line += f" {adopted:>8.0%} {shown} {false:>6.0%} {worse:>6.0%}"
+    line += f" {sum(split.values()):>7.3f} = " + " ".join(f"{part:>7.3f}" for part in split.values())
+    others = {name: statistics.fmean(_regret(e, name) for e in ended) for name in ended[0].costs if name in RIVALS}
+    others |= {name: statistics.fmean(_regret(e, name) for e in ended) for name in ("the hand-tuned default",)}
+    if len(others) > 1:
+        line += "   " + ", ".join(f"{name} {regret:.2f}" for name, regret in sorted(others.items(), key=lambda o: o[1]))
+    print(line, flush=True)
 
 
-def _sized(task: tuple[int, float]) -> Ended:
-    return run_study(task[0], task[1], idle=False, with_rivals=False)
+def _regret(ended: Ended, name: str) -> float:
+    return (ended.costs[name] - ended.costs["oracle"]) / ended.costs["the baseline"]
 
 
 CHAPTERS = {
@@ -269,6 +350,7 @@ CHAPTERS = {
     "race": race,
     "intervals": intervals_and_regret,
     "plan-size": plan_size,
+    "families": families,
 }
 
 

@@ -55,7 +55,7 @@ def test_where_nothing_makes_a_difference_nothing_is_recommended(truth: Any, num
 
 
 def test_intervals_hold_the_truth_and_are_narrow_enough_to_be_of_use(truth: Any) -> None:
-    ended = [truth.run_study(number, PLAN_TOKENS, idle=False, with_rivals=False) for number in range(1, 10)]
+    ended = [truth.run_study(truth.Task(number=number, plan_tokens=PLAN_TOKENS)) for number in range(1, 10)]
     known = [e for e in ended if e.inside is not None]
     assert len(known) >= 6
     assert sum(not e.inside for e in known) <= 3  # more than 3 of nine 90 % intervals miss once in 120 times

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scipy.optimize import brentq
@@ -70,13 +70,20 @@ class DrawnWorld(ExampleWorld):
 
     def loss(self, config: Configuration, tokens: int, seed: int) -> float:
         """See `ScriptedWorld.loss`: the cooled loss plus the seed's offset and a small offset of its own."""
-        knobs = training_of(config)
-        if knobs.learning_rate >= self.diverging_learning_rate:
+        if self.diverges(config, tokens):
             return math.inf
         luck = random.Random(f"luck {seed}").gauss(0.0, self.seed_luck)
         turned = turned_knobs(config)  # adding a knob to the table changes no offset
         luck += random.Random(f"own luck {seed} {turned}").gauss(0.0, self.own_luck)
         return min(self.cooled_loss(config, tokens) + luck, math.log(self.vocab_size))
+
+    def diverges(self, config: Configuration, tokens: float) -> bool:  # noqa: ARG002 - worlds may differ in it
+        """Whether a schedule of `tokens` diverges."""
+        return training_of(config).learning_rate >= self.diverging_learning_rate
+
+    def loss_per_log_token(self, config: Configuration, tokens: float) -> float:
+        """How much a token budget larger by one log unit lowers the cooled loss, in nats."""
+        return self.exponent * (self.cooled_loss(config, tokens) - self.irreducible)
 
     def cooled_loss(self, config: Configuration, tokens: float) -> float:
         """The expected loss of a complete schedule of `tokens`, in nats per token."""
@@ -98,8 +105,7 @@ class DrawnWorld(ExampleWorld):
 
     def true_log_speedup(self, config: Configuration, baseline: Configuration, tokens: float) -> float:
         """ln S to equal quality at `tokens`; minus infinity if `config` cannot run."""
-        knobs = training_of(config)
-        if self.obstacle(config) is not None or knobs.learning_rate >= self.diverging_learning_rate:
+        if self.obstacle(config) is not None or self.diverges(config, tokens):
             return -math.inf
         speed = math.log(self.tokens_per_second(config) / self.tokens_per_second(baseline))
         return speed + self.true_log_efficiency(config, baseline, tokens)
@@ -197,17 +203,26 @@ def best_of(world: DrawnWorld, space: SearchSpace) -> Configuration:
         config = space.turned(space.baseline, {**knobs, "micro_batch": 1})
         training = training_of(config)
         kept = halves.get(training.global_batch)
-        better = kept is None or world.log_worth(config, tokens) > world.log_worth(kept, tokens)
-        if better and training.learning_rate < world.diverging_learning_rate:
+        better = kept is None or world.cooled_loss(config, tokens) < world.cooled_loss(kept, tokens)
+        if better and not world.diverges(config, tokens):
             halves[training.global_batch] = config
-    best, least = space.baseline, plan_seconds(world, space, space.baseline)
-    for half in halves.values():
-        for knobs in _combinations(space, KnobClass.SYSTEM, KnobClass.NUMERICS):
-            with contextlib.suppress(InvalidConfiguration):
-                config = space.turned(half, {"micro_batch": space.baseline["micro_batch"], **knobs})
-                if world.obstacle(config) is None and (seconds := plan_seconds(world, space, config)) < least:
-                    best, least = config, seconds
-    return best
+    best = min((with_best_system(world, space, half) for half in halves.values()), key=_by_seconds(world, space))
+    return min(space.baseline, best, key=_by_seconds(world, space))
+
+
+def with_best_system(world: DrawnWorld, space: SearchSpace, config: Configuration) -> Configuration:
+    """`config` with the system and precision knobs that make the plan of `space` the shortest."""
+    found = []
+    for knobs in _combinations(space, KnobClass.SYSTEM, KnobClass.NUMERICS):
+        with contextlib.suppress(InvalidConfiguration):
+            turned = space.turned(config, {"micro_batch": space.baseline["micro_batch"], **knobs})
+            if world.obstacle(turned) is None:
+                found.append(turned)
+    return min(found, key=_by_seconds(world, space), default=space.baseline)
+
+
+def _by_seconds(world: DrawnWorld, space: SearchSpace) -> Callable[[Configuration], float]:
+    return lambda config: plan_seconds(world, space, config)
 
 
 def plan_seconds(world: DrawnWorld, space: SearchSpace, config: Configuration) -> float:
