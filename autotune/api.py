@@ -58,6 +58,8 @@ __all__ = [
 ]
 
 _HARDWARE_KEYS = ("device_name", "logical_cores", "device_memory_bytes", "torch")
+_MEASURING = ("executors", "measure", "trial", "workload")
+"""The rooms of this package whose code determines what a trial measures, beside all of the trial side."""
 _QUESTION = ("workload.", "baseline.", "knobs.")
 """Prefixes of the identity keys that come from the space file."""
 _WARM_START = 4  # configurations that a fork takes over
@@ -355,7 +357,7 @@ def _identity_of(space: SearchSpace, machine: Machine) -> Mapping[str, str]:
     """What the study's measurements depend on, with its current value here."""
     return (
         space.identity()
-        | {"text": machine.corpus.content_sha256[:16], "code": f"{metadata.version('autotune')} {_code_digest()[:16]}"}
+        | {"text": machine.corpus.content_sha256[:16], "code": measuring_code()[:16]}
         | {f"hardware.{key}": machine.environment.get(key, "?") for key in _HARDWARE_KEYS}
     )
 
@@ -417,13 +419,13 @@ def _examine(executor: Executor, space: SearchSpace, values: Values) -> Machine:
     return machine
 
 
-def _code_digest() -> str:
-    """SHA-256 over the sources of both packages: changed code may measure differently."""
+def measuring_code() -> str:
+    """SHA-256 over the sources that measure. The rest (search, analysis, report) may change during a study."""
+    driver, trial_side = Path(autotune.__path__[0]), Path(autotune_model.__path__[0])
     digest = hashlib.sha256()
-    for package in (autotune, autotune_model):
-        folder = Path(package.__path__[0])
+    for folder in (trial_side, *(driver / room for room in _MEASURING)):
         for path in sorted(folder.rglob("*.py")):
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+            digest.update(path.relative_to(folder.parent).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -171,6 +171,38 @@ def test_an_unfinished_study_goes_on_only_with_the_same_text_and_hardware(
     assert search().recommendation.trials
 
 
+@pytest.mark.parametrize(
+    ("edited", "goes_on"),
+    [
+        ("report/words.py", True),
+        ("cli/app.py", True),
+        ("analysis/roi.py", True),
+        ("search/race.py", True),
+        ("measure/run.py", False),
+        ("executors/local.py", False),
+        ("workload/gpt.py", False),
+    ],
+)
+def test_only_code_that_measures_forbids_going_on(
+    search: Callable[..., api.Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str, goes_on: bool
+) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(autotune.errors.Interrupted):
+        search(listeners=[stop])
+    changed = tmp_path / "autotune"
+    shutil.copytree(autotune.__path__[0], changed, ignore=shutil.ignore_patterns("__pycache__"))
+    with (changed / edited).open("a") as source:
+        source.write("# edited\n")
+    monkeypatch.setattr(autotune, "__path__", [str(changed)])
+    if goes_on:
+        assert search().recommendation.trials
+    else:
+        with pytest.raises(BadInput, match=r"code was [0-9a-f]{16}, is [0-9a-f]{16}: .* --fork NEW"):
+            search()
+
+
 def test_a_fork_takes_the_edited_space_and_the_best_configurations(
     search: Callable[..., api.Finished], tmp_path: Path
 ) -> None:
