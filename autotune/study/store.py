@@ -35,9 +35,8 @@ from autotune.study.events import Event
 from autotune.study.reading import decode, last_elapsed, misshapen, open_log, read_all, read_as, read_json, read_number
 from autotune.trial.codec import to_json
 from autotune.trial.types import Stage, StageEnd, TrialRecord, TrialSpec
-from autotune.workload.gpt import GPTWorkload
 from autotune.workload.machine import Machine
-from autotune.workload.space import Read, SearchSpace, space_of
+from autotune.workload.space import Read, SearchSpace, read_workload, space_of
 
 FORMAT = 3
 _LONGEST_NAME = 60  # characters: file systems allow 255 bytes
@@ -125,7 +124,7 @@ class Study:
         self._log = open_log(folder / "events.jsonl")
 
     @classmethod
-    def create(cls, folder: Path, info: StudyInfo, space_text: str, read: Read = GPTWorkload.read) -> Self:
+    def create(cls, folder: Path, info: StudyInfo, space_text: str, read: Read = read_workload) -> Self:
         """Create a new study; a failure leaves nothing behind. `read` makes the workload of its space.
 
         Raises:
@@ -144,7 +143,7 @@ class Study:
             return cls(folder, lock, read)
 
     @classmethod
-    def open(cls, folder: Path, read: Read = GPTWorkload.read) -> Self:
+    def open(cls, folder: Path, read: Read = read_workload) -> Self:
         """Open an existing study. `read` makes the workload of its space.
 
         Raises:
@@ -192,22 +191,14 @@ class Study:
 
     def _reopen(self) -> None:
         """Reopen the stages that ended early, unless a later stage has already run trials on their results."""
-        measured = [stage for stage in Stage if self.ordered(stage)]
+        stages = list(Stage)
+        last_measured = max((n for n, stage in enumerate(stages) if self.ordered(stage)), default=0)
         early = (StageEnd.BUDGET, StageEnd.NOT_WORTH_IT)
-        first = next(
-            (
-                stage
-                for stage in Stage
-                if (mark := self.stage(stage))
-                and mark.reason in early
-                and all(list(Stage).index(later) <= list(Stage).index(stage) for later in measured)
-            ),
-            None,
-        )
-        for stage in Stage:
+        ended_early = [n for n, stage in enumerate(stages) if (mark := self.stage(stage)) and mark.reason in early]
+        first = next((n for n in ended_early if n >= last_measured), len(stages))
+        for number, stage in enumerate(stages):
             mark = self.stage(stage)
-            is_later = first is not None and list(Stage).index(stage) >= list(Stage).index(first)
-            if mark and (is_later or not mark.finished):
+            if mark and (number >= first or not mark.finished):
                 until = mark.finished_seconds if mark.finished else self.elapsed_seconds
                 earlier = mark.earlier_seconds + until - mark.started_seconds
                 self.mark(stage, StageMark(started_seconds=until, deadline_seconds=None, earlier_seconds=earlier))

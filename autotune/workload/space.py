@@ -140,7 +140,16 @@ class SearchSpace:
         return told
 
 
-def load_space(path: Path, read: Read = GPTWorkload.read) -> SearchSpace:
+def read_workload(document: SpaceDocument) -> Workload:
+    """The workload of a space file. This is the only place that chooses one.
+
+    Raises:
+        BadInput: the file does not describe it correctly.
+    """
+    return GPTWorkload.read(document)
+
+
+def load_space(path: Path, read: Read = read_workload) -> SearchSpace:
     """The space in the TOML file at `path`.
 
     Raises:
@@ -149,7 +158,7 @@ def load_space(path: Path, read: Read = GPTWorkload.read) -> SearchSpace:
     return space_of(read_document(path), read)
 
 
-def space_of(document: SpaceDocument, read: Read = GPTWorkload.read) -> SearchSpace:
+def space_of(document: SpaceDocument, read: Read = read_workload) -> SearchSpace:
     """The search space that a space file describes; `read` makes its workload.
 
     Raises:
