@@ -15,12 +15,12 @@ from autotune.errors import AutotuneError, ExitCode
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is one of `autotune.errors.ExitCode`."""
-    if f"_{NAME.upper()}_COMPLETE" in os.environ:  # a shell asks how the line may go on
+    if f"_{NAME.upper()}_COMPLETE" in os.environ:  # the shell asks for completions
         app(prog_name=NAME)
     signal.signal(signal.SIGTERM, _interrupt)  # `kill` ends a search as Ctrl-C does: resumable
     try:
         code = _run(sys.argv[1:] if arguments is None else list(arguments))
-        sys.stdout.flush()  # here, where a reader that has gone away can be told from a broken disk
+        sys.stdout.flush()  # here, where a closed pipe can be told from a disk error
         return code
     except typer.TyperException as error:
         return _refuse(_usage(error), ExitCode.BAD_INPUT)
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _refuse("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
         return ExitCode.DONE
     except OSError as error:
         problem = f"files must be readable and writable; got {error}: see --root and free space"
@@ -37,14 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """Not by calling `app`, which would end the process and keep interrupts and closed pipes to itself."""
+    """Run a command without `app()`, which would exit and swallow interrupts and closed pipes."""
     command = typer.main.get_command(app)
     try:
         with command.make_context(NAME, arguments) as context:
             return int(command.invoke(context))
     except typer.Exit as done:  # --help, --version
         return done.exit_code
-    except SystemExit:  # rich ends so when the reader of its output has gone away, typer when a completion is installed
+    except SystemExit:  # raised by rich on a closed pipe, by typer after installing a completion
         return ExitCode.DONE
 
 
@@ -54,7 +54,7 @@ def _refuse(problem: str, code: ExitCode) -> int:
 
 
 def _usage(error: typer.TyperException) -> str:
-    """A mistake in the command line, and where its usage is explained."""
+    """A mistake in the command line, and where to find the usage."""
     message = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
     path = context.command_path if context else NAME

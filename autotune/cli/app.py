@@ -1,4 +1,4 @@
-"""The application: its commands in groups, with examples, and the options that may stand before a command."""
+"""The application: its commands in groups, with examples, and the options allowed before a command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME = "autotune"
 app = typer.Typer(
     name=NAME,
     rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,  # an error of ours is a bug: its plain traceback belongs into the report of it
+    pretty_exceptions_enable=False,  # an uncaught exception is a bug: bug reports need the plain traceback
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

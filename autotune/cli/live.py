@@ -1,6 +1,6 @@
-"""What a running search shows on a terminal (stderr): a panel that is redrawn in place, or one line for each event.
+"""What a running search shows on a terminal (stderr): a panel redrawn in place, or one line per event.
 
-Texts of users and workers are printed as plain text, never as markup and never with control characters.
+Texts from users and workers are printed as plain text, never as markup and never with control characters.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from autotune.trial.types import Stage, StageEnd
 
 
 class Display(Listener, Protocol):
-    """A listener that shows what it is told until the end of its `with` block."""
+    """A listener that shows events until the end of its `with` block."""
 
     def __enter__(self) -> Self: ...
 
@@ -52,7 +52,7 @@ class Display(Listener, Protocol):
 
 
 def progress_for(stream: TextIO) -> Display:
-    """A live panel where `stream` is a terminal that can be redrawn, else a line for each event."""
+    """A live panel if `stream` is a terminal that can be redrawn, else one line per event."""
     if stream.isatty():
         console = Console(file=stream)
         if not console.is_dumb_terminal:
@@ -96,7 +96,7 @@ class LivePanel:
 
     def __init__(self, console: Console) -> None:
         self._is_open = True
-        self._seen = (Progress(), time.monotonic())  # one tuple: the thread that redraws reads both at once
+        self._seen = (Progress(), time.monotonic())  # one tuple: the redraw thread reads both atomically
         self._live = Live(
             console=console, refresh_per_second=2, transient=True, redirect_stdout=False, get_renderable=self._panel
         )
@@ -196,7 +196,7 @@ def _amount(amount: float, currency: str) -> str:
 
 
 def panel(progress: Progress, elapsed_seconds: float) -> RenderableType:
-    """Stages, time, the trials that run, the best one, and what came of the last ones, after `elapsed_seconds`."""
+    """Stages, time, running trials, the best one and the last results, after `elapsed_seconds`."""
     return Group(
         Text(),
         _heading(progress, elapsed_seconds),

@@ -1,4 +1,4 @@
-"""Names that a user types: of spaces, studies and knobs. A wrong one is met with the one that was probably meant."""
+"""Looks up the spaces, studies and knobs that a user names. For a wrong name it suggests the closest one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from autotune.study.listing import studies
 
 
 def find_space(name: str) -> Path:
-    """The space file that `name` is the path of, else the shipped space of that name.
+    """The space file at the path `name`, else the shipped space of that name.
 
     Raises:
-        BadInput: it is neither. A path that exists is not looked into.
+        BadInput: it is neither. An existing path is not read.
     """
     path, shipped = Path(name), shipped_spaces()
     if path.is_file() or (path.exists() and name not in shipped):
@@ -29,7 +29,7 @@ def find_space(name: str) -> Path:
 
 
 def find_study(name: str, root: Path) -> str:
-    """`name` itself where `root` has a study of that name.
+    """`name` itself if `root` has a study of that name.
 
     Raises:
         BadInput: there is none.
@@ -53,7 +53,7 @@ def find_knob(name: str, knobs: Mapping[str, Knob]) -> Knob:
 
 
 def spaces_like(incomplete: str) -> list[str]:
-    """For a shell that completes a space: shipped spaces, and TOML files and folders by their path."""
+    """Shell completions for a space: shipped spaces, and paths of TOML files and folders."""
     folder = Path(incomplete).parent if not incomplete.endswith("/") else Path(incomplete)
     near = sorted(folder.iterdir()) if folder.is_dir() else []
     files = [f"{path}/" if path.is_dir() else str(path) for path in near if path.is_dir() or path.suffix == ".toml"]
@@ -61,5 +61,5 @@ def spaces_like(incomplete: str) -> list[str]:
 
 
 def studies_like(incomplete: str, root: Path) -> list[str]:
-    """For a shell that completes a study."""
+    """Shell completions for a study."""
     return [study.name for study in studies(root) if study.name.startswith(incomplete)]

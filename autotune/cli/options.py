@@ -1,4 +1,4 @@
-"""Options that several commands share, and where the application as a whole was given them."""
+"""Options shared by several commands, and their values when given before the command."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ OUTPUT = "Input and output"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What may be said before the command as well as after it."""
+    """Options allowed both before and after the command."""
 
     root: Path
     as_json: bool
 
 
 def settings(context: typer.Context, root: Path | None = None, as_json: bool = False) -> Settings:
-    """The settings of a command: what is said after it wins over what is said before it."""
+    """The settings of a command: options after it override those before it."""
     before = context.find_object(Settings)
     root_before, json_before = (before.root, before.as_json) if before else (DEFAULT_ROOT, False)
     return Settings(root=root or root_before, as_json=as_json or json_before)
 
 
 def seconds_of(budget: str) -> float:
-    """The seconds of `--budget`; 0 where it is not given.
+    """The seconds of `--budget`; 0 if it is not given.
 
     Raises:
-        BadInput: it is no duration.
+        BadInput: it is not a duration.
     """
     return parse_duration(budget) if budget else 0.0
 
@@ -51,7 +51,7 @@ def _known_executor(name: str) -> str:
 
 
 def _complete_study(context: typer.Context, incomplete: str) -> list[str]:
-    before = context.parent.params if context.parent else {}  # no command has run, which would have kept settings
+    before = context.parent.params if context.parent else {}  # no command has run yet to store settings
     return studies_like(incomplete, context.params.get("root") or before.get("root") or DEFAULT_ROOT)
 
 

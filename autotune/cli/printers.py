@@ -1,6 +1,6 @@
 """What a command prints on stdout: the conclusion of a search, what the doctor found, the table of knobs.
 
-Texts of users and workers are printed as plain text, never as markup and never with control characters.
+Texts from users and workers are printed as plain text, never as markup and never with control characters.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from autotune.report.words import class_word, complexity_word, plain, value_text
 from autotune.space.knobs import Choice, Domain, FloatRange, IntRange, Knob
 from autotune.space.limits import Pruned
 
-if TYPE_CHECKING:  # it brings the statistics along, which `autotune knobs` is not to wait for
+if TYPE_CHECKING:  # it imports the statistics, which `autotune knobs` should not wait for
     from autotune.measure.alignment import Alignment
 
 _ACCENT = {Verdict.ADOPT: "green", Verdict.KEEP_BASELINE: "cyan", Verdict.INCONCLUSIVE: "yellow"}
@@ -32,7 +32,7 @@ _ALIGNMENT_LEVEL = 0.9
 
 
 def print_recommendation(view: View, console: Console) -> None:
-    """The conclusion of a search: headline, key figures, what to change, techniques, caveats, where the report lies."""
+    """The conclusion of a search: headline, key figures, what to change, techniques, caveats, path of the report."""
     accent = Style(color=_ACCENT[Verdict(view.verdict)], bold=True)
     blocks: list[RenderableType] = [Text(view.headline, style=accent)]
     blocks += [Text(line) for line in view.why]
@@ -56,7 +56,7 @@ def print_recommendation(view: View, console: Console) -> None:
     for block in blocks:
         console.print(block)
     if view.folder:
-        # one line however long, so that the path can be copied
+        # never wrapped, so that the path can be copied
         console.print(Text(f"\nReport: {view.folder}/report.html (and report.md, report.json)"), soft_wrap=True)
 
 
@@ -88,7 +88,7 @@ def print_examination(
 
 
 def print_alignment(alignment: Alignment, console: Console) -> None:
-    """What was found about powers of two, a line for each claim."""
+    """The findings about powers of two, one line per claim."""
     p = Printer(_ALIGNMENT_LEVEL)
     table = _table("Claim", "Throughput", "On this machine")
     for finding in alignment.findings:
@@ -126,7 +126,7 @@ def _table(*columns: str) -> Table:
 
 
 def _key_figures(view: View) -> RenderableType:
-    """What is known, a row each; what is not, a row for each reason."""
+    """Known figures, one row each; unknown ones, one row per reason."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(ratio=1, overflow="fold")
@@ -151,7 +151,7 @@ def _changes(view: View, accent: Style) -> RenderableType:
 
 
 def _techniques(view: View) -> RenderableType:
-    """The techniques that were measured as a table; the others below, a line for each reason."""
+    """A table of the measured techniques; the others below it, one line per reason."""
     table = _table("Technique", "Throughput", "Token efficiency", "Saving", "Verdict")
     others: dict[str, list[str]] = {}
     for t in view.techniques:

@@ -1,4 +1,4 @@
-"""The commands that only read: `report`, `studies`, `knobs`. They answer at once, so they import nothing heavy."""
+"""The commands that only read: `report`, `studies`, `knobs`. They must be fast, so they import nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The commands that measure: `search`, `resume`, `doctor`, `techniques`.
 
-What they need is imported once their arguments are known to be good, so that a slip is told at once.
+Their imports wait until the arguments are known to be valid, so that mistakes are reported at once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Proposes what to try next: Optuna's ask and tell over one stage's dimensions, and the initial designs.
 
 The database is an ordinary Optuna database with a study per stage, so that Optuna's dashboard can open it.
-Infeasible trials are told as a violated constraint with a poor value, never as FAIL: samplers ignore a
+Infeasible trials are reported as a violated constraint with a poor value, never as FAIL: samplers ignore a
 FAIL and propose the same region again (docs/method.md, 5).
 """
 
@@ -39,7 +39,7 @@ _LARGEST_LISTING = 5_000
 _LARGEST_GRID = 100_000
 _LOCK_SECONDS = 30.0  # how long a dashboard may hold the database
 _DESIGN_QUEUED = "design_queued"
-_PASSED_OVER = "passed_over"  # user attribute: it was not tried, for lack of time alone
+_PASSED_OVER = "passed_over"  # user attribute: not tried, only for lack of time
 _TRIAL = "trial"  # user attribute: the number of our trial
 
 
@@ -153,7 +153,7 @@ class Proposer:
         self._conclude(trial, None, why)
 
     def _configure(self, trial: optuna.trial.Trial) -> Proposal | None:
-        """The proposal of an asked trial. None if it is invalid or known; it is then told at once."""
+        """The proposal of an asked trial. None if it is invalid or known; it is then told immediately."""
         values = {d.knob.name: self._typed(d, _suggest(trial, d)) for d in self._dimensions}
         known = self._scores.get(self._key(values))
         if known is not None:
@@ -201,7 +201,7 @@ def _suggest(trial: optuna.trial.Trial, dimension: Dimension) -> KnobValue:
 def _tidy(domain: Domain, value: T) -> T:
     """Round a value of a continuous range to three significant digits, clipped to the range.
 
-    Nobody types a learning rate with more digits, and equal values are then recognised.
+    Nobody types a learning rate with more digits, and equal values are then detected.
     """
     if isinstance(domain, FloatRange) and isinstance(value, float):
         return type(value)(min(max(float(f"{value:.3g}"), domain.low), domain.high))

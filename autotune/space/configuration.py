@@ -1,4 +1,4 @@
-"""A configuration: one value for each knob of a workload. What the values mean, the workload alone knows."""
+"""A configuration: one value for each knob of a workload. Only the workload knows what they mean."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class InvalidConfiguration(ValueError):
 
 
 class Configuration(Mapping[str, KnobValue]):
-    """An immutable, hashable mapping from the names of knobs to their values, in the order it was made in.
+    """An immutable, hashable mapping from knob names to values, in insertion order.
 
-    Two are equal that have the same values, whatever their order. It checks nothing: `Workload.check` does.
+    Equality ignores the order. It validates nothing: `Workload.check` does.
     """
 
     __slots__ = ("_hash", "_values")
@@ -42,12 +42,12 @@ class Configuration(Mapping[str, KnobValue]):
         return f"Configuration({self._values!r})"
 
     def with_values(self, values: Mapping[str, KnobValue]) -> Configuration:
-        """This configuration with other values for the named knobs."""
+        """A copy with new values for the named knobs."""
         return Configuration({**self._values, **values})
 
     def difference(self, other: Configuration) -> dict[str, KnobValue]:
-        """The knobs in which this configuration differs from `other`, with the values it has here.
+        """The knobs in which this configuration differs from `other`, with their values here.
 
-        A knob that one of the two lacks (it is younger than the study that kept it) makes no difference.
+        A knob missing from one of the two (added after its study was stored) is not a difference.
         """
         return {name: value for name, value in self._values.items() if name in other and other[name] != value}

@@ -1,7 +1,7 @@
-"""A space file, read once: its text, its tables, and where each key stands.
+"""A space file, read once: its text, its tables, and the line of each key.
 
-What the tables mean is said elsewhere: [plan] and [search] by this room, [workload], [baseline] and [knobs] by the
-workload. Every error names the place, the rule, the value and the remedy.
+This package interprets [plan] and [search]; the workload interprets [workload], [baseline] and [knobs]. Every error
+names the place, the rule, the value and the remedy.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _DURATION = r"([0-9]+(?:\.[0-9]+)?)([smhd])"
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration such as `90s`, `20m`, `1h30m` or `2d`.
+    """The seconds in a duration such as `90s`, `20m`, `1h30m` or `2d`.
 
     Raises:
-        BadInput: the text is no positive duration.
+        BadInput: the text is not a positive duration.
     """
     parts = re.findall(_DURATION, text)
     seconds = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
@@ -42,10 +42,10 @@ def parse_duration(text: str) -> float:
 
 
 def read_document(path: Path) -> SpaceDocument:
-    """The space in the TOML file at `path`; what it names is taken from the file's folder.
+    """The space in the TOML file at `path`; paths in it are relative to the file's folder.
 
     Raises:
-        BadInput: the file is missing, or is no TOML with the tables of a space.
+        BadInput: the file is missing, or is not TOML with the tables of a space.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -56,11 +56,11 @@ def read_document(path: Path) -> SpaceDocument:
 
 
 def parse_document(text: str, *, name: str, source: str, folder: Path) -> SpaceDocument:
-    """The space in `text`; `source` is how errors call it."""
+    """The space in `text`; `source` is its name in errors."""
     text = text.removeprefix("\ufeff")  # a byte order mark, which some editors write
     try:
         tables = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, or as many brackets
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits, or as many nested brackets
         raise BadInput(f"{source}: a search space must be valid TOML; {error}: mend that line") from None
     document = SpaceDocument(text=text, name=name, source=source, folder=folder, tables=tables)
     document.check_sections()
@@ -83,7 +83,7 @@ class SearchTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceDocument:
-    """The text of a space and its tables as they stand there. `source` is how errors call it."""
+    """The text of a space and its raw tables. `source` is its name in errors."""
 
     text: str
     name: str
@@ -92,7 +92,7 @@ class SpaceDocument:
     tables: Mapping[str, Any]
 
     def check_sections(self) -> None:
-        """Raises BadInput where there is another table than those of a space, or something that is none."""
+        """Raises BadInput if there is an unknown section, or one that is not a table."""
         for section, value in self.tables.items():
             if section not in _SECTIONS:
                 raise self.error(
@@ -102,7 +102,7 @@ class SpaceDocument:
                 raise self.error(section, "", f"{section} must be a table; got {value!r}: write [{section}]")
 
     def table(self, section: str) -> Table:
-        """The table of that name; all but [search] must be there."""
+        """The table of that name; all but [search] are required."""
         if section not in self.tables and section != "search":
             raise self.error(
                 "", section, f"a search space needs a table [{section}]; got none: copy it from a shipped space"
@@ -110,7 +110,7 @@ class SpaceDocument:
         return Table(self, section, self.tables.get(section, {}))
 
     def plan(self) -> Plan:
-        """What [plan] says."""
+        """The plan in [plan]."""
         table = self.table("plan")
         plan = table.read(Plan)
         if (plan.tokens > 0) == (plan.target_loss > 0):
@@ -122,7 +122,7 @@ class SpaceDocument:
         return plan
 
     def budget_seconds(self) -> float:
-        """What [search] allows for everything together."""
+        """The budget in [search] for the whole search."""
         table = self.table("search")
         budget = table.read(SearchTable).budget
         try:
@@ -131,12 +131,12 @@ class SpaceDocument:
             raise table.error("budget", str(error)) from None
 
     def error(self, section: str, key: str, problem: str) -> BadInput:
-        """The error that says `problem` of `key` in `section`, with its place."""
+        """The error for `problem` with `key` in `section`, with its place."""
         place = f"{self.source}:{self._line_of(section, key)}"
         return BadInput(f"{place}: [{section}] {problem}" if section else f"{place}: {problem}")
 
     def _line_of(self, section: str, key: str) -> int:
-        """The line of `key` in `section` (tomllib keeps none), else of what it would stand in, else the first."""
+        """The line of `key` in `section`, else of its nearest parent, else 1 (tomllib keeps no line numbers)."""
         lines: dict[str, int] = {}
         table = ""
         for number, line in enumerate(self.text.split("\n"), start=1):
@@ -156,7 +156,7 @@ class SpaceDocument:
 
 
 class Table(Mapping[str, Any]):
-    """One table of a space file, which knows where it stands."""
+    """One table of a space file, with its place in it."""
 
     def __init__(self, document: SpaceDocument, section: str, values: Mapping[str, Any]) -> None:
         self.document = document
@@ -173,7 +173,7 @@ class Table(Mapping[str, Any]):
         return len(self._values)
 
     def read(self, kind: type[T]) -> T:
-        """The table as that dataclass, whose fields say what each key may be (`autotune.space.keys.told`)."""
+        """The table as the dataclass `kind`, whose fields give each key's rule (`autotune.space.keys.told`)."""
         self.know(f.name for f in fields(kind))  # type: ignore[arg-type]
         try:
             return keys.read(kind, self._values)
@@ -181,7 +181,7 @@ class Table(Mapping[str, Any]):
             raise self.error(refused.key, str(refused)) from None
 
     def know(self, names: Iterable[str], *, within: str = "") -> None:
-        """Raises BadInput where it, or the inline table `within` it, has a key that is none of `names`."""
+        """Raises BadInput if the table, or its inline table `within`, has a key not in `names`."""
         known = tuple(names)
         place = f"{self.section}.{within}" if within else self.section
         for key in self._values[within] if within else self._values:
@@ -189,12 +189,12 @@ class Table(Mapping[str, Any]):
                 raise self.document.error(place, key, f"there is no key {key!r} here: {keys.did_you_mean(key, known)}")
 
     def error(self, key: str, problem: str) -> BadInput:
-        """The error that says `problem` of `key`, with its place."""
+        """The error for `problem` with `key`, with its place."""
         return self.document.error(self.section, key, problem)
 
     @contextlib.contextmanager
     def refusing(self, *errors: type[Exception]) -> Iterator[None]:
-        """What of `errors` is raised within, told with the place of the key that it names."""
+        """Turns `errors` raised within into BadInput, with the place of the key they name."""
         try:
             yield
         except errors as error:
@@ -203,7 +203,7 @@ class Table(Mapping[str, Any]):
 
 
 def value_of(table: Table, knob: Knob, value: Any) -> Any:
-    """`value` as a value of the knob; raises BadInput where it is not legal for it."""
+    """`value` as a value of the knob; raises BadInput if it is not legal."""
     value = keys.meant(knob.kind, value)
     if type(value) is not knob.kind:
         raise table.error(knob.name, keys.wrong_kind(knob.name, knob.kind, value))

@@ -1,7 +1,7 @@
-"""What a key of a space file may be: said once, beside the field that it becomes.
+"""The rules for the keys of a space file, each defined once, beside the field it becomes.
 
-pydantic checks it and publishes it as JSON Schema. It is imported where it is used, because that takes a tenth of a
-second, which `autotune --help` does not pay.
+pydantic checks them and publishes them as JSON Schema. It is imported lazily: the import takes a tenth of a second,
+which `autotune --help` should not pay.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LARGEST = 2**63  # TOML's integers have 64 bits
 
 
 class Refused(ValueError):
-    """A table breaks the rule of one of its keys. The text says the rule, the value and the remedy."""
+    """A table breaks the rule of one of its keys. The text gives the rule, the value and the remedy."""
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(problem)
@@ -45,9 +45,9 @@ def told(description: str, **rules: Any) -> dict[str, Any]:
 
 
 def meant(kind: object, value: Any) -> Any:
-    """A number as the kind that is wanted, where nothing is lost: 2 as a float, and 2e9 as an int.
+    """A number converted to `kind` if nothing is lost: 2 to a float, 2e9 to an int.
 
-    Everything else is returned as it is, for the rules to judge.
+    Everything else is returned unchanged, for the rules to check.
     """
     if kind is float and type(value) is int and abs(value) < _LARGEST:
         return float(value)
@@ -57,14 +57,14 @@ def meant(kind: object, value: Any) -> Any:
 
 
 def wrong_kind(key: str, kind: type, value: object, examples: Iterable[object] = ()) -> str:
-    """That `value` is of another kind than `key` (rule, value, remedy)."""
+    """The error that `value` has the wrong type for `key` (rule, value, remedy)."""
     rule, remedy = _KINDS[kind]
     like = "".join(f" such as {json.dumps(example)}" for example in list(examples)[:1])
     return f"{key} must be {rule}; got {value!r}: {remedy}{like}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The remedy for a name that is none of `known`: the one that was probably meant, else all of them."""
+    """The remedy for a name that is not in `known`: the closest match, else all of them."""
     names = tuple(known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}"
@@ -78,7 +78,7 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def read(kind: type[T], values: Mapping[str, Any]) -> T:
-    """The values as that dataclass, which has a field for each of them.
+    """The values as the dataclass `kind`, which has a field for each.
 
     Raises:
         Refused: they break the rule of a field.
@@ -115,7 +115,7 @@ def _problem(key: str, broken: str, value: object, bounds: Mapping[str, Any], ex
 
 
 def schema_of(kind: type) -> dict[str, Any]:
-    """The JSON Schema of a table that is read as that dataclass. Keys that it does not name are refused."""
+    """The JSON Schema of a table that is read as the dataclass `kind`. Unknown keys are refused."""
     schema = _adapter(kind).json_schema()
     properties = {
         key: {name: value for name, value in rules.items() if name != "title"}

@@ -1,4 +1,4 @@
-"""Knobs: what can be turned, over which values, and what has to be measured about it."""
+"""Knobs: what can be tuned, over which values, and what has to be measured for it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Domain = Choice | IntRange | FloatRange
 
 
 def contains(domain: Domain, value: KnobValue) -> bool:
-    """Whether `value` lies in `domain`, its type included (True is not 1)."""
+    """Whether `value` is in `domain`, with the right type (True is not 1)."""
     match domain:
         case Choice(values=values):
             return any(value == v and type(value) is type(v) for v in values)
@@ -61,33 +61,33 @@ def members(domain: Domain) -> Sequence[KnobValue]:
 
 
 class KnobClass(StrEnum):
-    """What a knob can change, hence what has to be measured before it may be recommended."""
+    """What a knob can change, and so what has to be measured before it is recommended."""
 
-    SYSTEM = "system"  # same mathematics, other speed
-    NUMERICS = "numerics"  # other rounding: loss is checked on paired seeds
-    LEARNING = "learning"  # other optimisation: loss is measured over complete schedules
+    SYSTEM = "system"  # same mathematics, different speed
+    NUMERICS = "numerics"  # different rounding: loss is checked on paired seeds
+    LEARNING = "learning"  # different optimisation: loss is measured over complete schedules
 
 
 class Complexity(IntEnum):
     """What adopting a technique costs the user, in steps an engineer would recognise."""
 
     FLAG = 1  # a value in a config file
-    CARE = 2  # a flag that needs an eye kept on it (compile failures, overflow, memory)
-    CHANGE = 3  # a change of code or of the checkpoint format
+    CARE = 2  # a flag that needs watching (compile failures, overflow, memory)
+    CHANGE = 3  # a change to code or the checkpoint format
 
 
 ADOPTION_HOURS: Mapping[Complexity, float] = MappingProxyType(
     {Complexity.FLAG: 0.1, Complexity.CARE: 1.0, Complexity.CHANGE: 4.0}
 )
-"""Engineer-hours that adopting one technique is priced at: our estimate, multiplied by the plan's hourly price."""
+"""Engineer-hours charged for adopting one technique: our estimate, multiplied by the plan's hourly price."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knob:
     """One knob of a workload.
 
-    `domain` holds all legal values, of which a space searches some. `title` is what a report calls it, `technique`
-    the row of the technique table it belongs to (3.1 to 3.9; empty where it is none of them), `help` one line.
+    `domain` holds all legal values; a space searches some of them. `title` is what a report calls it, `technique`
+    the row of the technique table it belongs to (3.1 to 3.9; empty if it is in none), `help` one line.
     `short_horizon_favours` says which values look better in a short trial than they are in a long run.
     """
 
@@ -129,7 +129,7 @@ class Knob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dimension:
-    """One knob that is searched, and over what."""
+    """One searched knob and its domain."""
 
     knob: Knob
     domain: Domain

@@ -1,4 +1,4 @@
-"""Values that a machine cannot run, or that make no difference there, are taken out before anything is measured."""
+"""Removes values that a machine cannot run, or that make no difference there, before anything is measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from autotune.space.configuration import Configuration
 from autotune.space.knobs import Choice, Dimension, Domain, IntRange, KnobValue, members
 
 Limits = Mapping[str, Mapping[str, str]]
-"""By knob and value (as text): why the value is of no use on a machine."""
+"""By knob and value (as text): why the value is useless on a machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +24,10 @@ class Pruned:
 def prune(
     dimensions: Sequence[Dimension], baseline: Configuration, limits: Limits
 ) -> tuple[tuple[Dimension, ...], tuple[Pruned, ...]]:
-    """`dimensions` without the values that `limits` names, and these; a knob with nothing left to try is no dimension.
+    """`dimensions` without the values in `limits`, and the removed values; a knob with nothing left to try is dropped.
 
-    The baseline's own value always stays: where it does not run, the search says so by itself. A range of whole
-    numbers loses its ends alone, for what is left must be a range.
+    The baseline's value always stays: if it does not run, the search reports that. A range of whole numbers is only
+    trimmed at its ends, because the rest must be a range.
     """
     remaining: list[Dimension] = []
     pruned: list[Pruned] = []
@@ -62,5 +62,5 @@ def _split(
 
 
 def _run(low: int, high: int) -> dict[str, str]:
-    """The text for the numbers from `low` to `high`, where there are any, and that of the first of them."""
+    """The text for the range `low` to `high`, mapped to that of its first number; empty if `low` > `high`."""
     return {str(low) if low == high else f"{low}-{high}": str(low)} if low <= high else {}

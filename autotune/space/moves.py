@@ -1,4 +1,4 @@
-"""Turning one knob of a configuration, and with it what depends on it."""
+"""Changes one knob of a configuration, and with it what depends on it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from autotune.space.configuration import Configuration, InvalidConfiguration
 from autotune.space.knobs import KnobValue
 
 Check = Callable[[Configuration], None]
-"""Raises InvalidConfiguration for what cannot be: `Workload.check`."""
+"""Raises InvalidConfiguration if it is invalid: `Workload.check`."""
 
-_MOST_COMPANIONS = 2  # a strategy brings along the number of processes, and that the size of a micro-batch
+_MOST_COMPANIONS = 2  # a strategy changes the number of processes, and that the micro-batch size
 
 
 def turn(
@@ -21,10 +21,10 @@ def turn(
     companions: Mapping[str, Sequence[KnobValue]],
     check: Check,
 ) -> Iterator[Configuration]:
-    """`configuration` with the knob `name` at `value`; where that is impossible by itself, with the fewest others too.
+    """`configuration` with the knob `name` at `value`; if that is invalid alone, with as few other changes as possible.
 
-    `companions` are the values that other knobs may be turned to. All possibilities with that fewest number
-    of them, in the order of `companions`; none where two do not suffice.
+    `companions` are the values that other knobs may change to. Yields all valid combinations with the fewest
+    changes, in the order of `companions`; none if two do not suffice.
     """
     others = {other: values for other, values in companions.items() if other != name}
     for count in range(_MOST_COMPANIONS + 1):
@@ -45,5 +45,5 @@ def turn(
 def turned_back(
     configuration: Configuration, name: str, baseline: Configuration, changes: Sequence[str], check: Check
 ) -> Iterator[Configuration]:
-    """`configuration` with the knob as in `baseline`; with others of its `changes` turned back where it must be."""
+    """`configuration` with the knob as in `baseline`; other `changes` are reverted only if necessary."""
     return turn(configuration, name, baseline[name], {other: (baseline[other],) for other in changes}, check)

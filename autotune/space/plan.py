@@ -73,10 +73,10 @@ class Plan:
 
     @property
     def currency(self) -> str:
-        """The unit of every saving of this plan: `USD`, or `device-hours` where nothing is priced."""
+        """The unit of every saving of this plan: `USD`, or `device-hours` if nothing is priced."""
         return "USD" if self.device_hour_usd > 0 else "device-hours"
 
     @property
     def pays_for_energy(self) -> bool:
-        """Whether energy is in the money figures by itself: rent has it in already, device-hours have no money."""
+        """Whether energy is priced separately: rent already includes it, device-hours are not money."""
         return self.owned and self.kwh_usd > 0 and self.device_hour_usd > 0

@@ -1,6 +1,6 @@
 """A whole space file as JSON Schema, for editors: they complete the keys, show what each means, and mark what is wrong.
 
-It knows every table and key by itself. What keys must be together, only reading the space can tell.
+It covers each table and key separately. Rules across keys are checked only when the space is read.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from autotune.space.keys import schema_of
 from autotune.space.knobs import Choice, FloatRange, IntRange, Knob, KnobValue
 from autotune.space.plan import Plan
 
-_DIALECT = "http://json-schema.org/draft-07/schema#"  # the newest that editors of TOML know
+_DIALECT = "http://json-schema.org/draft-07/schema#"  # the newest that TOML editors support
 
 
 def space_schema(*, workload: type, knobs: Mapping[str, Knob], defaults: Mapping[str, KnobValue]) -> dict[str, Any]:
     """The JSON Schema of a space whose [workload] is read as the dataclass `workload`.
 
-    `defaults` are the values that knobs have in [baseline] where it does not name them.
+    `defaults` are the values of knobs that [baseline] does not name.
     """
     one_goal = {"oneOf": [{"required": ["tokens"]}, {"required": ["target_loss"]}]}
     baseline = {n: _described(knob) | _value(knob) | {"default": defaults[n]} for n, knob in knobs.items()}
@@ -67,7 +67,7 @@ def _value(knob: Knob) -> dict[str, Any]:
 
 
 def _domain(knob: Knob) -> dict[str, Any]:
-    """What a space may search of the knob: listed values, or a range where it is a number."""
+    """What a space may search: a list of values, or a range if the knob is a number."""
     value = _value(knob)
     listed = {"type": "array", "items": value, "minItems": 1, "uniqueItems": True}
     if knob.kind not in (int, float):

@@ -1,13 +1,13 @@
 """The written form of records and messages, read and written by pydantic.
 
-A dataclass is an object with all its fields, an enum is its value, a tuple a list. In two things the form is ours.
-A member of a closed union of dataclasses is `{"its name": {its fields}}`, named by `autotune_model.protocol.tag`,
+A dataclass is an object with all its fields, an enum is its value, a tuple a list. Two forms are our own. A member
+of a closed union of dataclasses is `{"its name": {its fields}}`, named by `autotune_model.protocol.tag`,
 because two members may have the same fields. A `Configuration` is an object with its values, in its order.
 
 Reading is strict. An unknown field, a missing field, a wrong type or a number that is not finite raises `Malformed`,
-which names the place. A field that has a default may be missing: it is younger than what was written, and its default
-says what was so before it. Writing checks the same, so that nothing is written that cannot be read. NaN and infinity
-are refused for two reasons: JSON has neither, and a loss that is not finite has an outcome of its own (`diverged`).
+which names the place. A field with a default may be missing: it was added after the data was written, and its default
+is what held before. Writing runs the same checks, so whatever is written can be read. NaN and infinity are refused
+for two reasons: JSON has neither, and a loss that is not finite has its own outcome (`diverged`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from autotune_model.protocol import (
 T = TypeVar("T")
 
 _STRICT = core_schema.CoreConfig(strict=True, extra_fields_behavior="forbid", allow_inf_nan=False)
-"""Of each object by itself: a schema of an object does not inherit what is said of the whole."""
+"""Set for each object, because its schema does not inherit the config of the whole."""
 
 _SHORT = reprlib.Repr()  # values in messages: foreign data may be long and deeply nested
 _SHORT.maxstring = _SHORT.maxother = 80
@@ -70,7 +70,7 @@ def parse_notice(line: bytes) -> Notice:
 
 
 def encode_fork(session: str) -> bytes:
-    """The order to a launcher to fork a worker for the session in the file `session`; its three pipes go beside."""
+    """The order to a launcher to fork a worker for the session in file `session`; its three pipes go alongside."""
     return encode(Fork(session=session)).encode()
 
 
@@ -92,7 +92,7 @@ def from_json(kind: type[T], plain: object) -> T:
     """The dataclass `kind` from its plain form; inverse of `to_json`.
 
     Raises:
-        Malformed: see the head of this file.
+        Malformed: see the module docstring.
     """
     return cast(T, _read(kind, json.dumps(plain), kind.__name__))
 
@@ -101,7 +101,7 @@ def parse(text: str | bytes) -> Any:
     """The plain data in a JSON text.
 
     Raises:
-        Malformed: the text is not JSON; NaN and Infinity are not.
+        Malformed: the text is not JSON, or has NaN or Infinity.
     """
     try:
         return read_json(text, allow_inf_nan=False)
@@ -117,13 +117,13 @@ def _read(kind: Any, text: str | bytes, place: str) -> Any:
 
 
 def _with_whole_characters(text: str | bytes) -> str | bytes:
-    """JSON without halves of characters, as a file name that is no UTF-8 leaves in a message; "?" in their place."""
+    """JSON with "?" for lone surrogates, which a file name that is not UTF-8 leaves in a message."""
     if (b"\\ud" if isinstance(text, bytes) else "\\ud") not in text:  # type: ignore[operator]
         return text
     try:
         return json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
     except ValueError:
-        return text  # whoever reads it says what is wrong with it
+        return text  # the caller reports what is wrong with it
 
 
 def _malformed(error: ValidationError, place: str) -> Malformed:
@@ -133,7 +133,7 @@ def _malformed(error: ValidationError, place: str) -> Malformed:
     match first["type"]:
         case "json_invalid":
             return Malformed(f"{place} must be one line of JSON; got {_SHORT.repr(first['input'])} ({first['msg']})")
-        case "value_error":  # the dataclass checks itself, and has said what it got
+        case "value_error":  # the dataclass's own check; its text gives the value
             return Malformed(f"{place}: {first['ctx']['error']}")
         case "missing":
             return Malformed(f"{place} is missing")
@@ -143,10 +143,10 @@ def _malformed(error: ValidationError, place: str) -> Malformed:
     return Malformed(f"{place}{rule}; got {_SHORT.repr(first['input'])}")
 
 
-# -- where the written form is ours ------------------------------------------------------------------
+# -- our own written forms ---------------------------------------------------------------------------
 
-# A schema is used both ways. What comes as JSON is read in its written form; what comes as an object is about to be
-# written, so it must be an instance already.
+# A schema is used both ways. JSON input is read in its written form; an object is about to be written, so it must
+# already be an instance.
 
 Leaf = Callable[[Any], CoreSchema]
 """How pydantic itself reads and writes a type."""
@@ -177,7 +177,7 @@ def _schema(kind: Any, leaf: Leaf) -> CoreSchema:
         is_long = items[-1] is Ellipsis
         schemas = [_schema(item, leaf) for item in items if item is not Ellipsis]
         return core_schema.tuple_schema(schemas, variadic_item_index=0 if is_long else None)
-    if get_origin(kind) is Mapping:  # any mapping is written, a dict is read
+    if get_origin(kind) is Mapping:  # writes any mapping, reads a dict
         return core_schema.dict_schema(core_schema.str_schema(), _schema(get_args(kind)[1], leaf), strict=False)
     if kind is Configuration:
         return _configuration_schema(leaf)

@@ -1,8 +1,8 @@
 """The records of a trial. Frozen data, units in the names, nothing derived.
 
 A trial is one *session*: one configuration trained in one worker process. It is measured in slices. A slice may be
-paired with one of the warm baseline (the reference): then the two carry the same `round`, and only their ratio means
-anything on a noisy machine (docs/method.md, 3.3). What a worker measures and says is defined once, for both sides of
+paired with one of the warm baseline (the reference): then both have the same `round`, and only their ratio means
+anything on a noisy machine (docs/method.md, 3.3). What a worker measures and reports is defined once, for both sides of
 the pipe, in `autotune_model.protocol`.
 """
 
@@ -33,7 +33,7 @@ class Stage(StrEnum):
 
 
 class StageEnd(StrEnum):
-    """Why a stage ended; kept with the study and told in the report."""
+    """Why a stage ended; stored with the study and shown in the report."""
 
     DONE = "done"
     BUDGET = "its time is spent"
@@ -44,7 +44,7 @@ class StageEnd(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """The session did all it was asked."""
+    """The session did all it was asked to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class TrialSpec:
     """One session to run.
 
     `number` is unique in the study. `block` numbers the group of sessions that ran side by side
-    with common seed and rounds. `horizon_tokens` is the length of its schedule; `label` says in a
+    with the same seed and rounds. `horizon_tokens` is the length of its schedule; `label` says in a
     word what it is for ("baseline", "expert default", "without dtype").
     """
 
@@ -93,7 +93,7 @@ class TrialSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Where a trial's wall time went, in seconds; `total_seconds` includes what is in no other row."""
+    """Where a trial's wall time went, in seconds; `total_seconds` includes what is in no other field."""
 
     total_seconds: float
     open_seconds: float = 0.0
@@ -107,11 +107,10 @@ class Costs:
 class TrialRecord:
     """A finished trial: what was asked, how it ended, everything it measured, what it cost.
 
-    `reference_slices` are the slices of the same rounds of what it was paired with, so that it can be judged
-    by itself. `evaluations` and `gradient_noise` are in order of `tokens_seen`. `ready` is empty where the
-    session never got that far, `fingerprints` where none was asked for. `interleaved` is False where memory
-    did not allow the two sessions side by side, and whole runs alternated instead. Times of day are ISO 8601
-    in UTC.
+    `reference_slices` are its partner's slices in the same rounds, so that the record can be judged by itself.
+    `evaluations` and `gradient_noise` are in order of `tokens_seen`. `ready` is empty if the session never
+    got that far, `fingerprints` if none were requested. `interleaved` is False if the two sessions did not
+    fit in memory side by side, and whole runs alternated instead. Times of day are ISO 8601 in UTC.
     """
 
     spec: TrialSpec
@@ -146,7 +145,7 @@ def outcome_kind(outcome: Outcome) -> str:
 
 
 def outcome_reason(outcome: Outcome) -> str:
-    """Why a trial ended as it did; empty where it simply completed."""
+    """Why a trial ended as it did; empty if it simply completed."""
     match outcome:
         case Completed():
             return ""

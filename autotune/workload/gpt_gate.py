@@ -13,7 +13,7 @@ from autotune.workload.base import CompareSketches
 # six seeds of 2 layers of width 64, two of 4 of width 256, one of 6 of width 512. The update is the coarsest:
 # Adam's first step is the sign of the gradient, so elements near zero flip, and the distance grows with the root of
 # their share. Deliberate mistakes are at least 0.07 off in logits and gradient (a mask off by one, no mask, a loss
-# that is not divided) and 0.55 in the update (no bias correction), but only 0.002 there without weight decay.
+# that is not divided) and 0.55 in the update (no bias correction), but only 0.002 there if weight decay is left out.
 _BY_DTYPE: Mapping[str, CompareSketches] = {
     # Seen 7e-7, 6e-7, 6e-5: a different order of summation. The margin is for other devices and deeper models.
     "fp32": CompareSketches(logits=1e-3, gradient=1e-3, update=1e-3),
@@ -28,8 +28,8 @@ _BY_DTYPE: Mapping[str, CompareSketches] = {
     "bf16_pure": CompareSketches(logits=4e-2, gradient=4e-2, update=math.inf),
 }
 
-# Muon orthogonalises in bf16 whatever the dtype of training: seen 0.004 in fp32 on the same models, 0.05 and 0.11 in
-# fp16 and bf16. A missing weight decay, 0.004 to 0.012 there, passes; mistakes before the update do not.
+# Muon orthogonalises in bf16 at any training dtype: seen 0.004 in fp32 on the same models, 0.05 and 0.11 in
+# fp16 and bf16. A missing weight decay (0.004 to 0.012) passes; mistakes before the update do not.
 _MUON_UPDATE = 2e-2
 
 _ROUNDING_OF_PRODUCTS = {"highest": "fp32", "high": "fp16_autocast", "medium": "bf16_autocast"}

@@ -197,7 +197,7 @@ _ROWS = (
         knob_class=KnobClass.LEARNING,
         complexity=Complexity.FLAG,
         help="dropout rate on residual branches, embeddings and attention weights",
-        short_horizon_favours="less dropout",  # it pays once the text is repeated: arXiv 2305.13230
+        short_horizon_favours="less dropout",  # it pays off once the text is repeated: arXiv 2305.13230
     ),
     _row(
         "gradient_normalization",

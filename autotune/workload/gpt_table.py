@@ -79,10 +79,10 @@ class GPTTable:
         return model.GPTConfig(**{key: getattr(self, key) for key in _GPT_KEYS})
 
     def text(self, folder: Path) -> model.DataConfig:
-        """The text; a relative path starts at `folder`.
+        """The text; a relative path is relative to `folder`.
 
         Raises:
-            autotune_model.config.InvalidConfiguration: the text is not named validly.
+            autotune_model.config.InvalidConfiguration: the text is not validly specified.
         """
         data = model.DataConfig(**{key: getattr(self, key) for key in _TEXT_KEYS})
         if data.corpus == "stdlib":

@@ -26,7 +26,7 @@ class Machine:
 
     `environment` names device, versions and memory; `peak_flops` is the measured rate of a matrix product in
     FLOP/s, by arithmetic ("fp32", "bf16", "fp16"); `limits` are the values that probing ruled out;
-    `available_bytes` is the memory that all sessions may use together, when examined.
+    `available_bytes` is the memory available to all sessions together, when examined.
     """
 
     corpus: Corpus
