@@ -64,7 +64,7 @@ SpaceName = Annotated[
 StudyName = Annotated[str, typer.Argument(help="Name of the study.", metavar="STUDY", autocompletion=_complete_study)]
 Budget = Annotated[
     str,
-    typer.Option(help="Cap on everything together: 90s, 20m, 1h30m.", metavar="DURATION", show_default=False),
+    typer.Option(help="Hard cap on the whole search: 90s, 20m, 1h30m.", metavar="DURATION", show_default=False),
 ]
 ExecutorName = Annotated[
     str,

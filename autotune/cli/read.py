@@ -21,7 +21,9 @@ def report(context: typer.Context, study: StudyName, root: Root = None, as_json:
     at = settings(context, root, as_json)
     path = at.root / find_study(study, at.root) / ("report.json" if at.as_json else "report.md")
     if not path.exists():
-        raise BadInput(f"a finished study has a report; {study!r} is not finished: `autotune resume {study}` goes on")
+        raise BadInput(
+            f"a finished study has a report; {study!r} is not finished: `autotune resume {study}` continues it"
+        )
     print(path.read_text(encoding="utf-8"), end="")
     return ExitCode.DONE
 

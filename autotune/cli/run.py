@@ -41,14 +41,14 @@ def search(
     budget: Budget = "",
     executor: ExecutorName = "local",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, say what would be searched, and run nothing.")
+        bool, typer.Option("--dry-run", help="Check everything, show what would be searched, run nothing.")
     ] = False,
     root: Root = None,
     as_json: Json = False,
 ) -> ExitCode:
     """Search a space for the configuration with the best return on investment.
 
-    A study of that name that was interrupted goes on where it stood.
+    If a study of that name was interrupted, it continues where it stopped.
     """
     at = settings(context, root, as_json)
     path, seconds = find_space(space), seconds_of(budget)
@@ -57,7 +57,7 @@ def search(
     from autotune.cli.live import progress_for
 
     if dry_run:
-        told = api.dry_run(
+        preview = api.dry_run(
             path,
             data=data,
             study=study,
@@ -66,7 +66,7 @@ def search(
             executor=executor,
             as_json=at.as_json,
         )
-        print(told)
+        print(preview)
         return ExitCode.DONE
     with progress_for(sys.stderr) as progress:
         finished = api.search(
@@ -103,7 +103,7 @@ def resume(
     root: Root = None,
     as_json: Json = False,
 ) -> ExitCode:
-    """Go on with a study that was interrupted, or give a finished one a larger budget."""
+    """Continue an interrupted study, or give a finished one a larger budget."""
     at = settings(context, root, as_json)
     if space and not fork:
         raise BadInput("--space is for a fork; got it without --fork: add --fork NEW")

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from autotune.errors import BadInput
 from autotune.space import keys
-from autotune.space.keys import told
+from autotune.space.keys import rule
 from autotune.space.knobs import Knob
 from autotune.space.plan import Plan
 
@@ -73,7 +73,7 @@ class SearchTable:
 
     budget: str = field(
         default="10m",
-        metadata=told(
+        metadata=rule(
             "Hard cap on the time of the whole search: a number with s, m, h or d.",
             examples=["20m"],
             json_schema_extra={"pattern": rf"^({_DURATION})+$"},
@@ -173,14 +173,14 @@ class Table(Mapping[str, Any]):
         return len(self._values)
 
     def read(self, kind: type[T]) -> T:
-        """The table as the dataclass `kind`, whose fields give each key's rule (`autotune.space.keys.told`)."""
-        self.know(f.name for f in fields(kind))  # type: ignore[arg-type]
+        """The table as the dataclass `kind`, whose fields give each key's rule (`autotune.space.keys.rule`)."""
+        self.check_keys(f.name for f in fields(kind))  # type: ignore[arg-type]
         try:
             return keys.read(kind, self._values)
         except keys.Refused as refused:
             raise self.error(refused.key, str(refused)) from None
 
-    def know(self, names: Iterable[str], *, within: str = "") -> None:
+    def check_keys(self, names: Iterable[str], *, within: str = "") -> None:
         """Raises BadInput if the table, or its inline table `within`, has a key not in `names`."""
         known = tuple(names)
         place = f"{self.section}.{within}" if within else self.section
@@ -193,7 +193,7 @@ class Table(Mapping[str, Any]):
         return self.document.error(self.section, key, problem)
 
     @contextlib.contextmanager
-    def refusing(self, *errors: type[Exception]) -> Iterator[None]:
+    def locating(self, *errors: type[Exception]) -> Iterator[None]:
         """Turns `errors` raised within into BadInput, with the place of the key they name."""
         try:
             yield
@@ -204,7 +204,7 @@ class Table(Mapping[str, Any]):
 
 def value_of(table: Table, knob: Knob, value: Any) -> Any:
     """`value` as a value of the knob; raises BadInput if it is not legal."""
-    value = keys.meant(knob.kind, value)
+    value = keys.coerced(knob.kind, value)
     if type(value) is not knob.kind:
         raise table.error(knob.name, keys.wrong_kind(knob.name, knob.kind, value))
     if problem := knob.problem_with(value):

@@ -36,7 +36,7 @@ class Refused(ValueError):
         self.key = key
 
 
-def told(description: str, **rules: Any) -> dict[str, Any]:
+def rule(description: str, **rules: Any) -> dict[str, Any]:
     """The metadata of a dataclass field that is a key of a space file.
 
     `rules` are those of `pydantic.Field`. Types are strict: neither true nor "3" is a number.
@@ -44,7 +44,7 @@ def told(description: str, **rules: Any) -> dict[str, Any]:
     return {"description": description, "strict": True, **rules}
 
 
-def meant(kind: object, value: Any) -> Any:
+def coerced(kind: object, value: Any) -> Any:
     """A number converted to `kind` if nothing is lost: 2 to a float, 2e9 to an int.
 
     Everything else is returned unchanged, for the rules to check.
@@ -88,7 +88,7 @@ def read(kind: type[T], values: Mapping[str, Any]) -> T:
     hints = get_type_hints(kind)
     try:
         adapter = _adapter(cast(type, kind))
-        return cast(T, adapter.validate_python({key: meant(hints[key], value) for key, value in values.items()}))
+        return cast(T, adapter.validate_python({key: coerced(hints[key], value) for key, value in values.items()}))
     except ValidationError as error:
         errors = error.errors(include_url=False)
     missing = [str(e["loc"][0]) for e in errors if e["type"] == "missing"]

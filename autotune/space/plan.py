@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autotune.space.keys import told
+from autotune.space.keys import rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +17,10 @@ class Plan:
     plan is priced in device-hours.
     """
 
-    tokens: int = field(default=0, metadata=told("Training tokens of each run.", ge=0, le=10**15))
+    tokens: int = field(default=0, metadata=rule("Training tokens of each run.", ge=0, le=10**15))
     target_loss: float = field(
         default=0.0,
-        metadata=told(
+        metadata=rule(
             "Train each run to this validation loss, in nats per token, instead of a number of tokens.",
             ge=0,
             allow_inf_nan=False,
@@ -28,14 +28,14 @@ class Plan:
     )
     runs: int = field(
         default=1,
-        metadata=told(
+        metadata=rule(
             "How many runs will use the recommended configuration: seeds, sweeps, ablations.", ge=1, le=10**6
         ),
     )
-    devices: int = field(default=1, metadata=told("Devices that each run trains on.", ge=1, le=10**6))
+    devices: int = field(default=1, metadata=rule("Devices that each run trains on.", ge=1, le=10**6))
     device_hour_usd: float = field(
         default=0.0,
-        metadata=told(
+        metadata=rule(
             "Price of one device for one hour: rent, or depreciation of owned hardware. "
             "Without it the report counts in device-hours.",
             ge=0,
@@ -44,27 +44,27 @@ class Plan:
     )
     engineer_hour_usd: float = field(
         default=0.0,
-        metadata=told(
+        metadata=rule(
             "Price of an engineer's hour. Above 0, each technique also has to pay for the work of adopting it.",
             ge=0,
             allow_inf_nan=False,
         ),
     )
     owned: bool = field(
-        default=False, metadata=told("Whether the hardware is yours, so that electricity is paid on top.")
+        default=False, metadata=rule("Whether the hardware is yours, so that electricity is paid on top.")
     )
     kwh_usd: float = field(
-        default=0.0, metadata=told("Price of a kilowatt-hour, on owned hardware.", ge=0, allow_inf_nan=False)
+        default=0.0, metadata=rule("Price of a kilowatt-hour, on owned hardware.", ge=0, allow_inf_nan=False)
     )
     pue: float = field(
         default=1.0,
-        metadata=told(
+        metadata=rule(
             "Power usage effectiveness of the data centre; 1 for a machine in a room.", ge=1, allow_inf_nan=False
         ),
     )
     device_watts: float = field(
         default=0.0,
-        metadata=told(
+        metadata=rule(
             "Power of one device, used where no energy meter can be read. The report then says: estimated.",
             ge=0,
             allow_inf_nan=False,

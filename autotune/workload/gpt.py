@@ -67,22 +67,22 @@ class GPTWorkload:
             BadInput: a table is invalid; the message has place, rule, value and remedy.
         """
         table = document.table("workload")
-        told = table.read(GPTTable)
-        with table.refusing(model.InvalidConfiguration):
-            gpt, data = told.gpt(), told.text(document.folder)
-        if told.horizon_tokens < gpt.sequence_length:
+        entries = table.read(GPTTable)
+        with table.locating(model.InvalidConfiguration):
+            gpt, data = entries.gpt(), entries.text(document.folder)
+        if entries.horizon_tokens < gpt.sequence_length:
             raise table.error(
                 "horizon_tokens",
                 f"horizon_tokens must hold at least one sequence of {gpt.sequence_length}; "
-                f"got {told.horizon_tokens}: try {100 * gpt.sequence_length}",
+                f"got {entries.horizon_tokens}: try {100 * gpt.sequence_length}",
             )
         return cls(
             gpt=gpt,
             data=data,
             training=_training_of(document.table("baseline")),
-            horizon_tokens=told.horizon_tokens,
-            evaluation_tokens=told.evaluation_tokens,
-            device=told.device,
+            horizon_tokens=entries.horizon_tokens,
+            evaluation_tokens=entries.evaluation_tokens,
+            device=entries.device,
         )
 
     @property
@@ -102,10 +102,10 @@ class GPTWorkload:
         return dataclasses.replace(self, data=dataclasses.replace(self.data, corpus=path))
 
     def identity(self) -> Mapping[str, str]:
-        told = self.gpt.to_mapping() | self.data.to_mapping()
-        del told["corpus"], told["cache_dir"]  # the content's hash identifies the text
-        told |= {name: getattr(self, name) for name in ("horizon_tokens", "evaluation_tokens", "device")}
-        return {key: json.dumps(value) for key, value in told.items()}
+        values = self.gpt.to_mapping() | self.data.to_mapping()
+        del values["corpus"], values["cache_dir"]  # the content's hash identifies the text
+        values |= {name: getattr(self, name) for name in ("horizon_tokens", "evaluation_tokens", "device")}
+        return {key: json.dumps(value) for key, value in values.items()}
 
     def check(self, configuration: Configuration) -> None:
         self._session(configuration, seed=0, horizon_tokens=self.horizon_tokens)
@@ -234,9 +234,9 @@ def _training(configuration: Configuration) -> model.TrainingConfig:
 
 
 def _training_of(baseline: Table) -> model.TrainingConfig:
-    baseline.know(KNOBS)
+    baseline.check_keys(KNOBS)
     values = {name: value_of(baseline, KNOBS[name], value) for name, value in baseline.items()}
-    with baseline.refusing(model.InvalidConfiguration):
+    with baseline.locating(model.InvalidConfiguration):
         return model.TrainingConfig(**values)
 
 

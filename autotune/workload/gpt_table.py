@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from autotune.space.keys import told
+from autotune.space.keys import rule
 from autotune.space.schema import space_schema
 from autotune.workload.gpt_knobs import KNOBS
 from autotune_model import config as model
@@ -26,7 +26,7 @@ class GPTTable:
 
     corpus: str = field(
         default=_TEXT.corpus,
-        metadata=told(
+        metadata=rule(
             "The text: a file, a folder, a glob, a .jsonl file, or stdlib for the Python library of this machine. "
             "A relative path starts at the folder of this file.",
             examples=["stdlib"],
@@ -34,11 +34,11 @@ class GPTTable:
     )
     text_field: str = field(
         default=_TEXT.text_field,
-        metadata=told("The field of each line of a .jsonl file that holds the text.", examples=["text"]),
+        metadata=rule("The field of each line of a .jsonl file that holds the text.", examples=["text"]),
     )
     tokenizer: str = field(
         default=_TEXT.tokenizer,
-        metadata=told(
+        metadata=rule(
             "bpe:<vocabulary> trains a vocabulary on the corpus, bytes needs none, "
             "and every other name is an encoding of tiktoken.",
             examples=["bpe:2048", "bytes", "gpt2"],
@@ -46,16 +46,16 @@ class GPTTable:
     )
     holdout_fraction: float = field(
         default=_TEXT.holdout_fraction,
-        metadata=told("Share of the documents that is held out for validation.", gt=0, le=0.5, examples=[0.1]),
+        metadata=rule("Share of the documents that is held out for validation.", gt=0, le=0.5, examples=[0.1]),
     )
-    layers: int = field(metadata=told("Transformer blocks.", ge=1, le=10**4, examples=[12]))
-    heads: int = field(metadata=told("Attention heads of each block.", ge=1, le=10**4, examples=[12]))
+    layers: int = field(metadata=rule("Transformer blocks.", ge=1, le=10**4, examples=[12]))
+    heads: int = field(metadata=rule("Attention heads of each block.", ge=1, le=10**4, examples=[12]))
     width: int = field(
-        metadata=told("Size of the residual stream; a multiple of heads.", ge=1, le=10**6, examples=[768])
+        metadata=rule("Size of the residual stream; a multiple of heads.", ge=1, le=10**6, examples=[768])
     )
-    sequence_length: int = field(metadata=told("Tokens of each sequence.", ge=1, le=10**7, examples=[1024]))
+    sequence_length: int = field(metadata=rule("Tokens of each sequence.", ge=1, le=10**7, examples=[1024]))
     horizon_tokens: int = field(
-        metadata=told(
+        metadata=rule(
             "Token budget of a trial: every trial that is judged on its loss runs its own complete schedule to here.",
             ge=1,
             le=10**15,
@@ -64,7 +64,7 @@ class GPTTable:
     )
     evaluation_tokens: int = field(
         default=16_384,
-        metadata=told("Held-out tokens that the validation loss is taken of.", ge=1, le=10**15, examples=[16_384]),
+        metadata=rule("Held-out tokens that the validation loss is taken of.", ge=1, le=10**15, examples=[16_384]),
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = field(
         default="auto", metadata={"description": "What to train on; auto takes a GPU where there is one."}

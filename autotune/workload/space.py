@@ -131,13 +131,13 @@ class SearchSpace:
 
     def identity(self) -> dict[str, str]:
         """By key of the space file, all that measurements depend on: not plan, prices or budget."""
-        told = {f"workload.{key}": value for key, value in self.workload.identity().items()}
-        told |= {f"baseline.{name}": json.dumps(value) for name, value in self.baseline.items()}
-        told |= {
+        identity = {f"workload.{key}": value for key, value in self.workload.identity().items()}
+        identity |= {f"baseline.{name}": json.dumps(value) for name, value in self.baseline.items()}
+        identity |= {
             f"knobs.{d.knob.name}": json.dumps([type(d.domain).__name__, dataclasses.asdict(d.domain)])
             for d in self.dimensions
         }
-        return told
+        return identity
 
 
 def read_workload(document: SpaceDocument) -> Workload:
@@ -172,14 +172,14 @@ def space_of(document: SpaceDocument, read: Read = read_workload) -> SearchSpace
         dimensions=_dimensions(document, workload),
         budget_seconds=document.budget_seconds(),
     )
-    with document.table("baseline").refusing(InvalidConfiguration):
+    with document.table("baseline").locating(InvalidConfiguration):
         workload.check(workload.baseline)
     return space
 
 
 def _dimensions(document: SpaceDocument, workload: Workload) -> tuple[Dimension, ...]:
     table = document.table("knobs")
-    table.know(workload.knobs)
+    table.check_keys(workload.knobs)
     if not table:
         raise table.error("", f"a search needs at least one knob; got none: choose from {', '.join(workload.knobs)}")
     dimensions = tuple(
@@ -220,7 +220,7 @@ def _choice(table: Table, knob: Knob, listed: list[Any]) -> Choice:
 
 
 def _range(table: Table, knob: Knob, given: Mapping[str, Any]) -> IntRange | FloatRange:
-    table.know(("low", "high", "log"), within=knob.name)
+    table.check_keys(("low", "high", "log"), within=knob.name)
     low, high, log = value_of(table, knob, given["low"]), value_of(table, knob, given["high"]), given.get("log", False)
     if not isinstance(log, bool):
         raise table.error(knob.name, f"log must be true or false; got {log!r}: use true for learning rates")

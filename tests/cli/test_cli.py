@@ -253,7 +253,7 @@ def test_an_unfinished_study_has_no_report_yet(
 ) -> None:
     make_study(root, space_file, "mine")
     err = refused(capsys, main(["--root", str(root), "report", "mine", *flags]), ExitCode.BAD_INPUT)
-    assert err.endswith("'mine' is not finished: `autotune resume mine` goes on\n")
+    assert err.endswith("'mine' is not finished: `autotune resume mine` continues it\n")
 
 
 @pytest.mark.parametrize("command", ["report", "resume"])
