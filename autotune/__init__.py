@@ -8,7 +8,7 @@
 >>> [study.name for study in autotune.studies()]  # doctest: +SKIP
 ['mine']
 
-Importing it takes no time: what a search needs is imported when one is started. More is in `autotune.api`.
+Importing it is fast: what a search needs is imported when one starts. See `autotune.api` for more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from autotune.study.listing import StudySummary
 
 __all__ = ["load_study", "resume", "search", "studies"]
-__version__: str  # read from the installed package when it is asked for
+__version__: str  # read from the installed package on access
 
 _ROOT = "reports"
 
@@ -43,19 +43,19 @@ def search(
     executor: str | Executor = "local",
     listeners: Sequence[Listener] = (),
 ) -> Finished:
-    """Search the space in the TOML file at `space_path`, or go on with the study of that name.
+    """Search the space in the TOML file at `space_path`, or continue the study of that name.
 
     Args:
-        space_path: the space.
-        data: a text instead of the space's own: a file, folder, glob or `.jsonl`, or `stdlib`.
-        study: the study's name; the space's name where empty.
-        budget_seconds: a cap on everything together instead of the space's own.
+        space_path: the space file.
+        data: a corpus that replaces the space's own: a file, folder, glob or `.jsonl`, or `stdlib`.
+        study: the study's name; by default the space's name.
+        budget_seconds: a cap on the whole search that replaces the space's own.
         root: the folder of all studies.
-        executor: where trials run: a name of `autotune.executors.EXECUTORS`, or an executor of your own.
-        listeners: told of every event (`autotune.study.events`).
+        executor: where trials run: a name from `autotune.executors.EXECUTORS`, or your own executor.
+        listeners: called with every event (`autotune.study.events`).
 
     Raises:
-        autotune.errors.AutotuneError: see there for the kinds.
+        autotune.errors.AutotuneError: its subclasses are the kinds of failure.
     """
     from autotune import api
 
@@ -80,19 +80,19 @@ def resume(
     executor: str | Executor = "local",
     listeners: Sequence[Listener] = (),
 ) -> Finished:
-    """Go on with a study from wherever it stands; a finished one gives its recommendation again.
+    """Continue a study where it stopped; a finished study returns its recommendation again.
 
     Args:
         study: the study's name.
-        fork: the name of a new study to start instead, which tries the best trials of `study` first.
-        space_path: the space of the fork; the one in the folder of `study` where empty.
-        budget_seconds: a larger budget, or that of the fork.
+        fork: the name of a new study to start, which tries the best configurations of `study` first.
+        space_path: the fork's space; by default the `space.toml` of `study` as it is now.
+        budget_seconds: replaces the study's budget, or the fork's.
         root: the folder of all studies.
-        executor: where trials run: a name of `autotune.executors.EXECUTORS`, or an executor of your own.
-        listeners: told of every event (`autotune.study.events`).
+        executor: where trials run: a name from `autotune.executors.EXECUTORS`, or your own executor.
+        listeners: called with every event (`autotune.study.events`).
 
     Raises:
-        autotune.errors.AutotuneError: see there for the kinds.
+        autotune.errors.AutotuneError: its subclasses are the kinds of failure.
     """
     from autotune import api
 
@@ -108,7 +108,7 @@ def resume(
 
 
 def load_study(study: str, *, root: Path | str = _ROOT) -> pd.DataFrame:
-    """The trials of a study as a table: one row a trial, a column a knob. It neither locks nor changes the study.
+    """The trials of a study as a table: a row per trial, a column per knob. The study is neither locked nor changed.
 
     Raises:
         autotune.errors.AutotuneError: there is no such study, or it cannot be read.
@@ -119,7 +119,7 @@ def load_study(study: str, *, root: Path | str = _ROOT) -> pd.DataFrame:
 
 
 def studies(root: Path | str = _ROOT) -> list[StudySummary]:
-    """All studies under `root`, by name, with their state, space and time of creation."""
+    """All studies under `root`, by name, damaged ones included. No study is locked or changed."""
     from autotune.study import listing
 
     return listing.studies(root)
@@ -136,9 +136,9 @@ def __getattr__(name: str) -> Any:
 class _Package(ModuleType):
     """Keeps `autotune.search` the function.
 
-    Importing a submodule sets it as an attribute of its package. `autotune/search/` would so take the place of the
-    function as soon as a search is started. Modules of that folder are imported as `from autotune.search.race import
-    race`, which needs no such attribute.
+    Importing a submodule sets it as an attribute of its package, so `autotune/search/` would replace the function as
+    soon as a search starts. Modules in that folder are imported as `from autotune.search.race import race`, which does
+    not need that attribute.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

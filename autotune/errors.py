@@ -1,4 +1,4 @@
-"""The errors that a user can meet, each with its documented exit code.
+"""The errors that a user can see, each with its documented exit code.
 
 Each message states rule, value and remedy in one line.
 """

@@ -5,8 +5,8 @@
 For each model width: training rate, MFU against the matrix-product peak measured in the same run,
 and the worker's rate over that of a bare loop (same model, optimizer and batches, no autotune). The
 two processes take turns in slices of a fraction of a second, worker first in every other pair, and
-only the ratio within a pair counts; both are restarted several times, because a process keeps its
-luck with memory for life (docs/method.md, 3.5).
+only the ratio within a pair counts; both are restarted several times, because a process's luck
+with memory lasts for life (docs/method.md, 3.5).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PATIENCE = Patience(setup_seconds=60.0, pass_seconds=60.0, step_seconds=30.0)
 
 
 def session_of(width: int) -> SessionConfig:
-    """Four layers on the standard library's sources; a horizon that no slice gets to."""
+    """Four layers on the standard library's sources; a horizon that no slice reaches."""
     return SessionConfig(
         gpt=GPTConfig(layers=4, heads=width // 32, width=width, sequence_length=128),
         data=DataConfig(tokenizer="bpe:2048"),
@@ -56,7 +56,7 @@ def session_of(width: int) -> SessionConfig:
 
 
 def bare_loop(session: SessionConfig) -> None:
-    """A plain training script: reads a number of steps a line, answers with the seconds they took."""
+    """A plain training script: reads a step count per line, answers with the seconds taken."""
     training, corpus = session.training, open_corpus(session.data)
     model = GPT(session.gpt, training, vocab_size=corpus.vocab_size, seed=session.seed)
     optimizer = build_optimizer(model, training)
@@ -85,7 +85,7 @@ def bare_loop(session: SessionConfig) -> None:
 
 
 class BareLoop:
-    """`bare_loop` in a process of its own."""
+    """`bare_loop` in its own process."""
 
     def __init__(self, session_path: Path) -> None:
         self._process = subprocess.Popen(
@@ -107,7 +107,7 @@ class BareLoop:
 
 
 def request_of(session: SessionConfig, log_path: Path) -> SessionRequest:
-    """The order to open that session."""
+    """The request for that session."""
     return SessionRequest(
         configuration=Configuration(session.training.to_mapping()),
         seed=session.seed,
@@ -121,7 +121,7 @@ def request_of(session: SessionConfig, log_path: Path) -> SessionRequest:
 
 
 def paired_slices(session: SessionConfig, folder: Path, pairs: int) -> tuple[float, list[float], list[float]]:
-    """FLOPs per token, rates of the worker in tokens/s, and its rates over those of the bare loop, pair by pair."""
+    """FLOPs per token, the worker's rates in tokens/s, and their ratios to the bare loop's, pair by pair."""
     session_path = folder / "session.json"
     session_path.write_text(json.dumps(session.to_mapping()))
     executor = LocalExecutor()
@@ -175,7 +175,7 @@ def main() -> None:
 
 
 def _ratio(centres: list[float]) -> str:
-    """The mean of log-ratios as a ratio, with its interval: a process keeps its luck, so restarts are what counts."""
+    """The mean of log-ratios as a ratio, with its interval over restarts, since a process keeps its luck."""
     interval = interval_over_restarts(centres, 0.9)
     assert isinstance(interval, Interval)
     ratio = as_ratio(interval)

@@ -1,10 +1,10 @@
-"""Predicted against measured peak memory of training sessions, from one million parameters to GPT-2 small.
+"""Predicted vs. measured peak memory of training sessions, from one million parameters to GPT-2 small.
 
     python benchmarks/memory.py            # about three minutes
     python benchmarks/memory.py --quick    # the two smallest shapes
 
-Each session takes two optimizer steps in a process of its own on the CPU. The error of a prediction is
-asked to be at most 15 %, the worker's own memory included; exits with 1 where one is worse.
+Each session takes two optimizer steps in a process of its own on the CPU. A prediction may be
+off by at most 15 %, including the worker's own memory; exits with 1 if one is worse.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def measured_bytes(executor: LocalExecutor, workload: GPTWorkload, log_path: Pat
 
 
 def main() -> int:
-    """Print the table; 1 where a prediction is too far off."""
+    """Print the table; 1 if a prediction is too far off."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the two smallest shapes")
     options = parser.parse_args()

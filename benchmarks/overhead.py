@@ -3,8 +3,8 @@
     python benchmarks/overhead.py                # a 5-minute search of gpt_cpu.toml without torch.compile
     python benchmarks/overhead.py --space search_spaces/quickstart.toml --budget 180s
 
-Prints shares of the whole, driver start to report. At least 75 % must be steps of a candidate or of
-the reference; exits with 1 where it is less.
+Prints shares of the total, from driver start to report. At least 75 % must be steps of a candidate
+or of the reference; exits with 1 if it is less.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _spent: defaultdict[str, float] = defaultdict(float)
 
 
 def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, its wall time added to `name`."""
+    """`function` with its wall time added to `name`."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -65,7 +65,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         space = Path(folder) / "overhead.toml"
-        # torch.compile spends its half minute outside Python steps by nature; it is left to gpt_cpu.toml's users.
+        # torch.compile always spends its half minute outside Python steps, so this benchmark leaves it out.
         text = re.sub(r"(?m)^compile = .*\n", "", options.space.read_text(encoding="utf-8"))
         space.write_text(text, encoding="utf-8")
         started = time.perf_counter()

@@ -1,18 +1,18 @@
-"""Holds a recommendation against reality: searches a small workload, then runs its plan to the end.
+"""Checks a recommendation against reality: searches a small workload, then runs its plan to the end.
 
     python benchmarks/reality.py            # five minutes of search, about ten of training
     python benchmarks/reality.py --quick    # everything tiny, in a temporary folder
 
-Baseline, hand-tuned default and recommendation (or the candidate, where the baseline is kept), and what was named
-a hypothesis, are trained to the plan's tokens, with complete schedules, on seeds the search has not seen. All
-runs of a seed are resident together, in processes started anew; every round takes each the same share of its
-schedule further, in random order, so that the machine's moods meet all alike.
+Baseline, hand-tuned default, recommendation (or the candidate, if the baseline is kept) and any hypothesis are
+trained to the plan's tokens, with complete schedules, on seeds the search has not seen. All runs of a seed are
+resident together, in fresh processes; every round advances each by the same share of its schedule, in random
+order, so that noise on the machine affects all alike.
 
-A difference of losses becomes tokens by the slope at the plan's length, for which the baseline is also trained
-to half of it: b = (L(D/2) - L(D)) / ln 2 and ln e = -(l - L(D)) / b, seed by seed. A large gain is understated
-by that, because the slope falls off. Realised ln S = ln(seconds of the baseline / seconds) + ln e.
+A difference of losses is converted to tokens with the slope at the plan's length; for that, the baseline is also
+trained to half of it: b = (L(D/2) - L(D)) / ln 2 and ln e = -(l - L(D)) / b, seed by seed. This understates a
+large gain, because the slope decreases. Realised ln S = ln(seconds of the baseline / seconds) + ln e.
 
-Writes realised.md beside the study's report; exits with 1 where a figure could not be obtained.
+Writes realised.md beside the study's report; exits with 1 if a figure could not be obtained.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ GALLERY = Path(__file__).parent.parent / "reports" / "gallery"
 HALF = "baseline, half the tokens"
 FIRST_SEED = 1000
 EVALUATION_TOKENS = 65_536
-SLICE_SECONDS = 0.5  # of the baseline, each round: the first step after waiting is a slow one
+SLICE_SECONDS = 0.5  # of the baseline, each round: the first step after a wait is slow
 PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
 SPACE = """\
 # A plan that can be run: benchmarks/reality.py searches this space, then trains what was found to the plan's end.
@@ -87,9 +87,9 @@ tied_head = [false, true]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A configuration to train, what the search said of it over the baseline, in ratios, and what of that it claimed.
+    """A configuration to train, its ratios to the baseline as the search predicted them, and which of them it claimed.
 
-    `claims` are of the speed-up, the throughput and the token efficiency.
+    `claims` are for speed-up, throughput and token efficiency.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run as it went: `seconds` of training alone, held-out `loss` in nats per token."""
+    """A completed run: `seconds` of training alone, held-out `loss` in nats per token."""
 
     tokens: int
     seconds: float
@@ -113,7 +113,7 @@ Seed = Mapping[str, Run | Unknown]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A figure as it was predicted and as it turned out; `words` stand before and after it."""
+    """A figure as predicted and as realised; `words` are printed before and after it."""
 
     words: tuple[str, str, str]
     predicted: Quantity
@@ -121,7 +121,7 @@ class Figure:
 
     @property
     def inside(self) -> str:
-        """Whether what happened lies inside what was predicted."""
+        """Whether the realised figure is within the prediction."""
         said, real = self.predicted, self.realised
         if isinstance(said, Unknown) or isinstance(real, Unknown):
             return "not known"
@@ -131,7 +131,7 @@ class Figure:
 
 
 def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Member]:
-    """What is trained beside the baseline, each configuration once."""
+    """What is trained besides the baseline, each configuration once."""
     confirmation = of_stage(records, Stage.CONFIRM)
     winner = next((r.spec.config for r in confirmation if r.spec.label == WINNER), found.candidate)
     if found.verdict is not Verdict.ADOPT:
@@ -157,7 +157,7 @@ def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Me
 
 
 def seen(config: Configuration, confirmation: Sequence[TrialRecord], curve: Curve | Unknown) -> Comparison:
-    """A configuration over the baseline in the search's confirmation, at the horizon tested there."""
+    """A configuration vs. the baseline in the search's confirmation, at the horizon tested there."""
     label = next((r.spec.label for r in confirmation if r.spec.config == config), "")
     effects = effects_of(confirmation, label, against=BASELINE, curve=curve)
     horizon = max((e.horizon_tokens for e in effects), default=0)
@@ -169,7 +169,7 @@ def seen(config: Configuration, confirmation: Sequence[TrialRecord], curve: Curv
 
 
 def compared(logs: Sequence[tuple[float, float]] | Unknown) -> Comparison:
-    """The comparison that pairs of ln(rate ratio) and ln(token efficiency), one a seed, amount to."""
+    """The comparison from pairs of ln(rate ratio) and ln(token efficiency), one per seed."""
     if isinstance(logs, Unknown):
         return Comparison(speedup=logs, throughput=logs, token_efficiency=logs)
     speeds, efficiencies = [speed for speed, _ in logs], [efficiency for _, efficiency in logs]
@@ -178,7 +178,7 @@ def compared(logs: Sequence[tuple[float, float]] | Unknown) -> Comparison:
 
 
 def mean(logs: Sequence[float]) -> Quantity:
-    """The geometric mean of what these are the logarithms of, with its interval."""
+    """The geometric mean of exp(`logs`), with its interval."""
     interval = interval_over_restarts(logs, LEVEL)
     return interval if isinstance(interval, Unknown) else as_ratio(interval)
 
@@ -186,7 +186,7 @@ def mean(logs: Sequence[float]) -> Quantity:
 def train(
     executor: LocalExecutor, workload: Workload, plans: Mapping[str, tuple[Configuration, int]], seed: int, rounds: int
 ) -> Seed:
-    """Train `plans` (configuration and tokens, by name) to their ends in `rounds` equal shares, in fresh processes."""
+    """Train `plans` (configuration and tokens, by name) to the end in `rounds` equal shares, in fresh processes."""
     executor.renew()
     order = random.Random(seed)
     sessions: dict[str, Session] = {}
@@ -233,13 +233,13 @@ def logs_of(name: str, seeds: Sequence[Seed]) -> list[tuple[float, float]] | Unk
         if not slope > 0:
             return Unknown(reason="the baseline's loss did not fall over the second half of the plan")
         speed = math.log(ours.tokens / ours.seconds) - math.log(theirs.tokens / theirs.seconds)
-        # Schedules end on whole steps, so two global batches may stop a few sequences apart.
+        # Schedules end on whole steps, so different global batches may end a few sequences apart.
         logs.append((speed, (theirs.loss - ours.loss) / slope + math.log(theirs.tokens / ours.tokens)))
     return logs
 
 
 def figures_of(member: Member, seeds: Sequence[Seed]) -> list[Figure]:
-    """A member over the baseline, in ratios."""
+    """A member vs. the baseline, in ratios."""
     said, real = member.predicted, compared(logs_of(member.name, seeds))
     rows = (
         ("speed-up to the same validation loss", said.speedup, real.speedup),
@@ -253,7 +253,7 @@ def figures_of(member: Member, seeds: Sequence[Seed]) -> list[Figure]:
 
 
 def times_of(found: Recommendation, members: Sequence[Member], seeds: Sequence[Seed]) -> list[Figure]:
-    """Seconds of one run to the baseline's loss: the baseline's own, and with the candidate, which is that over S."""
+    """Seconds of one run to the baseline's loss: the baseline's own, and the candidate's, which is that over S."""
     base = [math.log(run.seconds) for runs in seeds if isinstance(run := runs[BASELINE], Run)]
     hours = found.baseline_hours
     if isinstance(hours, Unknown):
@@ -277,7 +277,7 @@ def table(headings: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def page(found: Recommendation, members: Sequence[Member], seeds: Sequence[Seed]) -> tuple[str, bool]:
-    """What was predicted beside what happened, in Markdown, and whether every figure was obtained."""
+    """Predicted and realised figures in Markdown, and whether every figure was obtained."""
     show = Printer(LEVEL)
     ratios = [figure for member in members for figure in figures_of(member, seeds)]
     times = times_of(found, members, seeds)

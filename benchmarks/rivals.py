@@ -1,8 +1,8 @@
-"""What else one could do with the same budget: the rivals that `truth.py` holds the search against.
+"""What else one could do with the same budget: the rivals that `truth.py` compares the search with.
 
-All of them measure on the same noisy machine, one session at a time and without a partner, as one does
-by hand. They are given what they would not have, the true slope of the loss curve, to turn a loss into
-tokens. What they lack is pairing, confirmation, and doubt about what short trials show.
+All of them measure on the same noisy machine, one session at a time and without a paired partner, as one
+does by hand. They are given the true slope of the loss curve, unknown in practice, to convert a loss to
+tokens. They lack pairing, confirmation, and doubt about what short trials show.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autotune.space.knobs import Choice, FloatRange, IntRange, KnobValue
 from autotune.workload.space import SearchSpace
 
 _PATIENCE = Patience(setup_seconds=60.0, pass_seconds=120.0, step_seconds=5.0)
-_CHUNKS = 10  # of a schedule, between looks at the clock
+_CHUNKS = 10  # per schedule, between checks of the clock
 
 Suggest = Callable[[str, "Choice | IntRange | FloatRange"], KnobValue]
 
@@ -47,16 +47,16 @@ class Rival:
         return self.clock() < self.budget_seconds
 
     def cost_to_equal_quality(self, config: Configuration) -> float | None:
-        """ln S over the baseline as one short run each shows it; None where the run ended early."""
+        """ln S over the baseline from one short run each; None if the run ended early."""
         found, baseline = self._rate_and_loss(config), self._baseline
         if found is None or baseline is None:
             return None
         return math.log(found[0] / baseline[0]) - (found[1] - baseline[1]) / self._nats_per_log_token
 
     def cost_by_rungs(self, config: Configuration, trial: optuna.Trial) -> float | optuna.TrialPruned | None:
-        """Minus ln S after a whole schedule, looked at in rungs of 1, 3 and 9 ninths; None where the run ended early.
+        """Minus ln S after a whole schedule, with rungs at 1, 3 and 9 ninths; None if the run ended early.
 
-        What a rung reports is the loss there, in ln of time to it: as a user reports the loss of a running trial.
+        A rung reports its current loss, converted to ln of time, as a user reports the loss of a running trial.
         """
         if self._baseline is None:
             return None
@@ -81,7 +81,7 @@ class Rival:
         return cost
 
     def loss_in_equal_time(self, config: Configuration) -> float | None:
-        """Minus the loss after as many seconds as the baseline's short run took; None where the run ended early."""
+        """Minus the loss after as many seconds as the baseline's short run took; None if the run ended early."""
         if self._baseline is None:
             return None
         seconds = self.space.workload.horizon_tokens / self._baseline[0]
@@ -95,7 +95,7 @@ class Rival:
         return None if found is None else -found[1]
 
     def consider(self, config: Configuration, score: float | None) -> None:
-        """Keep the best seen, as `best_trial` does."""
+        """Keep the best so far, as `best_trial` does."""
         if score is not None and score > self.best_score:
             self.best, self.best_score = config, score
 
@@ -121,7 +121,7 @@ class Rival:
             return None
 
     def _opened(self, config: Configuration, horizon: int) -> Session | None:
-        """A session with a schedule of `horizon` tokens; None where it ends before it is ready."""
+        """A session with a schedule of `horizon` tokens; None if it ends before it is ready."""
         workload = self.space.workload
         request = SessionRequest(
             configuration=config,
@@ -155,7 +155,7 @@ def short_runs(rival: Rival) -> Configuration:
 
 
 def plain_tpe(rival: Rival) -> Configuration:
-    """Optuna's TPE over the joint space, baseline first, `best_trial` last; what breaks is told as FAIL, as usual."""
+    """Optuna's TPE over the joint space, baseline first, `best_trial` last; failures are told as FAIL, as usual."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=rival.seed))
     study.enqueue_trial({d.knob.name: rival.space.baseline[d.knob.name] for d in rival.space.dimensions})
     while rival.has_time:
@@ -164,7 +164,7 @@ def plain_tpe(rival: Rival) -> Configuration:
         score = None if config is None else rival.cost_to_equal_quality(config)
         if config is None or score is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            rival.clock.advance(0.1)  # asking takes time, too
+            rival.clock.advance(0.1)  # asking takes time too
             continue
         study.tell(trial, score)
         rival.consider(config, score)
@@ -172,7 +172,7 @@ def plain_tpe(rival: Rival) -> Configuration:
 
 
 def successive_halving(rival: Rival) -> Configuration:
-    """Optuna's TPE with its successive-halving pruner: a schedule is given up where it lags at a third of it."""
+    """Optuna's TPE with its successive-halving pruner: a schedule is stopped if it lags at a third of it."""
     study = optuna.create_study(
         direction="minimize",
         sampler=optuna.samplers.TPESampler(seed=rival.seed),
@@ -185,7 +185,7 @@ def successive_halving(rival: Rival) -> Configuration:
         cost = None if config is None else rival.cost_by_rungs(config, trial)
         if config is None or cost is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            rival.clock.advance(0.1)  # asking takes time, too
+            rival.clock.advance(0.1)  # asking takes time too
             continue
         if isinstance(cost, optuna.TrialPruned):
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)

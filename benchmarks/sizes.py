@@ -1,16 +1,16 @@
-"""From which size of model on a search pays: break-even and ROI from a tenth of a million parameters up.
+"""The model size from which a search pays: break-even and ROI from a tenth of a million parameters up.
 
     python benchmarks/sizes.py                              # about eight minutes; writes docs/sizes.{json,md,svg}
-    python benchmarks/sizes.py --from-json docs/sizes.json  # words and draws them again
+    python benchmarks/sizes.py --from-json docs/sizes.json  # rewrites and redraws them
     python benchmarks/sizes.py --quick                      # three sizes, small budgets, into a temporary folder
 
-Each size is searched over system and precision knobs by the real pipeline; what that is worth is stated for one
-run of 20 tokens per parameter (Hoffmann et al. 2022). Nothing is priced: cost and saving are hours of one and the
-same device, so ROI has no currency, and what an hour costs drops out of it.
+Each size is searched over system and precision knobs by the real pipeline; its worth is given for one run of
+20 tokens per parameter (Hoffmann et al. 2022). Nothing is priced: cost and saving are hours of the same device, so
+ROI has no currency, and the price of an hour cancels out.
 
-What this machine cannot train is modelled: rate = MFU of the largest measured size * measured peak / FLOPs per
-token, that size's speed-up, and its search step for step. Here such plans would take centuries; but plan and
-search scale with the machine alike, and ROI is their ratio.
+Sizes this machine cannot train are modelled: rate = MFU of the largest measured size * measured peak / FLOPs per
+token, with that size's speed-up and search steps. Such plans would take centuries here, but plan and search scale
+alike with the machine, and ROI is their ratio.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ text.even { fill: var(--dot); }
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """What a search is worth for one size of model; `tokens_per_second` is the baseline's."""
+    """What a search is worth for one model size; `tokens_per_second` is the baseline's."""
 
     gpt: GPTConfig
     vocab_size: int
@@ -129,13 +129,13 @@ class Size:
 
     @property
     def break_even_tokens(self) -> Quantity:
-        """The length of plan from which the search has paid (docs/method.md, 7)."""
+        """The plan length from which the search pays off (docs/method.md, 7)."""
         seconds = combine(lambda speedup: break_even_seconds(self.search_seconds, speedup), self.over_baseline)
         return seconds.scaled(self.tokens_per_second)
 
     @property
     def roi(self) -> Quantity:
-        """Net saving on the plan over the search, with this speed-up."""
+        """Net saving on the plan over search cost, at this speed-up."""
         return self.over_baseline.map(lambda s: self.plan_seconds * (1 - 1 / s) / self.search_seconds - 1)
 
     @property
@@ -148,7 +148,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """The sizes that were searched, smallest first; the peak is that of fp32 matrix products."""
+    """The searched sizes, smallest first; the peak is that of fp32 matrix products."""
 
     machine: str
     peak_flops: float
@@ -161,7 +161,7 @@ class Measurements:
 
 
 def measure(shapes: Sequence[GPTConfig], budget_seconds: float) -> Measurements:
-    """Search every shape, in a folder that is gone afterwards."""
+    """Search every shape, in a folder deleted afterwards."""
     baseline = Configuration(BASELINE.to_mapping())
     workload = GPTWorkload(
         gpt=shapes[0],
@@ -191,7 +191,7 @@ def measure(shapes: Sequence[GPTConfig], budget_seconds: float) -> Measurements:
             over_baseline=found.over_baseline.speedup,
             over_expert=found.over_expert.speedup,
         )
-        if found.verdict is Verdict.KEEP_BASELINE and found.candidate == baseline:  # all of the search is lost
+        if found.verdict is Verdict.KEEP_BASELINE and found.candidate == baseline:  # the whole search cost is lost
             kept = Interval.exactly(1.0, level=0.9)
             size = replace(size, over_baseline=kept, over_expert=Unknown(reason="the baseline is kept"))
         sizes.append(size)
@@ -201,11 +201,11 @@ def measure(shapes: Sequence[GPTConfig], budget_seconds: float) -> Measurements:
 
 
 def modelled(gpt: GPTConfig, known: Measurements) -> Size:
-    """That shape as the largest measured size foretells it: same MFU, speed-up and steps of search."""
+    """That shape, modelled on the largest measured size: same MFU, speed-up and search steps."""
     largest = known.sizes[-1]
     size = replace(largest, gpt=gpt, vocab_size=MODELLED_VOCABULARY, is_measured=False)
     rate = known.mfu * known.peak_flops / size.flops_per_token
-    longer = gpt.sequence_length / largest.gpt.sequence_length  # a step has as many sequences
+    longer = gpt.sequence_length / largest.gpt.sequence_length  # a step has equally many sequences
     search_seconds = largest.search_seconds * longer * largest.tokens_per_second / rate
     return replace(size, tokens_per_second=rate, search_seconds=search_seconds)
 
@@ -255,7 +255,7 @@ def _time(seconds: float) -> str:
 
 
 def figure(sizes: Sequence[Size]) -> str:
-    """Two panels over the number of parameters: what an hour of search saves, and break-even beside the plan."""
+    """Two panels over the number of parameters: what an hour of search saves, and break-even next to the plan."""
     returns = [(s, s.roi.map(lambda roi: roi + 1)) for s in sizes]
     upper = Panel(top=70, powers=(-2, 6), points=returns)
     lower = Panel(top=370, powers=(5, 13), points=[(s, s.break_even_tokens) for s in sizes])
@@ -297,7 +297,7 @@ class Panel:
         return [(size, quantity) for size, quantity in self.points if isinstance(quantity, Interval)]
 
     def y(self, value: float) -> float:
-        """Where a value stands, in pixels; one off the axis stands at its end."""
+        """The position of a value in pixels; values off the axis go to its end."""
         low, high = self.powers
         power = min(max(math.log10(value) if value > 0 else low, low), high)
         return round(self.top + HEIGHT * (high - power) / (high - low), 1)
@@ -315,7 +315,7 @@ class Panel:
         return parts
 
     def marks(self) -> list[str]:
-        """The points with their intervals, what is modelled joined to the largest measured."""
+        """The points with their intervals; modelled ones are joined to the largest measured."""
         modelled_from = [p for p in self.known if p[0].is_measured][-1:]
         joined = modelled_from + [p for p in self.known if not p[0].is_measured]
         path = " ".join(f"{x_of(s.parameters)},{self.y(q.estimate)}" for s, q in joined)
@@ -328,7 +328,7 @@ class Panel:
 
 
 def x_of(parameters: float) -> float:
-    """Where a number of parameters stands, in pixels."""
+    """The position of a parameter count in pixels."""
     return round(LEFT + (RIGHT - LEFT) * (math.log10(parameters) - DECADES[0]) / (DECADES[1] - DECADES[0]), 1)
 
 

@@ -1,9 +1,9 @@
-"""Kills a real search with SIGKILL at random moments and resumes it, then holds the study against its store.
+"""Kills a real search with SIGKILL at random moments and resumes it, then checks the study against its store.
 
     python benchmarks/survival.py [--kills 10] [--budget 90s] [--seed 0]
 
 Checks that no acknowledged trial is lost, changed or counted twice, that the Optuna database has each
-exactly once and none still running, and that no worker outlives its driver. Exits with 1 where one fails.
+exactly once and none still running, and that no worker outlives its driver. Exits with 1 if one fails.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ learning_rate = { low = 3e-4, high = 1e-2, log = true }
 """
 
 
-MARK = "AUTOTUNE_SURVIVAL"  # in the environment of our drivers and all that they start: other searches may run here
+MARK = "AUTOTUNE_SURVIVAL"  # in the environment of our drivers and all they start: other searches may run here
 
 
 def start(folder: Path, budget: str) -> subprocess.Popen[bytes]:
-    """A driver in a process of its own; it makes the study or goes on with it."""
+    """A driver in its own process; it creates or continues the study."""
     command = [sys.executable, "-P", "-m", "autotune", "--root", str(folder), "search", str(folder / "kill.toml")]
     with (folder / "driver.log").open("ab") as log:
         return subprocess.Popen(
@@ -65,12 +65,12 @@ def start(folder: Path, budget: str) -> subprocess.Popen[bytes]:
 
 
 def acknowledged(study: Path) -> dict[int, str]:
-    """What the store has acknowledged: trial number and when it finished."""
+    """The trials acknowledged by the store: number and finish time."""
     return {r.spec.number: f"{r.spec.label} {r.finished_at}" for r in read_records(study)}
 
 
 def workers() -> list[psutil.Process]:
-    """Worker processes of our drivers that are alive."""
+    """Live worker processes of our drivers."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
@@ -81,8 +81,8 @@ def workers() -> list[psutil.Process]:
     return found
 
 
-def told(study: Path) -> tuple[Counter[int], int]:
-    """How often the database has each trial, and how many of its trials are not finished."""
+def database_counts(study: Path) -> tuple[Counter[int], int]:
+    """How often the database has each trial, and how many of its trials are unfinished."""
     storage, running = f"sqlite:///{study / 'study.db'}", 0
     found: Counter[int] = Counter()
     for summary in optuna.get_all_study_summaries(storage):
@@ -127,7 +127,7 @@ def main() -> int:
         after = acknowledged(study)
         if not before.items() <= after.items():
             faults.append("the last sitting lost or changed an acknowledged trial")
-        counts, running = told(study)
+        counts, running = database_counts(study)
         if counts != Counter(list(after)):
             faults.append(f"store and database differ: {sorted(set(after) ^ set(counts))} {counts.most_common(1)}")
         if running:

@@ -1,5 +1,5 @@
-"""The table of techniques of this machine: what each knob of `techniques.toml` does to speed and quality, and whether
-it pays. Writes it into docs/techniques.md, and the answer to the claim about powers of two.
+"""The table of techniques for this machine: what each knob of `techniques.toml` does to speed and quality, and whether
+it pays. Writes it and the answer to the claim about powers of two into docs/techniques.md.
 
     python benchmarks/techniques.py                 # about 20 minutes: a search of 15, then the pairs
     python benchmarks/techniques.py --budget 2m --print-only
@@ -68,7 +68,7 @@ def answers(found: Alignment) -> str:
 
 
 def put(page: str, name: str, text: str) -> str:
-    """`page` with what stands between the marks of `name` replaced."""
+    """`page` with the text between the marks of `name` replaced."""
     marked = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
     return re.sub(marked, lambda m: f"{m[1]}{text}\n{m[2]}", page, count=1, flags=re.DOTALL)
 

@@ -1,17 +1,17 @@
-"""Whether recommendations are true: the real pipeline on hundreds of simulated machines whose truth is known.
+"""Whether recommendations are true: the real pipeline on hundreds of simulated machines with known truth.
 
     python benchmarks/truth.py [--studies 200] [--only NAME ...]
 
-Prints a table of what docs/method.md promises against what came out, and exits with 1 where a promise is broken:
+Prints a table of the promises of docs/method.md and the results, and exits with 1 if a promise is broken:
 
 nothing better   worlds in which nothing makes any difference: how often something is recommended
 race             four finalists, the best leads by delta: how often it wins, and with how many slices
-intervals        how often the interval of the speed-up, and that of the plan's cost, holds the truth
-regret           plan and search together against an oracle, beside what else one could do with the budget
-plan size        what is spent on searching, and what is saved, as the plan grows over six decades
-families         the same in families of worlds that contradict each other on learning, and where the regret goes
+intervals        how often the intervals of the speed-up and of the plan's cost contain the truth
+regret           plan and search together vs. an oracle, and vs. what else one could do with the budget
+plan size        what the search costs, and what it saves, as the plan grows over six decades
+families         the same in families of worlds with conflicting laws of learning, and the parts of the regret
 
-The machines are shared ones: bursts, correlated step times, processes that differ for life, drift and
+The machines are shared: bursts, correlated step times, lasting process differences, drift and
 heavy tails (`autotune/simulation/noise.py`); worlds are drawn by `autotune/simulation/worlds.py`.
 """
 
@@ -76,8 +76,8 @@ tied_head = [false, true]
 """
 BUDGET_SECONDS = 1_800.0
 PLANS = ((1, 3e9), (10, 3e7), (100, 3e6))
-"""Kinds of plan that the families are held to: runs, and tokens of each."""
-RUNS_OF_RIVALS = 10  # of the kind of plan that rivals are run for, too
+"""The kinds of plan that families are run on: runs, and tokens of each."""
+RUNS_OF_RIVALS = 10  # in the plan that rivals also run on
 DECADES = (3e5, 3e6, 3e7, 3e8, 3e9, 3e10, 3e11)
 RIVALS: Mapping[str, Callable[[rivals.Rival], Configuration]] = {
     "random search": rivals.random_search,
@@ -100,10 +100,10 @@ def text_of(plan_tokens: float, runs: int = 10) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A study and what is true of its answer: logarithms of ratios; costs in seconds, of plan and search together.
+    """A study and the truth about its answer: log-ratios, and costs of plan and search together in seconds.
 
-    `split` is where the regret of the search goes, as shares of the baseline's plan. `claims_learning` says whether a
-    learning knob is part of what is claimed, `is_worse` whether what it recommends is slower than the baseline.
+    `split` is the regret of the search by part, as shares of the baseline's plan. `claims_learning` says whether a
+    learning knob is part of the claim, `is_worse` whether the recommendation is slower than the baseline.
     """
 
     adopted: bool
@@ -131,7 +131,7 @@ class Task:
 
 
 def run_study(task: Task) -> Ended:
-    """One search in a world (nothing makes a difference in it where `idle`), and its rivals."""
+    """One search in a world (if `idle`, nothing makes a difference in it), and its rivals."""
     number = task.number
     world = draw(task.family, number)
     if task.idle:
@@ -171,7 +171,7 @@ def run_study(task: Task) -> Ended:
 def split_of(
     found: Recommendation, world: DrawnWorld, space: SearchSpace, costs: Mapping[str, float]
 ) -> dict[str, float]:
-    """The regret of a search in parts: its cost, system gains left, learning gains left, and learning that is wrong."""
+    """The regret of a search in parts: its cost, missed system gains, missed learning gains, and harmful learning."""
 
     def seconds_with_best_system(config: Configuration) -> float:
         return plan_seconds(world, space, with_best_system(world, space, config))
@@ -189,7 +189,7 @@ def split_of(
 
 
 def true_log_speedup(found: Recommendation, world: DrawnWorld, space: SearchSpace) -> float:
-    """ln S of the candidate: of a learning knob it is claimed at the plan, of all else at the tested horizon."""
+    """ln S of the candidate: at the plan's length if it changes a learning knob, else at the tested horizon."""
     learned = {d.knob.name for d in space.of_class(KnobClass.LEARNING)}
     changed = learned & found.candidate.difference(found.baseline).keys()
     tokens = float(space.plan.tokens if changed else space.workload.horizon_tokens)
@@ -197,7 +197,7 @@ def true_log_speedup(found: Recommendation, world: DrawnWorld, space: SearchSpac
 
 
 def realised_inside(found: Recommendation, world: DrawnWorld, space: SearchSpace, number: int) -> bool | None:
-    """Whether the plan, run on another day of this machine, costs what the report says it will."""
+    """Whether the plan, run on another day of this machine, costs what the report predicts."""
     stated = found.recommended_hours
     if not isinstance(stated, Interval):
         return None
@@ -208,19 +208,19 @@ def realised_inside(found: Recommendation, world: DrawnWorld, space: SearchSpace
 
 
 def share(values: Iterable[bool | None]) -> tuple[float, int]:
-    """The share of the true among the known, and how many are known."""
+    """The share of true among known values, and how many are known."""
     known = [v for v in values if v is not None]
     return (sum(known) / len(known) if known else math.nan), len(known)
 
 
 class Table:
-    """Lines of what was promised and what came out."""
+    """Lines of promises and results."""
 
     def __init__(self) -> None:
         self.broken = False
 
     def line(self, what: str, got: str, asked: str = "", *, kept: bool = True) -> None:
-        """Print one line; `kept` says whether the promise is."""
+        """Print one line; `kept` is false for a broken promise."""
         self.broken |= not kept
         mark = "" if not asked else "ok" if kept else "BROKEN"
         print(f"  {what:58} {got:>22}  {asked:22} {mark}", flush=True)
@@ -324,7 +324,7 @@ def families(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
 
 
 def _family_line(task: Task, ended: Sequence[Ended]) -> None:
-    """What came out in one family for one kind of plan: shares of studies, then where the regret goes."""
+    """Results in one family for one kind of plan: shares of studies, then the parts of the regret."""
     held, known = share(e.inside for e in ended)
     adopted, _ = share(e.adopted for e in ended)
     false = sum(e.adopted and e.inside is False for e in ended) / len(ended)

@@ -56,10 +56,9 @@ def build_view(
     space: str = "",
     folder: str = "",
 ) -> View:
-    """Word `recommendation` for a reader.
+    """Put `recommendation` into words.
 
-    `created_at` is a time of day in ISO 8601; `folder` is where the written report lies, empty where
-    none is written.
+    `created_at` is a time in ISO 8601; `folder` is the folder of the written report, empty if none is written.
     """
     r = recommendation
     p = Printer(_level(r))
@@ -123,7 +122,7 @@ def build_view(
 
 
 def _level(r: Recommendation) -> float:
-    """The level of the first known quantity: the one that goes without saying beside the others."""
+    """The level of the first known quantity; intervals at this level are printed without it."""
     quantities = (r.over_baseline.speedup, r.over_expert.speedup, r.net_saving.hours, r.roi.ratio)
     return next((q.level for q in quantities if isinstance(q, Interval)), 0.9)
 
@@ -207,7 +206,7 @@ def _why(r: Recommendation, p: Printer, study: str) -> Iterator[str]:
 
 def _saving_sentence(r: Recommendation, p: Printer) -> str:
     hours, amount = p.hours(r.net_saving.hours), p.money(r.net_saving.money, r.plan.currency)
-    is_priced = r.plan.device_hour_usd > 0  # else both say the same
+    is_priced = r.plan.device_hour_usd > 0  # otherwise both are the same
     known = []
     if hours.is_known:
         known.append(f"{hours.text} of device time")

@@ -1,7 +1,7 @@
-"""Inline SVG figures: pure functions from numbers to text, styled by the page that holds them.
+"""Inline SVG figures: pure functions from numbers to text, styled by the page that contains them.
 
 Horizontal positions are percentages, so a figure stretches with its column while its text keeps its
-size: the same drawing serves a wide screen, a phone and paper. Colours come from CSS classes. Texts
+size: the same drawing works on a wide screen, a phone and paper. Colours come from CSS classes. Texts
 are escaped here.
 """
 
@@ -17,7 +17,7 @@ _LEFT, _WIDTH = 3.0, 94.0  # the plot's share of the figure, in per cent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """An estimate with its interval, all of them ratios above zero; `text` is printed beside it."""
+    """An estimate with its interval, all ratios above zero; `text` is printed beside it."""
 
     label: str
     text: str
@@ -28,7 +28,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part of a whole; `text` says how large it is."""
+    """A part of a whole; `text` gives its size."""
 
     label: str
     text: str
@@ -116,7 +116,7 @@ def curve(points: Sequence[tuple[int, float]], fit: tuple[float, float, float], 
 
 
 def stacked_bar(parts: Sequence[Part], *, title: str) -> str:
-    """Parts of a whole in one bar; the n-th part has the class `c<n>`, for a legend in the page to repeat."""
+    """Parts of a whole in one bar; the n-th part has the class `c<n>`, which the page's legend repeats."""
     total = sum(p.size for p in parts)
     pieces = [_open(title, 30, "; ".join(f"{p.label}: {p.text}" for p in parts))]
     at = 0.0
@@ -129,7 +129,7 @@ def stacked_bar(parts: Sequence[Part], *, title: str) -> str:
 
 
 def common_range(bars: Sequence[Bar]) -> tuple[float, float]:
-    """An axis that holds all of `bars` and the line of no change."""
+    """An axis range with all of `bars` and the line of no change."""
     return _ratio_range(bars, 0.0)
 
 
@@ -159,7 +159,7 @@ def _ratio_range(bars: Sequence[Bar], floor: float) -> tuple[float, float]:
 
 
 def _ratio_ticks(low: float, high: float) -> list[float]:
-    """At most seven round ratios in the range, 1 always among them."""
+    """At most seven round ratios in the range, always including 1."""
     if high / low > 5:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         ticks = [m * 10.0**k for k in decades for m in (1, 2, 5) if low <= m * 10.0**k <= high]

@@ -16,7 +16,7 @@ from autotune.report.view import Share, View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Drawings:
-    """The figures of a page as SVG; an empty string where there is nothing to draw."""
+    """The figures of a page as SVG; an empty string if there is nothing to draw."""
 
     comparisons: str
     curve: str
@@ -45,7 +45,7 @@ def _environment() -> Environment:
 
 
 def typeset(text: str) -> str:
-    """The same words in better type: multiplication and minus signs, unbroken ranges, units beside their numbers."""
+    """The same text, typeset: multiplication and minus signs, unbroken ranges, units beside their numbers."""
     text = re.sub(r"(?<![\w.])(\d[\d,.]*)x\b", "\\1\u00d7", text)
     text = re.sub(r"(?<=[\d\u00d7])-(?=\d)", "\u2060\u2013\u2060", text)  # between word joiners: no break there
     text = re.sub(r"(?<![\w\u2060])-(?=\d)", "\u2212", text)
@@ -53,7 +53,7 @@ def typeset(text: str) -> str:
 
 
 def _bars(label: str, shown: Shown) -> tuple[Bar, ...]:
-    """The bar of a known ratio: none where there is nothing that a logarithmic axis could show."""
+    """The bar of a known ratio; none if a logarithmic axis cannot show it."""
     if not shown.bounds or min(shown.bounds) <= 0:
         return ()
     low, estimate, high = shown.bounds
@@ -93,7 +93,7 @@ def _stacked(shares: tuple[Share, ...], title: str) -> str:
 
 
 def _columns(columns: list[list[tuple[str, Shown]]]) -> list[tuple[str, ...]]:
-    """One small bar for each cell of some columns, all on one axis."""
+    """One small bar per cell of these columns, all on one axis."""
     bars = [[_bars(label, shown) for label, shown in cells] for cells in columns]
     low, high = figures.common_range([bar for column in bars for cell in column for bar in cell])
     return [

@@ -23,11 +23,11 @@ from autotune.report.view import View
 from autotune.space.plan import Plan
 
 SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning or goes away; a new field alone does not raise it."""
+"""Increased when a field changes its meaning or is removed, but not for a new field alone."""
 
 
 def render_json(recommendation: Recommendation, view: View) -> str:
-    """The text of `report.json`. Never holds NaN or Infinity.
+    """The text of `report.json`. Never contains NaN or Infinity.
 
     Raises:
         ValueError: a plain figure that must always be known (a cost, a time) is not finite.
@@ -135,7 +135,7 @@ def _both(r: Recommendation, name: str) -> dict[str, Any]:
 
 
 def _plan(plan: Plan, length: Quantity) -> dict[str, Any]:
-    """The plan as the user gave it, and how long a run of it is."""
+    """The plan as the user gave it, and the length of a run."""
     return {**dataclasses.asdict(plan), "currency": plan.currency, "expected_tokens": _quantity(length)}
 
 
@@ -144,7 +144,7 @@ def _probability(value: float) -> float | None:
 
 
 def _details(caveat: Caveat) -> dict[str, Any]:
-    """A caveat's fields, with what JSON has no number for as text."""
+    """A caveat's fields; numbers that JSON cannot hold are text."""
     fields = dataclasses.asdict(caveat).items()
     return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields}
 

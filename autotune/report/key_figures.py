@@ -1,4 +1,4 @@
-"""The key figures of a report, in groups: speed, worth, ground, footprint; and what they come to on the plan."""
+"""The key figures of a report, in groups: speed, worth, ground, footprint; and their effect on the plan."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from autotune.report.words import plain
 
 
 def pays_back(r: Recommendation) -> str:
-    """After which share of the plan, all runs together, the search has paid; empty where that is not known."""
+    """The share of the plan, over all runs, after which the search has paid off; empty if unknown."""
     point, length = finite(r.break_even_tokens), finite(r.plan_tokens)
     if isinstance(point, Unknown) or isinstance(length, Unknown) or length.estimate <= 0:
         return ""
@@ -35,7 +35,7 @@ def pays_back(r: Recommendation) -> str:
 
 
 def carried_figures(r: Recommendation, p: Printer) -> tuple[KeyFigure, ...]:
-    """Seconds per step, carried over the user's own plan."""
+    """Savings per step and on the user's own plan."""
     saving = r.net_saving
     provenance = plain(saving.energy_provenance)
     figures = (
@@ -56,7 +56,7 @@ def carried_figures(r: Recommendation, p: Printer) -> tuple[KeyFigure, ...]:
 
 
 def _electricity(r: Recommendation) -> str:
-    """Where the electricity in a sum of money comes from, where it is paid for by itself."""
+    """Where the electricity in a sum of money comes from, if it is paid separately."""
     if not r.plan.pays_for_energy:
         return ""
     if isinstance(r.net_saving.baseline_watts, Unknown):
@@ -126,7 +126,7 @@ def figure_groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
 
 
 def _draw(watts: Quantity, r: Recommendation, p: Printer) -> str:
-    """The mean draw and where it is from; nothing where it is not known, which is told beside the saved energy."""
+    """The mean power draw and its source; empty if unknown, as the saved energy then says."""
     shown = p.plain(watts, unit="W")
     return f", {shown.text} {plain(r.net_saving.energy_provenance)}" if shown.is_known else ""
 
@@ -144,10 +144,10 @@ def _footprint(label: str, footprint: Footprint | Unknown, draw: str) -> KeyFigu
 
 
 def _without_idle_note(figure: KeyFigure) -> KeyFigure:
-    """`figure`, its note dropped where there is no number for it to explain."""
+    """`figure` without its note if there is no number for it to explain."""
     return figure if figure.shown.is_known else dataclasses.replace(figure, note="")
 
 
 def _stated(text: str) -> Shown:
-    """A figure that is simply known: no interval."""
+    """A figure known exactly, without an interval."""
     return Shown(text=text, value=text, interval="", reason="", bounds=(0.0,))

@@ -1,4 +1,4 @@
-"""The report as Markdown that reads well as it stands, in a terminal, and rendered on a forge."""
+"""The report as Markdown that reads well both raw in a terminal and rendered on a forge."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _MARKUP = re.compile(r"[\\`*\[\]<&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def escape(text: str) -> str:
-    """`text` so that Markdown (and the HTML it may hold) shows it as it is."""
+    """`text` escaped: Markdown (and HTML inside it) shows it literally."""
     return _MARKUP.sub(r"\\\g<0>", text)
 
 
 def code(text: str) -> str:
-    """`text` as inline code, whatever it holds; safe in the cell of a table."""
+    """`text` as inline code, whatever it contains; safe in a table cell."""
     fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{pad}{text}{pad}{fence}".replace("|", "\\|") if text else ""
@@ -150,7 +150,7 @@ def _techniques(techniques: Sequence[TechniqueRow]) -> Iterator[str]:
             yield head
             continue
         known = {"ROI": t.roi, "break-even": t.break_even}
-        gaps: dict[str, list[str]] = {}  # names by what is said of them
+        gaps: dict[str, list[str]] = {}  # names by their shared text
         for name, shown in ({"token efficiency": t.quality, "saving": t.saving} | known).items():
             if not shown.is_known:
                 gaps.setdefault(shown.text, []).append(name)

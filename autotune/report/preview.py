@@ -1,4 +1,4 @@
-"""What a search would do, said before anything runs."""
+"""What a search would do, shown before anything runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from autotune.workload.space import SearchSpace
 
 
 def preview(space: SearchSpace, machine: Machine, *, as_json: bool) -> str:
-    """The text, the size of the space, what of it is not tried and why, and what the search may cost, as text or JSON.
+    """The text, the size of the space, what is skipped and why, and what the search may cost, as text or JSON.
 
-    `space` is whole; what `machine` cannot run is taken out here.
+    `space` is complete; what `machine` cannot run is removed here.
     """
     limits = space.workload.limits(machine, space.values)
     own = space.workload.limits(machine, {name: (value,) for name, value in space.baseline.items()})

@@ -1,7 +1,7 @@
-"""Numbers as a reader likes them: three significant digits, sensible units, an interval beside each.
+"""Numbers formatted for readers: three significant digits, sensible units, each with its interval.
 
 A `Printer` turns every `Quantity` into a `Shown`, so that HTML, Markdown and terminal print the same
-characters. An interval is written with the decimals of its estimate, and not at all where it has no width (a
+characters. An interval is printed with the decimals of its estimate, and left out if it has no width (a
 quantity that is exact, or equal by an equivalence gate). Text is ASCII throughout.
 """
 
@@ -23,7 +23,7 @@ class Shown:
     """A quantity ready to print.
 
     `text` says everything in one line; `value` and `interval` are its two halves ("1.42x" and
-    "1.35-1.49"). Where the quantity is not known, `value` says so, `reason` says why, and `bounds`
+    "1.35-1.49"). If the quantity is not known, `value` says so, `reason` says why, and `bounds`
     is empty; otherwise `bounds` is (low, estimate, high) for a figure to draw.
     """
 
@@ -39,7 +39,7 @@ class Shown:
 
 
 def finite(quantity: Quantity) -> Quantity:
-    """`quantity`, or Unknown where it is an interval without finite ends: such a thing is not printed as a number."""
+    """`quantity`, or Unknown if it is an interval without finite ends, which is not printed as a number."""
     match quantity:
         case Interval(estimate=estimate, low=low, high=high) if not all(map(math.isfinite, (estimate, low, high))):
             return Unknown(reason=f"no finite interval (estimate {estimate:.3g}, from {low:.3g} to {high:.3g})")
@@ -57,7 +57,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def _trimmed(value: float) -> str:
-    """`value` to three significant digits without trailing zeros: for figures that stand without an interval."""
+    """`value` to three significant digits without trailing zeros: for figures printed without an interval."""
     text = significant(value)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
@@ -83,7 +83,7 @@ def tokens(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span in the units one would say it in: 50 ms, 38.2 s, 2 min 14 s, 2 h 14 min, 3 d 4 h, 580 days."""
+    """A time span in the units people use: 50 ms, 38.2 s, 2 min 14 s, 2 h 14 min, 3 d 4 h, 580 days."""
     sign, size = ("-" if seconds < 0 else ""), abs(seconds)
     if size == 0:
         return "0 s"
@@ -111,7 +111,7 @@ def money(amount: float, currency: str) -> str:
 
 
 class Printer:
-    """Prints quantities. `level` is the level of intervals that goes without saying."""
+    """Prints quantities. Intervals at `level` are printed without their level."""
 
     def __init__(self, level: float) -> None:
         self.level = level
@@ -163,7 +163,7 @@ class Printer:
                 return self._shown(duration(estimate), interval, (low, estimate, high), level)
 
     def hours(self, quantity: Quantity) -> Shown:
-        """A time span that is given in hours."""
+        """A time span given in hours."""
         match quantity:
             case Unknown():
                 return self.seconds(quantity)
@@ -219,9 +219,9 @@ def _fixed(value: float, decimals: int, digits: int) -> str:
 
 
 def _alike(values: tuple[float, float, float], digits: int) -> tuple[str, str, str]:
-    """An estimate and its bounds with equal decimals: those of the estimate, more where the three would look equal.
+    """An estimate and its bounds with equal decimals: the estimate's, or more if the three would look equal.
 
-    Where the interval is wider than the estimate itself, its larger bound sets the decimals.
+    If the interval is wider than the estimate itself, its larger bound sets the decimals.
     """
     estimate, low, high = values
     decimals = _decimals(estimate if high - low <= abs(estimate) else max(abs(low), abs(high)), digits)

@@ -9,7 +9,7 @@ from autotune.report.quantities import Shown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFigure:
-    """One figure of the summary, with a few words of what it means."""
+    """One figure of the summary, with a few words on its meaning."""
 
     label: str
     shown: Shown
@@ -37,7 +37,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRow:
-    """The candidate against another configuration."""
+    """The candidate vs. another configuration."""
 
     label: str
     speedup: Shown
@@ -47,7 +47,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TechniqueRow:
-    """One searched knob, judged. `verdict_key` is the machine's word, `verdict` ours."""
+    """One searched knob and its verdict: `verdict_key` as data, `verdict` in words."""
 
     name: str
     title: str
@@ -77,7 +77,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveView:
-    """The baseline's loss curve. `fit` is (irreducible, amplitude, exponent), empty where there is no curve."""
+    """The baseline's loss curve. `fit` is (irreducible, amplitude, exponent), empty if there is no curve."""
 
     text: str
     points: tuple[tuple[int, float], ...]
@@ -95,7 +95,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerUp:
-    """A configuration that was measured and not chosen."""
+    """A configuration that was measured but not chosen."""
 
     label: str
     changes: str
@@ -118,7 +118,7 @@ class TrialRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeGroup:
-    """All trials that ended alike. `key` is the outcome as recorded."""
+    """All trials of one outcome. `key` is the outcome as recorded."""
 
     key: str
     title: str
@@ -138,8 +138,9 @@ class CaveatView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A whole report, worded. `subject` names the configuration that the figures are about, `value_title` heads the
-    column of its values.
+    """A whole report in words.
+
+    `subject` names the configuration that the figures are about, `value_title` heads the column of its values.
     """
 
     study: str

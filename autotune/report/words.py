@@ -38,7 +38,7 @@ from autotune.trial.types import FailedKind, InfeasibleKind, Stage
 
 
 def plain(text: object) -> str:
-    """`text` on one line without control characters: what users and workers wrote is not to steer a terminal."""
+    """`text` on one line without control characters: text from users and workers must not control a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
@@ -48,7 +48,7 @@ def value_text(value: KnobValue) -> str:
 
 
 def stored_value(text: object) -> str:
-    """A knob's value that was kept as text, as a configuration file writes it."""
+    """A knob's value that was stored as text, as a configuration file writes it."""
     return {"True": "true", "False": "false"}.get(str(text), plain(text))
 
 
@@ -108,7 +108,7 @@ def complexity_word(complexity: int) -> str:
 
 
 def stage_word(stage: str) -> str:
-    """The name of a stage in words; a name that is no stage's is printed as it is."""
+    """The name of a stage in words; unknown names are printed as they are."""
     try:
         known = Stage(stage)
     except ValueError:
@@ -136,7 +136,7 @@ _LABELS: Mapping[str, str] = {
     "reduced": "winner, reduced",
     "claim": "recommendation",
 }
-"""Labels of trials as they are kept in a study, where they read badly."""
+"""Words for the trial labels of a study that read badly as stored."""
 
 
 def label_word(label: str) -> str:
@@ -155,7 +155,7 @@ _ACTIVITIES: Mapping[str, str] = {
 
 
 def activity_word(activity: str) -> str:
-    """What search time was spent on, in words; what is not known here is printed as it is."""
+    """What search time was spent on, in words; unknown activities are printed as they are."""
     return _ACTIVITIES.get(activity, plain(activity.replace("_", " ")))
 
 
@@ -176,12 +176,12 @@ _OUTCOMES: Mapping[str, str] = {
 
 
 def outcome_word(outcome: str) -> str:
-    """What became of a trial, in words; a kind that is not known here is printed as it is."""
+    """The outcome of a trial in words; unknown kinds are printed as they are."""
     return _OUTCOMES.get(outcome, plain(outcome.replace("_", " ")))
 
 
 def caveat_kind(caveat: Caveat) -> str:
-    """The name of a caveat in report.json: its class in snake_case, or what that class was first published as."""
+    """The name of a caveat in report.json: its class in snake_case, or the name it was first published under."""
     if isinstance(caveat, ValuePruned):
         return "pruned"
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(caveat).__name__).lower()
@@ -288,14 +288,14 @@ def caveat_words(caveat: Caveat) -> tuple[str, str]:
 
 
 def horizon_words(names: Iterable[str], knobs: Mapping[str, Knob]) -> str:
-    """Which way a short trial biases the knobs of those names; empty where it biases none of them."""
+    """Which way a short trial biases the named knobs; empty if it biases none of them."""
     favours = [knobs[name].short_horizon_favours for name in names if name in knobs]
     known = " and ".join(f for f in favours if f)
     return f"Short trials favour {known}." if known else ""
 
 
 def noise_words(scales: Sequence[NoiseScale], batches: Mapping[str, int]) -> str:
-    """What the gradient's noise says of the global batch: `batches` by whose they are, in sequences."""
+    """What the gradient noise says about the global batch; `batches` (by owner) are in sequences."""
     if not scales:
         return ""
     seen = ", ".join(

@@ -15,7 +15,7 @@ from autotune.report.view import View
 def write_report(recommendation: Recommendation, view: View, *, folder: Path) -> None:
     """Write `report.json`, `report.md` and `report.html` into `folder`; `view` is the recommendation in words.
 
-    All are rendered before the first is written, and each is replaced in one step, so a failure
+    All are rendered before the first is written, and each is replaced atomically, so a failure
     leaves the previous report as it was.
     """
     files = {

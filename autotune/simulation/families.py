@@ -1,15 +1,15 @@
-"""Families of worlds that differ in what is true of learning: what the method must hold in, each by itself.
+"""Families of worlds with different laws of learning; the method must hold in each of them.
 
-`worlds.draw_world` draws one family only: one power law, and a learning-rate optimum that always falls. A method that
-relies on that law looks right in it. The others contradict it, each in its own way:
+`worlds.draw_world` draws only one family: one power law, with a learning-rate optimum that always falls. A method that
+relies on that law looks right there. The others contradict it, each in its own way:
 
 powers           the worlds of `draw_world`
-regimes          steps and batch have terms of their own; the optimum depends on the batch over the best batch
-regimes, 0.1     the same, with a learning-rate slope of its own in each world (standard deviation 0.1)
+regimes          steps and batch have separate terms; the optimum depends on the batch over the best batch
+regimes, 0.1     the same, with a different learning-rate slope in each world (standard deviation 0.1)
 regimes, 0.2     the same, with 0.2
 fixed drift      the slope of the optimum at a fixed batch is anything near zero: N(0.05, 0.25^2) per log token
-starved          trials of few steps only show how far the weights were moved; schedules change sign on the way
-reversed         the optimum rises with the token budget: the negative control of every prior
+starved          trials of few steps only show how far the weights moved; schedule effects change sign later
+reversed         the optimum rises with the token budget: the negative control for every prior
 nothing learned  no learning knob makes any difference
 """
 
@@ -28,22 +28,22 @@ from autotune.simulation.worlds import DrawnWorld, draw_world
 from autotune.space.configuration import Configuration
 
 SEQUENCE_TOKENS = 128.0
-"""Of the spaces that these worlds are searched with: batches are counted in sequences, laws in tokens."""
-_SHORT, _LONG = 1e5, 3e7  # token budgets at which worlds are stated
+"""Per sequence in the spaces of these worlds: batches are counted in sequences, laws in tokens."""
+_SHORT, _LONG = 1e5, 3e7  # token budgets at which worlds are defined
 _USUAL_RATE = 1e-3  # suits the baseline's batch in runs of `_LONG` tokens, on average
 _BATCH_EXPONENT = 0.57  # of the best batch in tokens, per log token (Step Law, arXiv 2503.04715)
-_RATE_WITH_BATCH = 0.26  # of the best rate per log token, the batch growing along (same source)
+_RATE_WITH_BATCH = 0.26  # of the best rate per log token, if the batch grows too (same source)
 _REGIMES = ((0.3, -0.31), (0.8, -0.10), (2.0, 0.30), (math.inf, 0.18))
-"""Up to which share of the best batch: the slope of the best rate per log token at a fixed batch (same source)."""
+"""(Upper share of the best batch, slope of the best rate per log token at a fixed batch); same source."""
 _MEAN_RATE = {"constant": 1.0, "wsd": 0.9, "linear": 0.5, "cosine": 0.5, "inverse_sqrt": 0.2}
 """Mean of the learning rate over the schedule, as a share of its peak."""
 _AREA_SLOPE = 0.9  # of ln e per unit of ln(area under the schedule), in trials of few steps
-_FARTHEST = 60.0  # log tokens either way when tokens to equal loss are looked for
+_FARTHEST = 60.0  # log tokens either way in the search for tokens to equal loss
 _STEEPEST = 1.5  # log units off the best rate, beyond which its penalty is no longer quadratic
 
 
 class Family(StrEnum):
-    """What is true of learning; see the head of this file."""
+    """The law of learning; see the module docstring."""
 
     POWERS = "powers"
     REGIMES = "regimes"
@@ -57,12 +57,12 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegimeWorld(DrawnWorld):
-    """L = E + A * S**-b + F * B**-c, with S steps of B tokens; the rate's optimum depends on B over the best batch.
+    """L = E + A * S**-b + F * B**-c, with S steps of B tokens; the best rate depends on B over the best batch.
 
     The best batch is `best_batch` * D**0.57 tokens. `log_best_rate` is the optimum at 30 M tokens and the best batch;
-    it drifts with the batch growing along by 0.26 + `slope_drift` per log token, and at a fixed batch by the slope
-    of its regime. `wall` is how far above the optimum of long runs, in log units, a rate diverges. A trial of few
-    steps shows the area under its schedule instead: the weight of that is 1 / (1 + (S / `starved_steps`)**2).
+    per log token it drifts by 0.26 + `slope_drift` if the batch grows too, and by the slope of its regime at a fixed
+    batch. Rates more than `wall` log units above the optimum of long runs diverge. A trial of few steps shows the
+    area under its schedule instead, with a weight of 1 / (1 + (S / `starved_steps`)**2).
     """
 
     steps_exponent: float
@@ -80,13 +80,13 @@ class RegimeWorld(DrawnWorld):
         return math.log(self.best_batch) + _BATCH_EXPONENT * math.log(tokens)
 
     def log_best_rate_of(self, config: Configuration, tokens: float) -> float:
-        """ln of the best learning rate of its batch after `tokens`."""
+        """ln of the best learning rate for its batch after `tokens`."""
         off = _log_batch(config) - self.log_best_batch(tokens)
         drift = (_RATE_WITH_BATCH + self.slope_drift) * math.log(tokens / _LONG)
         return self.log_best_rate + drift + _rate_of_batch(off)
 
     def log_worth(self, config: Configuration, tokens: float) -> float:
-        """ln of the value of a token, apart from what the batch does to it."""
+        """ln of the value of a token, without the effect of the batch."""
         knobs = training_of(config)
         steps = tokens / math.exp(_log_batch(config))
         starved = 1.0 / (1.0 + (steps / self.starved_steps) ** 2) if self.starved_steps else 0.0
@@ -106,12 +106,12 @@ class RegimeWorld(DrawnWorld):
         return float(self.irreducible + of_steps + of_batch)
 
     def diverges(self, config: Configuration, tokens: float) -> bool:  # noqa: ARG002 - the same at any length
-        """At a wall above the best rate of its batch in long runs, wherever a run is."""
+        """Whether the rate is more than `wall` above the best of long runs."""
         rate = math.log(training_of(config).learning_rate)
         return rate > self.log_best_rate_of(config, _LONG) + self.wall
 
     def loss_per_log_token(self, config: Configuration, tokens: float) -> float:
-        """See `DrawnWorld.loss_per_log_token`: by a difference."""
+        """See `DrawnWorld.loss_per_log_token`; a finite difference."""
         return (self.cooled_loss(config, tokens * 0.95) - self.cooled_loss(config, tokens * 1.05)) / math.log(
             1.05 / 0.95
         )
@@ -133,7 +133,7 @@ class RegimeWorld(DrawnWorld):
 
 
 def draw(family: Family, seed: int) -> DrawnWorld:
-    """One world of that family. What is not learned (speed, memory, compilation) is that of `draw_world(seed)`."""
+    """One world of that family. All but learning (speed, memory, compilation) is that of `draw_world(seed)`."""
     world = draw_world(seed)
     rng = random.Random(f"{family} {seed}")
     match family:
@@ -163,13 +163,13 @@ def draw(family: Family, seed: int) -> DrawnWorld:
 
 
 def _falling(world: DrawnWorld, rng: random.Random, falls: float) -> DrawnWorld:
-    """A rate's optimum that falls as tokens to the minus `falls`, from one that suits long runs on average."""
+    """A best rate that falls as tokens**-`falls` and on average suits long runs."""
     best = math.exp(rng.gauss(math.log(_USUAL_RATE), 0.5)) * (_LONG / _SHORT) ** falls
     return replace(world, rate_falls=falls, best_learning_rate=best)
 
 
 def _regimes(world: DrawnWorld, rng: random.Random, *, slope_sd: float, starved_steps: float) -> RegimeWorld:
-    """Exponents such that the best batch grows as tokens to the 0.57 and its curvature in ln e is about 0.17."""
+    """Exponents such that the best batch grows as tokens**0.57 and its curvature in ln e is about 0.17."""
     both = rng.uniform(0.28, 0.42)
     b, c = _BATCH_EXPONENT * both, (1.0 - _BATCH_EXPONENT) * both
     best_batch = rng.uniform(0.58, 0.99)
@@ -188,7 +188,7 @@ def _regimes(world: DrawnWorld, rng: random.Random, *, slope_sd: float, starved_
         best_batch=best_batch,
         log_best_rate=log_best_rate,
         slope_drift=rng.gauss(0.0, slope_sd),
-        wall=max(rng.uniform(1.2, 2.5), usual_off + 0.7),  # the baseline itself trains
+        wall=max(rng.uniform(1.2, 2.5), usual_off + 0.7),  # so the baseline itself trains
         starved_steps=starved_steps,
         schedules={
             "constant": rng.gauss(-0.65, 0.2),
@@ -199,19 +199,19 @@ def _regimes(world: DrawnWorld, rng: random.Random, *, slope_sd: float, starved_
 
 
 def _squared(off: float) -> float:
-    """The square of `off`, going on as a straight line from 1.5: a loss never rises with the token budget."""
+    """The square of `off`, linear beyond 1.5 so that a loss never rises with the token budget."""
     return off**2 if abs(off) <= _STEEPEST else _STEEPEST * (2.0 * abs(off) - _STEEPEST)
 
 
 def _log_batch(config: Configuration) -> float:
-    """ln of the tokens of a step."""
+    """ln of the tokens per step."""
     return math.log(training_of(config).global_batch * SEQUENCE_TOKENS)
 
 
 def _rate_of_batch(off: float) -> float:
     """ln of the best rate at a batch `off` log units from the best one, over that at the best one.
 
-    Of its slopes g' follow those at a fixed batch, 0.26 - 0.57 * g', which `_REGIMES` lists.
+    Its slopes g' give those at a fixed batch, 0.26 - 0.57 * g', listed in `_REGIMES`.
     """
     start, end = sorted((0.0, off))
     low, total = -math.inf, 0.0
