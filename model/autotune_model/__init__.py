@@ -1,5 +1,5 @@
 """What a trial trains: a GPT, its data, its optimizer and the worker process around them.
 
-The driver, :mod:`autotune`, imports only what needs no torch: :mod:`autotune_model.config`, `knobs`, `memory` and
+The driver, :mod:`autotune`, imports only what does not need torch: :mod:`autotune_model.config`, `knobs`, `memory` and
 `protocol`.
 """

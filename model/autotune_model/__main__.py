@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _own_process_group() -> None:
-    """Become the leader of a process group, unless the driver already saw to that."""
+    """Become the leader of a process group, unless the driver already did that."""
     if os.getpgrp() != os.getpid():
         os.setsid()
 
@@ -88,7 +88,7 @@ def _rank(arguments: argparse.Namespace, started: float) -> None:
 
 
 def _launcher(control_fd: int) -> None:
-    _own_process_group()  # a Ctrl-C on the terminal is the driver's to act on
+    _own_process_group()  # so that Ctrl-C in a terminal reaches only the driver
     from autotune_model import launcher
 
     with socket.socket(fileno=control_fd) as control:
@@ -96,7 +96,7 @@ def _launcher(control_fd: int) -> None:
 
 
 def _prepare(order_path: Path) -> int:
-    """Print what `autotune.workload.machine.Machine` is made of but for free memory, or else a `Failure`, in a line."""
+    """Print the fields of `autotune.workload.machine.Machine` except free memory, or a `Failure`, on one line."""
     with contextlib.redirect_stdout(sys.stderr):
         from autotune_model import tokens
 
@@ -105,7 +105,7 @@ def _prepare(order_path: Path) -> int:
             if unknown := set(order["attempts"]) - set(NAMES):
                 raise ValueError(f"attempts must be of {', '.join(NAMES)}; got {', '.join(sorted(unknown))}")
             corpus = tokens.open_corpus(DataConfig.from_mapping(order["data"]))
-            from autotune_model import (  # torch takes seconds: once the corpus is known to be sound
+            from autotune_model import (  # torch takes seconds: only after the corpus is validated
                 capabilities,
                 device,
                 probe,

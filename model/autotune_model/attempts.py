@@ -1,7 +1,7 @@
-"""Tries what may crash or never end, in a process of its own. No torch here: that process imports it.
+"""Tries what may crash or hang, in a separate process. No torch here: that process imports it.
 
-The process leads a group, so that the compilers it started end with it. It ends by itself when its starter is gone:
-then its standard input is closed.
+The process leads a group, so that the compilers it started end with it. It exits when its parent is gone, because
+its standard input then closes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _PATIENCE_SECONDS = 120.0  # generous: nothing cached, two slow cores, a cold ne
 def attempt(
     name: str, device: str, *, command: Sequence[str] = COMMAND, patience_seconds: float = _PATIENCE_SECONDS
 ) -> str:
-    """Why what `name` stands for does not work on `device`, in a line; empty where it works."""
-    with tempfile.TemporaryFile() as said:  # no pipe: whoever outlives the process could hold that open
+    """Why `name` does not work on `device`, in one line; empty if it works."""
+    with tempfile.TemporaryFile() as said:  # not a pipe: a surviving child could hold that open
         process = subprocess.Popen(
             [*command, "attempt", name, "--device", device],
             stdin=subprocess.PIPE,  # never written to
@@ -41,7 +41,7 @@ def attempt(
         except subprocess.TimeoutExpired:
             return f"trying it did not end within {patience_seconds:g} s"
         finally:
-            with suppress(ProcessLookupError, PermissionError):  # all gone; macOS says the latter of zombies
+            with suppress(ProcessLookupError, PermissionError):  # all gone; macOS raises the latter for zombies
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if process.stdin:
@@ -56,7 +56,7 @@ def attempt(
 
 
 def tell(reason: str) -> None:
-    """Answer `attempt` from the process that it started; libraries may print before and after."""
+    """Answer `attempt` from the process it started; libraries may print before and after."""
     print(json.dumps({"reason": reason}), flush=True)
 
 

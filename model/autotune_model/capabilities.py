@@ -1,6 +1,6 @@
-"""Probes which values of knobs this machine cannot run, or cannot gain from, with a reason for each.
+"""Probes which knob values this machine cannot run or benefit from, with a reason for each.
 
-Every probe is tiny, forward and backward. A value without a reason has worked, or needs a real trial to tell.
+Every probe is a tiny forward and backward pass. A value without a reason worked, or needs a real trial.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from autotune_model.gpt import SDPA_BACKENDS, Attention
 from autotune_model.knobs import KNOBS
 
 Limits = dict[str, dict[str, str]]
-"""By knob and value (as text): why the value is of no use here."""
+"""By knob and value (as text): why the value is useless here."""
 
-_NATIVE = 1 / 3  # of fp32's rate: half precision that is slower than that is computed in software
+_NATIVE = 1 / 3  # of fp32's rate: half precision slower than that is emulated in software
 _HALF = {"fp16": ("fp16_autocast",), "bf16": ("bf16_autocast", "bf16_master", "bf16_pure")}
 
 
 def limits(device: torch.device, peak_flops: Mapping[str, float], attempts: Collection[str] = ()) -> Limits:
-    """The values that serve nothing on `device`; `peak_flops` are its rates by dtype, in FLOP/s.
+    """The values that are useless on `device`; `peak_flops` are its rates by dtype, in FLOP/s.
 
-    What needs a compiler takes seconds, so it is tried only where `attempts` names it (one of `attempts.NAMES`). The
-    time is not lost: torch keeps what it compiled, and the first sessions that compile start faster.
+    Probes that need a compiler take seconds, so they run only if named in `attempts` (from `attempts.NAMES`). The
+    time is not wasted: torch caches what it compiles, so the first sessions that compile start faster.
     """
     broken = _broken(device, attempts)
     found: Limits = {
@@ -46,25 +46,25 @@ def limits(device: torch.device, peak_flops: Mapping[str, float], attempts: Coll
 
 
 def _of_knob(name: str, spared: str, reason: str) -> dict[str, str]:
-    """One reason, if there is any, against all values of a knob but `spared`."""
+    """The reason, if any, against all values of a knob except `spared`."""
     return {str(value): reason for value in KNOBS[name].values if value != spared} if reason else {}
 
 
 def _refused(trials: Mapping[str, Callable[[], object]]) -> dict[str, str]:
-    """The trials that end in an error, with its first words."""
+    """The trials that raise an error, with its first words."""
     reasons = {}
     for name, trial in trials.items():
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch explains there which kernels it passed over
+                warnings.simplefilter("ignore")  # torch warns about each kernel it skips
                 trial()
-        except Exception as error:  # whatever it is, a search can do without what was tried
+        except Exception as error:  # any error: a search can do without this value
             reasons[name] = _words(error)
     return reasons
 
 
 def _words(error: Exception) -> str:
-    """The first sentence of an error, and the first error of a C++ compiler where it quotes one."""
+    """The first sentence of an error, and the first C++ compiler error if it quotes one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     words = first.split(". ")[0].rstrip(".")
@@ -75,7 +75,7 @@ def _words(error: Exception) -> str:
 
 
 def _broken(device: torch.device, attempts: Collection[str]) -> dict[str, str]:
-    """Which of `attempts` fail, each in a process of its own, and why; nothing is compiled where compiling fails."""
+    """Which of `attempts` fail, each in its own process, and why; if compiling fails, nothing else is compiled."""
     reasons: dict[str, str] = {}
     for name in NAMES:  # "compile" is the first
         if name in attempts:
@@ -90,9 +90,9 @@ def why_not(name: str, device: torch.device) -> str:
 
 
 def _compile(device: torch.device) -> None:
-    """Inductor writes C++ for a CPU and Triton for a GPU; only compiling tells whether the compilers are there.
+    """Inductor generates C++ for a CPU and Triton for a GPU; only compiling shows if the compilers are there.
 
-    The factor becomes part of the code, so that torch's cache cannot answer with code it compiled earlier.
+    The factor becomes part of the code, so torch cannot reuse code that it compiled and cached earlier.
     """
     factor = random.random()
     x = torch.linspace(0.0, 1.0, 64, device=device, requires_grad=True)
@@ -104,12 +104,12 @@ def _attention(device: torch.device) -> dict[str, str]:
 
 
 def _attend(kernel: str, device: torch.device) -> None:
-    """Attention as the model has it; on a GPU in bf16, because a kernel that takes one dtype is of use.
+    """Run the model's attention; on a GPU in bf16, because a kernel that supports one dtype is useful.
 
-    Flash and cudnn take no fp32 there. A session that asks for it fails as invalid, like any impossible combination
+    Flash and cudnn do not support fp32 there. A session that asks for it fails as invalid, like any bad combination
     (`autotune_model.failures`).
     """
-    shape = GPTConfig(layers=1, heads=2, width=64, sequence_length=128)  # FlexAttention's blocks are of 128
+    shape = GPTConfig(layers=1, heads=2, width=64, sequence_length=128)  # FlexAttention uses blocks of 128
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     attention = Attention(shape, TrainingConfig(attention=kernel)).to(device, dtype)
     attention(torch.ones(1, shape.sequence_length, shape.width, device=device, dtype=dtype)).sum().backward()
@@ -132,7 +132,7 @@ def _dtypes(peak_flops: Mapping[str, float]) -> dict[str, str]:
 
 
 def _parallelism(device: torch.device) -> dict[str, str]:
-    """Processes need a backend to communicate, and one device to share or one each."""
+    """Processes need a communication backend, and one shared device or one each."""
     missing = ""
     if device.type == "mps":
         missing = "mps has no distributed backend"
@@ -151,7 +151,7 @@ def _backends() -> list[str]:
 
 
 def _matmul_precision(device: torch.device) -> dict[str, str]:
-    """The settings that leave products of fp32 bit for bit the same."""
+    """The settings that leave fp32 products bitwise identical."""
     before = torch.get_float32_matmul_precision()
     a = torch.linspace(-1.0, 1.0, 256 * 256, device=device).view(256, 256)
     try:
@@ -166,7 +166,7 @@ def _matmul_precision(device: torch.device) -> dict[str, str]:
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """Also on the machine: distributed backends, devices, NUMA nodes, an energy meter."""
+    """More about the machine: distributed backends, devices, NUMA nodes, energy meter."""
     nodes = [name for name in _listed("/sys/devices/system/node") if name.startswith("node") and name[4:].isdecimal()]
     return {
         "devices": str(torch.cuda.device_count() if device.type == "cuda" else 1),

@@ -1,8 +1,8 @@
-"""The configuration of one trial session, frozen and checked when it is made. Standard library only.
+"""The configuration of one trial session, frozen and validated on construction. Standard library only.
 
 `TrainingConfig` holds every knob (one field per row of `autotune_model.knobs.KNOBS`); `GPTConfig` is the
-shape of the model; `SessionConfig` is all that a worker process is told. A combination that cannot
-exist raises `InvalidConfiguration` with rule, value and remedy in one line.
+shape of the model; `SessionConfig` is everything a worker process needs. An invalid combination
+raises `InvalidConfiguration` with rule, value and remedy in one line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Self, get_type_hints
 from autotune_model.knobs import KNOBS, KnobValue
 
 DEFAULT_BETA2 = 0.95
-"""GPT-3's (arXiv 2005.14165, appendix B): a second moment that forgets within 20 steps suits short runs."""
+"""GPT-3's value (arXiv 2005.14165, appendix B): a second moment with a 20-step memory suits short runs."""
 
 
 class InvalidConfiguration(ValueError):
@@ -60,7 +60,7 @@ class _FromMapping:
 
 
 def _coerce(where: str, kind: type, value: Any) -> Any:
-    """`value` as `kind`: an int may stand for a float, nothing else is converted."""
+    """`value` as `kind`: an int is accepted as a float; nothing else is converted."""
     if isinstance(kind, type) and issubclass(kind, _FromMapping):
         _require(isinstance(value, Mapping), f"{where} must be a table", value, "give its fields")
         return kind.from_mapping(value)
@@ -72,7 +72,7 @@ def _coerce(where: str, kind: type, value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GPTConfig(_FromMapping):
-    """The shape of a GPT-2-style decoder, apart from what the knobs and the tokenizer decide."""
+    """The shape of a GPT-2-style decoder, except what the knobs and the tokenizer determine."""
 
     layers: int
     heads: int
@@ -99,18 +99,18 @@ _APART: tuple[tuple[str, KnobValue, tuple[str, ...], str], ...] = (
     ("tied_head", True, ("pipeline",), "whose first and last stage would share a weight"),
     ("dtype", "fp16_autocast", ("pipeline",), "whose stages would each skip other steps"),
 )
-"""A knob, a value of it, the kinds of parallelism that it does not go with, and why."""
+"""A knob, a value, the kinds of parallelism it is incompatible with, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig(_FromMapping):
     """One training configuration: a value for every knob. The defaults are what a plain script does.
 
-    `micro_batch` counts the sequences of one pass of one process, `global_batch` those of one step of all processes.
-    `clip_norm` 0 and `clip_value` 0 mean "off", `threads` 0 means "what torch would choose". Values that have no
-    effect are refused where a knob needs another one: they would be the same configuration under another name. One
-    is allowed: a `clip_norm` of 1 or more after `gradient_normalization` global. It is the default, so refusing it
-    would make `gradient_normalization` a knob that cannot be turned alone.
+    `micro_batch` is in sequences per pass and process, `global_batch` in sequences per step over all processes.
+    `clip_norm` 0 and `clip_value` 0 mean "off", `threads` 0 means "torch's default". A value that has no effect
+    because of another knob is rejected: it would be the same configuration under another name. The one exception is
+    a `clip_norm` of 1 or more after `gradient_normalization` global. It is the default, so rejecting it would mean
+    that `gradient_normalization` could not be changed alone.
     """
 
     micro_batch: int = 8
@@ -173,7 +173,7 @@ class TrainingConfig(_FromMapping):
         self._check_learning()
 
     def _require_of_processes(self) -> None:
-        """Refuse what processes cannot do that each see only a part of the model or the batch."""
+        """Reject what is impossible if each process sees only part of the model or the batch."""
         for name, value, apart, reason in _APART:
             _require(
                 getattr(self, name) != value or self.parallelism not in apart,
@@ -183,7 +183,7 @@ class TrainingConfig(_FromMapping):
             )
 
     def _require_kernels(self) -> None:
-        """Refuse kernels that would not run, or not as they are named."""
+        """Reject kernels that would not run, or would not do what their name says."""
         _require(
             self.loss_kernel == "full" or self.compile in ("off", "regional"),
             "loss_kernel chunked cannot be compiled as part of the whole graph",
@@ -204,7 +204,7 @@ class TrainingConfig(_FromMapping):
         )
 
     def _require_separate_updates(self) -> None:
-        """Refuse what an update in the backward pass cannot do: it sees each weight's gradient once, and no other."""
+        """Reject what an update in the backward pass cannot do: it sees each weight's gradient once, and no others."""
         rule = "optimizer_in_backward updates each weight by itself"
         whole = {
             "optimizer": "adamw",
@@ -225,7 +225,7 @@ class TrainingConfig(_FromMapping):
         )
 
     def _check_learning(self) -> None:
-        """Refuse combinations of learning knobs in which one has no effect or cannot be done."""
+        """Reject combinations of learning knobs in which one has no effect or is impossible."""
         _require(
             self.beta2 == DEFAULT_BETA2 or self.optimizer != "adafactor",
             "beta2 belongs to optimizer adamw or muon",
@@ -257,7 +257,7 @@ class TrainingConfig(_FromMapping):
         """This configuration with other values for the named knobs.
 
         Raises:
-            InvalidConfiguration: the combination cannot exist.
+            InvalidConfiguration: the combination is invalid.
         """
         return dataclasses.replace(self, **values)  # type: ignore[arg-type]
 
@@ -267,28 +267,28 @@ class TrainingConfig(_FromMapping):
 
     @property
     def data_ranks(self) -> int:
-        """Processes that each train on other sequences: one where all work on the same."""
+        """Number of processes that train on different sequences: 1 if all train on the same."""
         return self.world_size if self.parallelism in ("ddp", "fsdp") else 1
 
     @property
     def pass_sequences(self) -> int:
-        """Sequences that all processes together take through one forward and backward pass."""
+        """Sequences in one forward and backward pass, over all processes."""
         return self.micro_batch * self.data_ranks
 
     @property
     def accumulation_steps(self) -> int:
-        """Micro-batches per optimizer step, of each process."""
+        """Micro-batches per optimizer step and process."""
         return self.global_batch // self.pass_sequences
 
 
 def default_knobs() -> dict[str, KnobValue]:
-    """The value of every knob where nobody turns it."""
+    """The default value of every knob."""
     return TrainingConfig().to_mapping()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig(_FromMapping):
-    """Which text is trained on and how it becomes tokens.
+    """Which text to train on and how to tokenize it.
 
     `corpus` is a file, a folder, a glob, a `.jsonl` file or the word `stdlib`; `tokenizer` is
     `bpe:<vocabulary>`, `bytes` or the name of a tiktoken encoding.
@@ -321,10 +321,10 @@ class DataConfig(_FromMapping):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig(_FromMapping):
-    """All that a worker process is told: what to train, on what, how, and for how long.
+    """Everything a worker process needs: what to train, on what, how, and for how long.
 
     `horizon_tokens` is the length of the learning-rate schedule; a session may be advanced past it
-    (the schedule then holds its last value), which is what a reference kept warm for timing does.
+    (the schedule then holds its last value), as happens to a reference kept warm for timing.
     """
 
     gpt: GPTConfig
@@ -349,7 +349,7 @@ class SessionConfig(_FromMapping):
         self._require_shares()
 
     def _require_shares(self) -> None:
-        """A model that is shared out must have something for each process."""
+        """A model split across processes must have a part for each."""
         world_size = self.training.world_size
         if self.training.parallelism == "tensor":
             _require(

@@ -1,7 +1,7 @@
-"""The text that is trained on: finding its files, cutting it into documents, holding some of them out.
+"""The training text: finding its files, splitting it into documents, holding some of them out.
 
-A document is a line of a `.jsonl` file, or any other file as a whole. A corpus of one single
-document is cut at line ends into about a hundred pieces that count as documents.
+A document is a line of a `.jsonl` file, or any other whole file. A corpus of a single
+document is split at line ends into about a hundred pieces that count as documents.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autotune_model.config import InvalidConfiguration
 
 _PIECES_OF_A_SINGLE_DOCUMENT = 100
 _TELLING_BYTES = 8192
-"""A zero among the first bytes marks a file as binary; git looks as far."""
+"""A zero byte within this many marks a file as binary, as in git."""
 _NOT_OURS = frozenset({"test", "tests", "idle_test", "__pycache__", "site-packages", "dist-packages"})
 """Folders of the standard library that hold tests, or packages that differ between machines."""
 
@@ -30,7 +30,7 @@ _NOT_OURS = frozenset({"test", "tests", "idle_test", "__pycache__", "site-packag
 class Source:
     """The files of a corpus, sorted.
 
-    In a folder whatever is not UTF-8 text is passed over; files that were `named` must be readable.
+    In a folder, files that are not UTF-8 text are skipped; files that were `named` must be text.
     """
 
     files: tuple[Path, ...]
@@ -38,7 +38,7 @@ class Source:
     text_field: str
 
     def fingerprint(self) -> str:
-        """A digest of paths, sizes and times of change: what can be known without reading the files."""
+        """A digest of paths, sizes and modification times: what is known without reading the files."""
         states = [(path, path.stat()) for path in self.files]
         rows = [[str(path), state.st_size, state.st_mtime_ns] for path, state in states]
         return hashlib.sha256(json.dumps([rows, self.text_field]).encode()).hexdigest()
@@ -65,7 +65,7 @@ class Source:
                     yield document
 
     def _read(self, path: Path) -> str:
-        """The text of a file; empty where it may be passed over."""
+        """The text of a file; empty if it may be skipped."""
         try:
             with path.open("rb") as file:
                 data = file.read(_TELLING_BYTES)
@@ -102,7 +102,7 @@ class Source:
                 problem = f"fields {', '.join(value)}" if isinstance(value, dict) else f"a {type(value).__name__}"
             else:
                 if isinstance(document, str):
-                    yield document.encode(errors="replace").decode()  # JSON can spell half a surrogate pair
+                    yield document.encode(errors="replace").decode()  # JSON can encode half a surrogate pair
                     continue
                 problem = f"a {type(document).__name__} there"
             raise InvalidConfiguration(
@@ -115,7 +115,7 @@ def find_source(corpus: str, text_field: str) -> Source:
     """The files that `corpus` names: a file, a folder, a glob, or `stdlib`.
 
     Raises:
-        InvalidConfiguration: it names none.
+        InvalidConfiguration: it names no file.
     """
     path = Path(corpus).expanduser()
     named = False
@@ -136,14 +136,14 @@ def find_source(corpus: str, text_field: str) -> Source:
 
 
 def hold_out(document_bytes: Mapping[bytes, int], fraction: float) -> set[bytes]:
-    """The documents that are held out, at most `fraction` of all bytes where any document is that small.
+    """The documents to hold out: at most `fraction` of all bytes if any document is that small.
 
-    Documents are known by the digest of their content, so the choice depends neither on order nor on
-    file names, and the copies of a document stay together. They are held out in order of digest,
-    which is as good as at random, until the next would be too much.
+    Documents are identified by content digest, so the choice depends on neither order nor file
+    names, and copies of a document stay together. They are held out in digest order, which is
+    effectively random, until the next one would exceed the limit.
 
     Raises:
-        InvalidConfiguration: there are not two different documents, one for either side.
+        InvalidConfiguration: there are fewer than two different documents, one for each split.
     """
     if len(document_bytes) < 2:
         raise InvalidConfiguration(
@@ -163,7 +163,7 @@ def hold_out(document_bytes: Mapping[bytes, int], fraction: float) -> set[bytes]
 
 
 def _files_below(folder: Path, passed_over: frozenset[str] = frozenset()) -> list[Path]:
-    """All files in a folder and its folders, sorted; hidden ones are left out."""
+    """All files below a folder, sorted; hidden ones are skipped."""
     found: list[Path] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in passed_over]
@@ -172,7 +172,7 @@ def _files_below(folder: Path, passed_over: frozenset[str] = frozenset()) -> lis
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """A text cut into about a hundred pieces, each at the first line end past its size, or there if that is far."""
+    """Split a text into about 100 pieces, each ending at the first line end past its size, or there if that is far."""
     size = math.ceil(len(text) / _PIECES_OF_A_SINGLE_DOCUMENT)
     start = 0
     while start < len(text):

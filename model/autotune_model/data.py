@@ -15,10 +15,10 @@ from autotune_model.tokens import Corpus, TokenArray
 
 
 class Batches:
-    """Training sequences in an order that is a function of seed and sequence number alone.
+    """Training sequences in an order that depends only on seed and sequence number.
 
-    The tokens are cut into windows that do not overlap; each epoch goes through all of them in a new
-    random order. However sequences are grouped into micro-batches and steps, the stream is the same.
+    The tokens are split into non-overlapping windows; each epoch visits all of them in a new random
+    order. The stream is the same however sequences are grouped into micro-batches and steps.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Batches:
 
 
 class Prefetching:
-    """Batches of which the next is read by a thread of its own while this one is computed.
+    """Batches with the next one read in a background thread during the current one.
 
-    Only that thread touches the source, which remembers the order of its epoch.
+    Only that thread touches the source, which caches its epoch's order.
     """
 
     def __init__(self, batches: Batches, *, ranks: int = 1) -> None:
-        """`ranks` processes read in turn, so that what follows for this one begins that many takes further on."""
+        """`ranks` processes read in turn, so the next read of this one starts that many takes later."""
         self._batches = batches
         self._ranks = ranks
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
@@ -64,7 +64,7 @@ class Prefetching:
         self._read: Future[tuple[Tensor, Tensor]] | None = None
 
     def take(self, first: int, count: int) -> tuple[Tensor, Tensor]:
-        """See `Batches.take`; what follows on this is being read when it returns."""
+        """See `Batches.take`; the next batch is being read when it returns."""
         if self._read is None or self._next != (first, count):
             self._read = self._reader.submit(self._batches.take, first, count)
         rows = self._read.result()
@@ -91,7 +91,7 @@ def holdout_windows(corpus: Corpus, *, sequence_length: int, evaluation_tokens: 
 def _rows(
     stream: TokenArray, windows: NDArray[np.int64], length: int, dtype: np.dtype[np.integer[Any]]
 ) -> tuple[Tensor, Tensor]:
-    """Tokens of the windows and, one further on, their targets: `(len(windows), length)` each."""
+    """Tokens of the windows and their targets, shifted by one: `(len(windows), length)` each."""
     positions = windows[:, None] * length + np.arange(length + 1)
     rows = stream[positions].astype(dtype)
     return torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())

@@ -1,4 +1,4 @@
-"""What differs between devices: choosing one, bringing data to it, waiting for it, timing it, its peak memory.
+"""Device-specific code: selection, data transfer, synchronisation, step timing, peak memory.
 
 The CUDA and MPS branches follow the documented interfaces of torch.
 """
@@ -17,10 +17,10 @@ from autotune_model.config import InvalidConfiguration
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes CUDA, then MPS, then the CPU.
+    """The device called `name`; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        InvalidConfiguration: the named device is not there.
+        InvalidConfiguration: the named device is not available.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -33,7 +33,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def to_device(rows: Tensor, device: torch.device, *, pinned: bool = False) -> Tensor:
-    """A batch on the device. From pinned memory CUDA fetches it without first emptying its queue of kernels."""
+    """Copy a batch to the device. From pinned memory, CUDA copies without first waiting for queued kernels."""
     return rows.pin_memory(device).to(device, non_blocking=True) if pinned else rows.to(device)
 
 
@@ -46,10 +46,10 @@ def synchronize(device: torch.device) -> None:
 
 
 class StepTimer:
-    """The seconds of consecutive steps, without making a CUDA device wait between them.
+    """Times consecutive steps, without synchronising a CUDA device between them.
 
-    On CUDA the steps are timed by events in the queue, elsewhere by the monotonic clock; MPS waits
-    for its queue at each mark, a fraction of a millisecond.
+    On CUDA the steps are timed by events in the stream, elsewhere by the monotonic clock; MPS
+    synchronises at each mark, a fraction of a millisecond.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -58,7 +58,7 @@ class StepTimer:
         self._times: list[float] = []
 
     def mark(self) -> None:
-        """The start of the first step, or the end of one."""
+        """Mark the start of the first step, or the end of one."""
         if self._device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()

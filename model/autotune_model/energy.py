@@ -1,13 +1,13 @@
-"""Energy meters: counters of the hardware that only rise, read before and after what is to be charged.
+"""Energy meters: monotonic hardware counters, read before and after the work to be measured.
 
-| meter              | sees                              | does not see                | renewed      |
+| meter              | measures                          | does not measure            | updated      |
 |--------------------|-----------------------------------|-----------------------------|--------------|
 | RAPL package zones | the machine's processor packages, | memory, disks, power supply | every ms     |
-|                    | whoever uses them                 |                             |              |
-| NVML total energy  | the boards of the session's GPUs  | the machine around them     | every 100 ms |
+|                    | for all processes                 |                             |              |
+| NVML total energy  | the boards of the session's GPUs  | the rest of the machine     | every 100 ms |
 
 (RAPL: Linux, `Documentation/power/powercap`, and Khan et al. 2018, TOMPECS 3(2); NVML: at worst every 100 ms,
-Yang et al. 2023, arXiv 2312.02741.) A slice lasts tenths of seconds: one by itself says little, sums do.
+Yang et al. 2023, arXiv 2312.02741.) A slice lasts tenths of a second: only sums are meaningful.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ import torch
 
 POWERCAP = Path("/sys/class/powercap")
 
-# Parts of a package have zones of their own below it (`intel-rapl:0:0`), and `intel-rapl-mmio:0` is a package again.
+# Parts of a package have subzones (`intel-rapl:0:0`), and `intel-rapl-mmio:0` repeats a package.
 _TOP_LEVEL = re.compile(r"intel-rapl:\d+")
 
 
 class Meter(Protocol):
-    """A counter of energy. `name` says what it reads, or why there is nothing to read."""
+    """An energy counter. `name` says what it reads, or why there is nothing to read."""
 
     @property
     def name(self) -> str: ...
 
     def read_joules(self) -> float | None:
-        """Joules since some moment in the past; None where they cannot be told. Only differences mean anything."""
+        """Joules since some fixed time; None if they cannot be read. Only differences are meaningful."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NoMeter:
-    """No counter can be read here, for a `reason` of one line."""
+    """No counter can be read here; `reason` says why in one line."""
 
     reason: str
 
@@ -56,13 +56,13 @@ NOT_ASKED = NoMeter("no energy meter was asked for")
 
 
 def open_meter(device: torch.device, devices: int = 1) -> Meter:
-    """What counts the energy of a session on `device`: of the whole CPU, or of the first `devices` GPUs."""
+    """The energy meter for a session on `device`: of the whole CPU, or of the first `devices` GPUs."""
     if device.type == "cuda":
         try:
             nvml = importlib.import_module("pynvml")
         except ImportError:
             return NoMeter("the energy counter of a GPU is read by nvidia-ml-py: pip install 'autotune[energy]'")
-        # By their UUIDs: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER number devices as NVML does not.
+        # By UUID: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER change device numbers, but not NVML's.
         return nvml_meter(nvml, [f"GPU-{torch.cuda.get_device_properties(n).uuid}" for n in range(devices)])
     if device.type == "cpu":
         return rapl_meter(POWERCAP)
@@ -70,7 +70,7 @@ def open_meter(device: torch.device, devices: int = 1) -> Meter:
 
 
 def joules_between(before: float | None, after: float | None, *, devices: int = 1) -> float | None:
-    """Each of the devices' share of the difference of two readings, where there are two."""
+    """Each device's share of the difference between two readings; None if either is None."""
     return None if before is None or after is None else (after - before) / devices
 
 
@@ -78,10 +78,10 @@ def joules_between(before: float | None, after: float | None, *, devices: int = 
 
 
 class RaplMeter:
-    """The packages of a machine's processors together, Intel's and AMD's.
+    """All processor packages of a machine together, Intel or AMD.
 
-    A counter starts again at zero after some minutes of full load. One wrap between two readings is corrected for,
-    more cannot be noticed: read before and after each slice.
+    A counter wraps to zero after some minutes of full load. One wrap between two readings is corrected for, more
+    cannot be detected: read before and after each slice.
     """
 
     name = "RAPL package zones"
@@ -106,7 +106,7 @@ class RaplMeter:
 
 
 def rapl_meter(root: Path) -> Meter:
-    """The RAPL zones under `root` that are packages; `psys`, the whole platform where there is one, has them in it."""
+    """The RAPL package zones under `root`, without `psys` (the whole platform, if present), which includes them."""
     zones = sorted(path for path in root.glob("intel-rapl:*") if _TOP_LEVEL.fullmatch(path.name))
     try:
         packages = [zone for zone in zones if (zone / "name").read_text().startswith("package-")]
@@ -114,7 +114,7 @@ def rapl_meter(root: Path) -> Meter:
             return NoMeter(f"there is no RAPL package zone in {root}, as in most virtual machines and containers")
         return RaplMeter(packages)
     except PermissionError as error:
-        # Since CVE-2020-8694: what a processor draws tells something of what it computes.
+        # Since CVE-2020-8694: power draw leaks information about what is computed.
         return NoMeter(
             f"{error.filename} can only be read by root: let this user read it, unless others share the machine"
         )
@@ -132,7 +132,7 @@ def _number(path: Path) -> int:
 
 
 class NvmlMeter:
-    """Some NVIDIA GPUs together. Their counters run from the driver's start, in 64 bits of millijoules."""
+    """Some NVIDIA GPUs together. Their 64-bit counters run from the driver's start, in millijoules."""
 
     name = "NVML total energy"
 
@@ -151,14 +151,14 @@ class NvmlMeter:
 
 
 def nvml_meter(nvml: Any, uuids: Sequence[str]) -> Meter:
-    """The GPUs of those UUIDs, by the module `pynvml` of the package nvidia-ml-py; all of them, or none."""
+    """The GPUs with those UUIDs, through the module `pynvml` of nvidia-ml-py; all of them, or none."""
     try:
         nvml.nvmlInit()
         handles = [nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids]
         for handle in handles:
             if _is_divided(nvml, handle):
                 return NoMeter("a GPU in MIG mode counts the energy of all its instances together")
-            nvml.nvmlDeviceGetTotalEnergyConsumption(handle)  # Volta and later have it
+            nvml.nvmlDeviceGetTotalEnergyConsumption(handle)  # Volta and later support it
     except nvml.NVMLError as error:
         return NoMeter(f"NVML does not report the energy of this GPU: {error}")
     return NvmlMeter(nvml, handles)
@@ -167,5 +167,5 @@ def nvml_meter(nvml: Any, uuids: Sequence[str]) -> Meter:
 def _is_divided(nvml: Any, handle: Any) -> bool:
     try:
         return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
-    except nvml.NVMLError:  # a GPU that knows no such mode
+    except nvml.NVMLError:  # the GPU does not support MIG
         return False

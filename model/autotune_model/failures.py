@@ -1,4 +1,4 @@
-"""From an exception to the failure that the driver is told. No torch here: its errors are known by name and message."""
+"""Maps an exception to the failure sent to the driver. No torch here: its errors are matched by name and message."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from autotune_model.config import InvalidConfiguration
 from autotune_model.protocol import FailedKind, Failure, InfeasibleKind
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-"""What the allocators of the CPU (Linux, others), of CUDA and of MPS say; all are RuntimeErrors."""
+"""Messages of the CPU (Linux, others), CUDA and MPS allocators; all are RuntimeErrors."""
 
 _NO_SUCH_KERNEL = ("No available kernel", "No viable backend")
-"""What torch says on CUDA and on a CPU where the one attention kernel that it may use does not take the input."""
+"""torch's messages on CUDA and on a CPU if the only allowed attention kernel does not support the input."""
 
 
 class Diverged(ArithmeticError):
@@ -17,9 +17,9 @@ class Diverged(ArithmeticError):
 
 
 def failure_report(error: Exception) -> Failure:
-    """The kind of a failure, and one line about it (torch's messages have many; the log has all of them)."""
+    """The kind of a failure, and a one-line message (torch's have many lines; the log has all of them)."""
     first_line = next(iter(str(error).strip().splitlines()), "")
-    first_line = first_line.encode(errors="replace").decode()  # the name of a file may hold bytes that are no text
+    first_line = first_line.encode(errors="replace").decode()  # a file name may contain bytes that are not text
     if isinstance(error, InvalidConfiguration):
         return Failure(kind=InfeasibleKind.INVALID, message=first_line)
     if isinstance(error, Diverged):
@@ -30,7 +30,7 @@ def failure_report(error: Exception) -> Failure:
     ):
         kind = InfeasibleKind.OUT_OF_MEMORY
     elif any(sign in first_line for sign in _NO_SUCH_KERNEL):
-        kind = InfeasibleKind.INVALID  # combinations of knobs that are refused here every time
+        kind = InfeasibleKind.INVALID  # this combination of knobs always fails here
     elif any(base.__name__ == "TorchDynamoException" for base in type(error).__mro__):
         kind = InfeasibleKind.COMPILE
     return Failure(kind=kind, message=f"{type(error).__name__}: {first_line}")

@@ -1,4 +1,4 @@
-"""A GPT-2-style decoder: pre-norm blocks, learned positions, GELU, no biases. To be read at a sitting.
+"""A GPT-2-style decoder: pre-norm blocks, learned positions, GELU, no biases. Meant to be read in one sitting.
 
 Dimensions: B sequences, T positions, C width, H heads, Q = C / H width of a head, V vocabulary.
 """
@@ -28,7 +28,7 @@ SDPA_BACKENDS = {
 class Attention(nn.Module):
     """Causal self-attention over the H heads that `qkv` has rows for: `(B, T, C)` to `(B, T, C)`.
 
-    `GPT.set_dropout` sets its rate of dropout.
+    `GPT.set_dropout` sets its dropout rate.
     """
 
     def __init__(self, config: GPTConfig, training: TrainingConfig) -> None:
@@ -65,7 +65,7 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
 
     def _math(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention written out: the whole `(B, H, T, T)` matrix of scores stands in memory."""
+        """Attention written out: the full `(B, H, T, T)` score matrix is in memory."""
         T, Q = q.shape[-2:]
         scores = (q @ k.transpose(-2, -1)) / math.sqrt(Q)
         weights = scores.masked_fill(self.future[:T, :T], -math.inf).softmax(dim=-1)
@@ -74,7 +74,7 @@ class Attention(nn.Module):
 
 @functools.cache
 def _compiled_flex() -> Callable[..., Tensor]:
-    """FlexAttention is fast only where it is compiled, whatever becomes of the rest of the model."""
+    """FlexAttention is fast only if compiled, whether or not the rest of the model is."""
     return torch.compile(flex_attention)
 
 
@@ -104,10 +104,10 @@ class GPT(nn.Module):
     """The language model, with the kernels that `training` names; a tied head shares the token embedding's weights.
 
     The rows of embedding and head are padded to a multiple of `vocab_multiple`. Padded tokens never occur and
-    their logits are cut off, so that the padding changes shapes and nothing else.
+    their logits are sliced off, so that the padding changes only shapes.
 
-    The initial weights are a function of `seed` and the shape alone: they are drawn on the CPU, the
-    head's last, so that a tied model starts like its untied twin.
+    The initial weights depend only on `seed` and the shape: they are drawn on the CPU, the head's
+    last, so that a tied model starts like its untied counterpart.
     """
 
     def __init__(self, config: GPTConfig, training: TrainingConfig, *, vocab_size: int, seed: int) -> None:
@@ -125,7 +125,7 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.width, rows, bias=False)
         if training.tied_head:
             self.head.weight = self.token_embedding.weight
-        self._compiled: tuple[nn.Module, ...] = ()  # used in training alone: evaluation would be compiled once more
+        self._compiled: tuple[nn.Module, ...] = ()  # used only in training: evaluation would recompile them
         self.set_dropout(training.dropout)
         self.initialise(seed)
 
@@ -135,52 +135,52 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Set every weight to its initial value, whatever training has made of it."""
+        """Reset every weight to its initial value, discarding any training."""
         for parameter, value in zip(self.parameters(), initial_weights(self.shapes, seed), strict=True):
             parameter.copy_(padded(value, parameter.shape))
 
     def set_dropout(self, rate: float) -> None:
-        """The share of activations that every dropout of the model zeroes from now on, while it trains."""
+        """Set the training dropout rate of every dropout layer in the model."""
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = rate
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Token numbers `(B, T)` to the logits of each next token `(B, T, V)`."""
+        """Map token ids `(B, T)` to next-token logits `(B, T, V)`."""
         return self.project(self.transform(self.embed(tokens)))
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token numbers `(B, T)` to the residual stream `(B, T, C)`."""
+        """Map token ids `(B, T)` to the residual stream `(B, T, C)`."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         return self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # type: ignore[no-any-return]
 
     def transform(self, x: Tensor) -> Tensor:
-        """The residual stream `(B, T, C)` through all blocks."""
+        """Pass the residual stream `(B, T, C)` through all blocks."""
         for block in self._compiled if self._compiled and self.training else self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
         return x
 
     def project(self, x: Tensor) -> Tensor:
-        """The residual stream `(B, T, C)` to logits `(B, T, V)`."""
+        """Map the residual stream `(B, T, C)` to logits `(B, T, V)`."""
         logits: Tensor = self.head(self.norm(x))
-        # The gradient of a cut is a copy, which a head without padding need not pay for.
+        # The gradient of a slice is a copy, which a head without padding can avoid.
         return logits if logits.shape[-1] == self.vocab_size else logits[..., : self.vocab_size]
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Tokens and targets `(B, T)` to the mean loss, a scalar in nats per token."""
+        """Map tokens and targets `(B, T)` to the mean loss, a scalar in nats per token."""
         if self.chunked_loss:
             hidden = self.norm(self.transform(self.embed(tokens)))
             return self._chunked_loss(hidden.flatten(0, 1), targets.flatten())
         return self.token_losses(tokens, targets).mean()
 
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Tokens and targets `(B, T)` to the loss of every token `(B, T)` in nats, computed in fp32."""
+        """Map tokens and targets `(B, T)` to per-token losses `(B, T)` in nats, computed in fp32."""
         return losses_of(self.logits(tokens), targets)
 
     def _chunked_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Inputs of the head `(N, C)` and targets `(N,)` to the mean loss, never with all logits in memory.
+        """Map head inputs `(N, C)` and targets `(N,)` to the mean loss, never with all logits in memory.
 
-        In the dtype that the head's product would have, for autocast knows nothing of this operator of torch.
+        In the dtype that the head's matmul would have, because autocast does not cover this torch operator.
         """
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -207,8 +207,8 @@ class GPT(nn.Module):
     def flops_per_token(self) -> float:
         """FLOPs of one training step per token: 6N + 12*L*H*Q*T (PaLM, arXiv 2204.02311, appendix B).
 
-        N counts the parameters that multiply something. The embeddings are looked up, so the
-        positions and, unless it is the head as well, the token embedding are left out.
+        N counts the parameters used in multiplications. Embeddings are looked up, so the position
+        embedding and, unless it is also the head, the token embedding are left out.
         """
         config = self.config
         looked_up = self.position_embedding.weight.numel()
@@ -218,11 +218,11 @@ class GPT(nn.Module):
 
 
 def initial_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> Iterator[Tensor]:
-    """GPT-2's, for the parameters of those names in their order, drawn on the CPU.
+    """GPT-2's initial weights for the parameters in `shapes`, in order, drawn on the CPU.
 
     Normal with deviation 0.02, projections onto the residual divided by sqrt(2 * layers); norms are one.
     """
-    projections = [name for name in shapes if name.endswith(("projection.weight", "mlp_out.weight"))]  # two a layer
+    projections = [name for name in shapes if name.endswith(("projection.weight", "mlp_out.weight"))]  # two per layer
     generator = torch.Generator().manual_seed(seed)
     for name, shape in shapes.items():
         if len(shape) < 2:
@@ -242,5 +242,5 @@ def padded(value: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
-    """Logits `(B, T, V)` and targets `(B, T)` to the loss of every token `(B, T)` in nats, computed in fp32."""
+    """Map logits `(B, T, V)` and targets `(B, T)` to per-token losses `(B, T)` in nats, computed in fp32."""
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)

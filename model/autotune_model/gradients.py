@@ -1,4 +1,4 @@
-"""What is done to a gradient between backward and update: normalisation and clipping."""
+"""Gradient normalisation and clipping, between backward and update."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.distributed.tensor import DTensor
 from autotune_model.config import TrainingConfig
 
 Norm = Callable[[Tensor], Tensor]
-"""From the norm of the tensors that a process has a gradient of to that of all."""
+"""Maps the norm of this process's gradients to the norm of all gradients."""
 
 
 def condition_gradients(
     parameters: Iterable[nn.Parameter], training: TrainingConfig, whole_norm: Norm = lambda norm: norm
 ) -> None:
-    """Normalise, clip by norm and clip by value, in that order and each only if asked for, all in place.
+    """Normalise, clip by norm and clip by value, in that order and each only if enabled, all in place.
 
-    Normalisation goes first, for it would undo a clipping of the norm. Clipping by value goes last, so
-    that no element leaves larger than `clip_value`, whatever its norm was brought down to.
+    Normalisation goes first, because it would undo clipping by norm. Clipping by value goes last, so
+    that no element ends up larger than `clip_value`, whatever the norm was clipped to.
     """
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -37,11 +37,11 @@ def normalise_(gradients: list[Tensor], how: str, whole_norm: Norm = lambda norm
     """Divide gradients of any shapes by their L2 norm in place; those that are zero stay zero.
 
     `global` divides all by the norm of the whole gradient, `per_parameter` each tensor by its own (Yu et
-    al. 2017, arXiv 1707.04822), after which the norm of the whole is the root of their number.
+    al. 2017, arXiv 1707.04822), so the whole norm becomes the square root of the number of tensors.
     """
     if how == "none":
         return
-    smallest = torch.finfo(torch.float32).tiny  # nothing is divided by zero
+    smallest = torch.finfo(torch.float32).tiny  # avoids division by zero
     if how == "global":
         torch._foreach_div_(gradients, whole_norm(gathered(nn.utils.get_total_norm(gradients))).clamp(min=smallest))
     else:
@@ -51,5 +51,5 @@ def normalise_(gradients: list[Tensor], how: str, whole_norm: Norm = lambda norm
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """A tensor of which each process has a part, or a part of the sum, as the whole; any other as it is."""
+    """The full tensor if each process has a shard or a partial sum; any other tensor unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

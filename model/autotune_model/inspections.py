@@ -1,4 +1,4 @@
-"""What a session computes, measured without a trace: the state of training is restored afterwards."""
+"""Measures what a session computes; the state of training is restored afterwards."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from autotune_model.sketch import sketch
 from autotune_model.trainer import Trainer
 
 _LOGIT_WINDOWS = 2
-_EXACT_NORM = 1 << 16  # elements whose squares fp32 can still add up to six digits
+_EXACT_NORM = 1 << 16  # elements whose squares fp32 can still sum to six digits
 
 
 def fingerprint(trainer: Trainer) -> Fingerprint:
     """What a session computes before its first step, as sketches. The session then starts from scratch.
 
-    The logits of two held-out windows; the gradient of the first global batch at its true size, before
-    normalisation and clipping; the change of the weights by one step with it at the peak learning rate
-    and weight decay. All without dropout: its masks differ with kernel and micro-batch, although the
+    The logits of two held-out windows; the unscaled gradient of the first global batch, before
+    normalisation and clipping; the weight change from one step with it at the peak learning rate and
+    weight decay. All without dropout: its masks depend on kernel and micro-batch, although the
     mathematics is the same.
 
     Raises:
@@ -39,7 +39,7 @@ def fingerprint(trainer: Trainer) -> Fingerprint:
     training = trainer.session.training
     weights = list(trainer.updated.parameters())
     logits = _sketch_logits(trainer)
-    # A model without dropout stays as it is: a compiled one would be compiled once more.
+    # Without dropout, stay in training mode: switching would recompile the model.
     trainer.model.train(training.dropout == 0.0)
     gradient = _sketch_gradient(trainer, weights)
     before = _sketch(trainer, weights)
@@ -55,11 +55,11 @@ def fingerprint(trainer: Trainer) -> Fingerprint:
 
 
 def gradient_noise(trainer: Trainer, batches: int) -> GradientNoise:
-    """Squared norms of the gradients of the next `batches` global batches, which are not trained on.
+    """Squared norms of the gradients of the next `batches` global batches, without training on them.
 
-    The smaller batch is one pass: a micro-batch, or one for each process with sequences of its own. Two
+    The smaller batch is one pass: a micro-batch, or one per process if each has different sequences. Two
     norms at different batch sizes give the noise scale (McCandlish et al. 2018, arXiv 1812.06162, appendix
-    A.1). Besides one pass's gradient it holds the mean of all, in memory as well.
+    A.1). Besides one pass's gradient, the mean of all is held in memory.
 
     Raises:
         Diverged: a gradient is not finite.
@@ -94,12 +94,12 @@ def _sketch_logits(trainer: Trainer) -> list[float]:
 
 
 def _sketch_gradient(trainer: Trainer, weights: Sequence[Tensor]) -> list[float]:
-    """Sketch the gradient of the first global batch and leave it in place; where fp16 overflows, lower its scale."""
+    """Sketch the gradient of the first global batch and leave it in place; if fp16 overflows, lower its scale."""
     trainer.set_rates(0.0, 0.0)
     trainer.accumulate()
     while not math.isfinite(_norm(trainer, _gradients(weights))):
         scale = trainer.precision.scale
-        trainer.update()  # is skipped and lowers the scale, if there is one
+        trainer.update()  # skips the step and lowers the scale, if any
         if not 1.0 <= trainer.precision.scale < scale:
             raise Diverged("the first gradient must be finite; got nan or inf: use another dtype or kernel")
         trainer.accumulate()
@@ -109,7 +109,7 @@ def _sketch_gradient(trainer: Trainer, weights: Sequence[Tensor]) -> list[float]
 def _true_gradient(trainer: Trainer, first_sequence: int, weights: Sequence[Tensor]) -> list[Tensor]:
     """The gradient of the mean loss of one pass; it replaces any other gradient.
 
-    Where fp16 overflows, it is computed again at a lower scale. The scale of training stays as it is.
+    If fp16 overflows, it is recomputed at a lower scale. The scale of training is unchanged.
     """
     scale = trainer.precision.scale
     while True:
@@ -136,12 +136,12 @@ def _gradients(weights: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _sketch(trainer: Trainer, tensors: Sequence[Tensor]) -> list[float]:
-    """Sketch the whole tensors, of each of which this process has a part."""
+    """Sketch the whole tensors, from this process's parts."""
     return sketch(trainer.parallel.whole(tensors))
 
 
 def _norm(trainer: Trainer, tensors: Sequence[Tensor]) -> float:
-    """The norm of the whole tensors, in fp64: an fp32 sum over tens of millions would lose a thousandth."""
+    """The norm of the whole tensors, in fp64: an fp32 sum over tens of millions would be off by 0.1 %."""
     return _exact_norm(trainer.parallel.whole(tensors))
 
 
@@ -152,7 +152,7 @@ def _exact_norm(tensors: Iterable[Tensor]) -> float:
 
 @contextmanager
 def _randomness_kept(device: torch.device) -> Iterator[None]:
-    """Restore the state of torch's random numbers afterwards; dropout draws its masks from it."""
+    """Restore torch's RNG state afterwards; dropout draws its masks from it."""
     state = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     mps = torch.mps.get_rng_state() if device.type == "mps" else None

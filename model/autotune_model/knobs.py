@@ -1,7 +1,7 @@
 """The legal values of every knob of the built-in GPT. Standard library only.
 
-One row per field of `autotune_model.config.TrainingConfig`. What turning a knob means to a search (its class, its
-complexity, the technique it belongs to) stands in the driver's `autotune/workload/gpt_knobs.py`.
+One row per field of `autotune_model.config.TrainingConfig`. What a knob means to a search (its class, its
+complexity, the technique it belongs to) is in the driver's `autotune/workload/gpt_knobs.py`.
 """
 
 from __future__ import annotations

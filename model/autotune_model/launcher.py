@@ -1,6 +1,6 @@
 """The launcher (Linux): a process that has imported everything and forks workers on request.
 
-Importing torch takes seconds, a fork some milliseconds. It computes nothing with torch itself:
+Importing torch takes seconds, a fork a few milliseconds. The launcher computes nothing with torch:
 neither libgomp's threads nor a CUDA context survive a fork.
 
 Its messages are `Fork` and `Notice` in `autotune_model.protocol`.
@@ -27,9 +27,9 @@ _DESCRIPTORS = 3  # commands, events, log
 
 
 def serve(control: socket.socket) -> None:
-    """Fork a worker for each request, and report its end, until the driver closes its end of `control`."""
+    """Fork a worker for each request, and report its exit, until the driver closes its end of `control`."""
     gc.collect()
-    gc.freeze()  # the collector of a child would otherwise touch, hence copy, every page of the imports
+    gc.freeze()  # otherwise a child's collector would touch, and so copy, every page of the imports
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
     _tell(control, Launcher(ready={}))
@@ -39,7 +39,7 @@ def serve(control: socket.socket) -> None:
                 selector.unregister(key.fd)
                 _report_exit(control, pid_fd=key.fd, pid=key.data)
                 continue
-            # The kernel never joins a message that carries descriptors with the next: this is one whole request.
+            # The kernel never merges a message that carries descriptors with the next: this is one whole request.
             message, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, _DESCRIPTORS)
             if not message:
                 return
@@ -52,7 +52,7 @@ def _fork(session_path: Path, commands_fd: int, events_fd: int, log_fd: int) -> 
     """Start a worker that holds these descriptors and no others; returns its process id."""
     started = time.perf_counter()
     with warnings.catch_warnings():
-        # From Python 3.12 on; the other threads are OpenBLAS's, which sees to its own forks.
+        # Python 3.12+ warns about threads; they are OpenBLAS's, which handles forks itself.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
@@ -74,11 +74,11 @@ def _become_worker(session_path: Path, commands_fd: int, events_fd: int, log_fd:
     except BaseException:
         traceback.print_exc()
     finally:
-        os._exit(1)  # never back into the launcher's loop
+        os._exit(1)  # never return to the launcher's loop
 
 
 def _close_all_but(*kept: int) -> None:
-    """Close every other descriptor: the launcher's, and those of workers forked before."""
+    """Close all other descriptors: the launcher's and those of workers forked earlier."""
     for below, above in itertools.pairwise([*sorted(kept), os.sysconf("SC_OPEN_MAX")]):
         os.closerange(below + 1, above)
 

@@ -1,6 +1,6 @@
-"""How the processes of a session share the work of one model: a class for each value of the knob `parallelism`.
+"""How the processes of a session split the work of one model: one class per value of the knob `parallelism`.
 
-| strategy   | of the batch | of weights, gradients, moments | what goes between processes           |
+| strategy   | batch        | weights, gradients, moments    | communication                         |
 |------------|--------------|--------------------------------|---------------------------------------|
 | `none`     | all          | all                            |                                       |
 | `ddp`      | a share      | all                            | gradients, once a step                |
@@ -8,8 +8,8 @@
 | `tensor`   | all          | a share of each layer          | activations, twice a layer            |
 | `pipeline` | all          | some of the layers             | activations, between neighbours       |
 
-`none` is the base class: a strategy says only in what it differs. All ranks call the same methods in the
-same order, for most of them communicate; every rank gets the same answer.
+`none` is the base class; the others override only what differs. All ranks call the same methods in the
+same order, because most of them communicate; every rank gets the same result.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from autotune_model.gpt import GPT, initial_weights, losses_of, padded
 from autotune_model.gradients import gathered
 
 Autocast = Callable[[], AbstractContextManager[Any]]
-"""The context of a forward pass."""
+"""Context manager for a forward pass."""
 Take = Callable[[int, int], tuple[Tensor, Tensor]]
-"""First sequence and count to tokens and targets `(count, T)` each, on the device."""
+"""Maps first sequence and count to tokens and targets, `(count, T)` each, on the device."""
 Backward = Callable[[Tensor], None]
 """Adds the gradient of a scalar loss."""
 
 
 class Parallelism:
-    """One process that does everything; the base of the strategies that share the work out."""
+    """A single process that does everything; base class of the strategies that split the work."""
 
     def __init__(self, gpt: GPT, training: TrainingConfig, device: torch.device, autocast: Autocast) -> None:
         self.gpt = gpt
@@ -57,21 +57,21 @@ class Parallelism:
             gpt.compile_blocks()
         elif training.compile != "off":
             self.loss = torch.compile(self.loss, mode=training.compile)
-        # Held until the next, as the variable of a plain loop is: where the nodes of its graph die with the pass,
-        # glibc gives the pages around them back to the kernel, and a small model's next step has to ask anew.
+        # Kept until the next pass, like the variable of a plain loop: if its graph's nodes were freed with the pass,
+        # glibc would return the pages around them to the kernel, and a small model's next step would reallocate.
         self._last_loss: Tensor | None = None
 
     def distribute(self) -> Callable[..., Tensor]:
-        """Keep this rank's part of the model; returns what is to be compiled.
+        """Keep this rank's part of the model; returns the callable to compile.
 
-        That computes a mean loss from tokens and targets, or a stage of a pipeline.
+        It computes a mean loss from tokens and targets, or one pipeline stage.
         """
         return self.gpt
 
     def add_gradient(self, take: Take, backward: Backward, first: int, count: int) -> Tensor:
-        """Add the gradient of the mean loss of `count` sequences from `first` on, shared by all ranks.
+        """Add the gradient of the mean loss of `count` sequences from `first` on, split across ranks.
 
-        Returns this rank's part in that loss, a scalar without a graph (`whole_losses` puts them together).
+        Returns this rank's part of that loss, a detached scalar (`whole_losses` combines the parts).
         """
         training = self.training
         passes = count // training.pass_sequences
@@ -80,7 +80,7 @@ class Parallelism:
             share = first + number * training.pass_sequences + self._first_of_rank
             with self.synchronised(number == passes - 1), self.autocast():
                 loss = self.loss(*take(share, training.micro_batch))
-            if passes > 1:  # a division is one more node of the graph to walk
+            if passes > 1:  # a division adds a node to the graph
                 loss = loss / passes
             with self.synchronised(number == passes - 1):
                 backward(loss)
@@ -89,28 +89,28 @@ class Parallelism:
         return total
 
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Tokens and targets `(B, T)`, the same for all ranks, to the loss of every token `(B, T)`."""
+        """Map tokens and targets `(B, T)`, the same on all ranks, to per-token losses `(B, T)`."""
         with self.autocast():
             return self.gpt.token_losses(tokens, targets)
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Tokens `(B, T)`, the same for all ranks, to logits `(B, T, V)`."""
+        """Map tokens `(B, T)`, the same on all ranks, to logits `(B, T, V)`."""
         with self.autocast():
             return self.gpt.logits(tokens)
 
     @property
     def devices(self) -> int:
-        """Devices that the processes compute on: they share a CPU."""
+        """Number of devices the processes use: 1 on a CPU, which they share."""
         return 1 if self.device.type == "cpu" else self.world_size
 
     def whole_norm(self, norm: Tensor) -> Tensor:
-        """From the norm of this rank's part of the gradient to that of the whole."""
+        """The norm of the whole gradient, from that of this rank's part."""
         return norm
 
     def whole(self, tensors: Sequence[Tensor]) -> Iterator[Tensor]:
-        """From one tensor for each parameter of this rank, to one for each of the model, in its order.
+        """From one tensor per parameter of this rank, yield one per parameter of the model, in its order.
 
-        They are as a single process has them, without padded rows; one at a time, for together they may not fit.
+        They match those of a single process, without padded rows; one at a time, as all may not fit in memory.
         """
         for shape, tensor in zip(self.shapes.values(), tensors, strict=True):
             yield tensor[: shape[0]]
@@ -120,11 +120,11 @@ class Parallelism:
         self.gpt.initialise(seed)
 
     def whole_losses(self, losses: Tensor) -> Tensor:
-        """Mean losses over all sequences, from each rank's parts in them."""
+        """Mean losses over all sequences, from each rank's parts."""
         return losses
 
     def peak_memory(self, own_bytes: int) -> int:
-        """Peak bytes of all processes on a CPU; of the fullest device elsewhere."""
+        """Peak bytes: of all processes on a CPU, of the fullest device elsewhere."""
         if self.world_size == 1:
             return own_bytes
         counted = torch.tensor(own_bytes, dtype=torch.int64, device=self.device)
@@ -132,17 +132,17 @@ class Parallelism:
         return int(counted)
 
     def seed_of_dropout(self, seed: int) -> int:
-        """Masks differ between ranks, whose activations do."""
+        """Masks differ between ranks, as activations do."""
         return seed + self.rank
 
     @contextmanager
-    def synchronised(self, last: bool) -> Iterator[None]:  # noqa: ARG002 - for those that share the batch
-        """Part of a pass, after which gradients are averaged if it is the `last` one of its step."""
+    def synchronised(self, last: bool) -> Iterator[None]:  # noqa: ARG002 - for strategies that split the batch
+        """Context for part of a pass; gradients are averaged after the `last` pass of a step."""
         yield
 
     @property
     def _first_of_rank(self) -> int:
-        """Where this rank's share of the sequences of one pass begins."""
+        """Where this rank's share of a pass's sequences begins."""
         return self.rank * self.training.micro_batch if self.training.data_ranks > 1 else 0
 
 
@@ -151,7 +151,7 @@ class DataParallelism(Parallelism):
 
     def distribute(self) -> Callable[..., Tensor]:
         with warnings.catch_warnings():
-            # Of torch 2.13; what it recommends instead of `broadcast_buffers` is unknown to 2.10.
+            # From torch 2.13; the suggested replacement for `broadcast_buffers` is not in 2.10.
             warnings.simplefilter("ignore", FutureWarning)
             self._replica = DistributedDataParallel(self.gpt, broadcast_buffers=False, gradient_as_bucket_view=True)
         return self._replica
@@ -170,7 +170,7 @@ class DataParallelism(Parallelism):
 
 
 class MeshParallelism(Parallelism):
-    """What strategies have in common whose weights and gradients are `DTensor`s, sharded over a mesh of all ranks."""
+    """Base of the strategies whose weights and gradients are `DTensor`s, sharded over a mesh of all ranks."""
 
     mesh: DeviceMesh
 
@@ -189,22 +189,22 @@ class MeshParallelism(Parallelism):
             if not isinstance(weight, DTensor):
                 raise TypeError(f"{name} must be distributed; got {type(weight).__name__}: see `distribute`")
             ordered = self.by_rank(name, padded(value, weight.shape)).to(self.device, weight.dtype)
-            # Every rank has drawn the whole, so none has to be sent its shard.
+            # Every rank has drawn the whole tensor, so no shard has to be sent.
             weight.copy_(distribute_tensor(ordered, self.mesh, weight.placements, src_data_rank=None))
 
-    def in_order(self, name: str, whole: Tensor) -> Tensor:  # noqa: ARG002 - of one strategy's interest
-        """A gathered tensor with its rows in the order of the single process."""
+    def in_order(self, name: str, whole: Tensor) -> Tensor:  # noqa: ARG002 - used by one strategy
+        """A gathered tensor with its rows in single-process order."""
         return whole
 
-    def by_rank(self, name: str, whole: Tensor) -> Tensor:  # noqa: ARG002 - of one strategy's interest
-        """The inverse of `in_order`: rows in the order in which ranks hold them."""
+    def by_rank(self, name: str, whole: Tensor) -> Tensor:  # noqa: ARG002 - used by one strategy
+        """The inverse of `in_order`: rows in the order the ranks hold them."""
         return whole
 
 
 class ShardedDataParallelism(MeshParallelism):
     """Every rank keeps a share of every weight, and trains on its share of the batch (FSDP2, `fully_shard`).
 
-    A block's weights are gathered for the time that it is computed.
+    A block's weights are gathered only while it is computed.
     """
 
     def distribute(self) -> Callable[..., Tensor]:
@@ -234,7 +234,7 @@ class ShardedDataParallelism(MeshParallelism):
 
 
 class _Entrance(nn.Module):
-    """The one call through which `fully_shard` sees that the weights outside of blocks are needed."""
+    """The entry point whose hooks let `fully_shard` gather the weights outside the blocks."""
 
     def __init__(self, gpt: GPT) -> None:
         super().__init__()
@@ -247,8 +247,8 @@ class _Entrance(nn.Module):
 class TensorParallelism(MeshParallelism):
     """Every rank computes a share of every layer, for the whole batch (Shoeybi et al. 2019, arXiv 1909.08053).
 
-    A rank has some of the heads, of the inner width of the MLPs, and of the vocabulary. Norms and
-    positions, which are small, are on every rank.
+    A rank has a share of the heads, the MLPs' inner width and the vocabulary. Norms and position
+    embeddings, which are small, are replicated.
     """
 
     def distribute(self) -> Callable[..., Tensor]:
@@ -278,19 +278,19 @@ class TensorParallelism(MeshParallelism):
         return gpt
 
     def seed_of_dropout(self, seed: int) -> int:
-        """Masks must be the same: all ranks go on with the same activations."""
+        """Masks must be the same: all ranks have the same activations."""
         return seed
 
     def in_order(self, name: str, whole: Tensor) -> Tensor:
         return self._exchanged(whole, self.world_size, 3) if name.endswith("qkv.weight") else whole
 
     def by_rank(self, name: str, whole: Tensor) -> Tensor:
-        """Rows of queries, keys and values `(3, heads, Q)` to `(ranks, 3, heads / ranks, Q)`."""
+        """Reorder query, key and value rows from `(3, heads, Q)` to `(ranks, 3, heads / ranks, Q)`."""
         return self._exchanged(whole, 3, self.world_size) if name.endswith("qkv.weight") else whole
 
     @staticmethod
     def _exchanged(rows: Tensor, outer: int, inner: int) -> Tensor:
-        """Rows `(outer, inner, n)` as `(inner, outer, n)`, the matrix keeping its shape."""
+        """Reorder rows from `(outer, inner, n)` to `(inner, outer, n)`; the matrix keeps its shape."""
         return rows.view(outer, inner, -1, rows.shape[1]).transpose(0, 1).reshape(rows.shape)
 
 
@@ -303,10 +303,10 @@ def _as_local(_: nn.Module, output: DTensor, __: DeviceMesh) -> Tensor:
 
 
 class PipelineParallelism(Parallelism):
-    """Every rank has some of the layers; micro-batches follow each other through them, 1F1B.
+    """Every rank has some of the layers; micro-batches flow through them on a 1F1B schedule.
 
-    One forward, one backward in turn once the pipeline is full (Narayanan et al. 2019, PipeDream). Every rank
-    draws the whole model first and then keeps its stage.
+    Forward and backward alternate once the pipeline is full (Narayanan et al. 2019, PipeDream). Every rank
+    initialises the whole model first, then keeps its stage.
     """
 
     def distribute(self) -> Callable[..., Tensor]:
@@ -324,7 +324,7 @@ class PipelineParallelism(Parallelism):
         return self._stage
 
     def add_gradient(self, take: Take, backward: Backward, first: int, count: int) -> Tensor:  # noqa: ARG002
-        """See the base class; the schedule calls backward by itself, for losses that no scale is put on."""
+        """See the base class; the schedule itself calls backward, on unscaled losses."""
         tokens, targets = take(first, count)
         schedule = self._schedule(count // self.training.micro_batch, tokens)
         losses: list[Tensor] = []
@@ -368,11 +368,11 @@ class PipelineParallelism(Parallelism):
                 weight.copy_(padded(value, weight.shape))
 
     def whole_losses(self, losses: Tensor) -> Tensor:
-        dist.all_reduce(losses)  # zero but on the last rank
+        dist.all_reduce(losses)  # zero except on the last rank
         return losses
 
     def _schedule(self, passes: int, tokens: Tensor) -> Schedule1F1B | ScheduleGPipe:
-        """The schedule of so many micro-batches of sequences like `tokens`; torch's are for one number each."""
+        """The schedule for `passes` micro-batches of sequences like `tokens`; torch fixes their number."""
         if passes not in self._schedules:
             micro_batch = torch.empty(self.training.micro_batch, tokens.shape[1], dtype=tokens.dtype, device="meta")
             stream = self._stream(micro_batch)
@@ -390,7 +390,7 @@ class PipelineParallelism(Parallelism):
         return self._schedules[passes]
 
     def _through(self, tokens: Tensor) -> Tensor:
-        """Tokens `(B, T)` through this stage, after those before it and ahead of those after it."""
+        """Run tokens `(B, T)` through this stage: receive from the previous one, send to the next."""
         x = tokens
         if not self._is_first:
             x = self._stream(tokens)
@@ -401,18 +401,18 @@ class PipelineParallelism(Parallelism):
         return y
 
     def _stream(self, tokens: Tensor) -> Tensor:
-        """Room for the residual stream of tokens `(B, T)` on their device, `(B, T, C)`, in the dtype of weights."""
+        """An empty residual stream `(B, T, C)` for tokens `(B, T)`, on their device, in the weights' dtype."""
         weight = next(self.gpt.parameters())
         return torch.empty(*tokens.shape, self.gpt.config.width, dtype=weight.dtype, device=tokens.device)
 
     def _from(self, rank: int, tensor: Tensor) -> Tensor:
-        """The tensor that `rank` has; others bring one to be written to."""
+        """Broadcast the tensor of `rank`; the others pass one to write to."""
         tensor = tensor.contiguous()
         dist.broadcast(tensor, rank)
         return tensor
 
     def _rank_of(self, name: str) -> int:
-        """The rank that has the parameter of that name."""
+        """The rank that has the parameter `name`."""
         if name.startswith("blocks."):
             layer = int(name.split(".")[1])
             return next(rank for rank in range(self.world_size) if layer < self._bounds[rank + 1])
@@ -420,16 +420,16 @@ class PipelineParallelism(Parallelism):
 
 
 class _Stage(nn.Module):
-    """Some of the layers of a model, in the arithmetic of training.
+    """Some of the layers of a model, in the precision of training.
 
-    From tokens `(B, T)`, or the residual stream `(B, T, C)` of the stage before, to the stream again, or
-    from the last stage to logits `(B, T, V)`; all but tokens in fp32.
+    Maps tokens `(B, T)`, or the previous stage's residual stream `(B, T, C)`, to the residual stream, or
+    in the last stage to logits `(B, T, V)`; all but tokens in fp32.
     """
 
     def __init__(self, gpt: GPT, autocast: Autocast, *, is_first: bool, is_last: bool) -> None:
         super().__init__()
         self.gpt = gpt
-        self.autocast = autocast  # here, not around the schedule, which runs backward passes as well
+        self.autocast = autocast  # here, not around the schedule, which also runs backward passes
         self.is_first = is_first
         self.is_last = is_last
 

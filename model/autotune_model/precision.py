@@ -1,4 +1,4 @@
-"""The arithmetic of forward and backward: fp32, autocast to bf16 or fp16 with weights in fp32, or weights in bf16."""
+"""The precision of forward and backward: fp32, autocast to bf16 or fp16 with weights in fp32, or weights in bf16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _AUTOCAST_DTYPES = {"bf16_autocast": torch.bfloat16, "fp16_autocast": torch.floa
 
 
 class MasterWeights:
-    """An fp32 copy of a bf16 model, which is what the optimizer works on (Micikevicius et al., arXiv 1710.03740)."""
+    """An fp32 copy of a bf16 model, which the optimizer updates (Micikevicius et al., arXiv 1710.03740)."""
 
     def __init__(self, model: nn.Module, master: nn.Module) -> None:
         """`master` is `model` before its weights were rounded to bf16."""
@@ -21,7 +21,7 @@ class MasterWeights:
 
     @torch.no_grad()
     def take_gradients(self) -> None:
-        """Move the gradients of a backward pass over, where they add up in fp32."""
+        """Move the gradients of a backward pass to the copy, summed in fp32."""
         for weight, master in zip(self._weights, self._masters, strict=True):
             if weight.grad is not None:
                 gradient = weight.grad.float()
@@ -30,7 +30,7 @@ class MasterWeights:
 
     @torch.no_grad()
     def give_weights(self) -> None:
-        """Round the updated weights into the model."""
+        """Copy the updated weights to the model."""
         torch._foreach_copy_(self._weights, self._masters)
 
 
@@ -43,20 +43,20 @@ class Precision:
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype is torch.float16)
 
     def autocast(self) -> torch.autocast:
-        """The context of a forward pass."""
+        """Context manager for a forward pass."""
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
 
     @property
     def scale(self) -> float:
-        """What losses are multiplied by now: one, but for fp16."""
+        """The current loss scale: 1 except in fp16."""
         return float(self._scaler.get_scale())
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of a scalar loss, scaled up where fp16 would lose small values."""
+        """Add the gradient of a scalar loss, scaled up if fp16 would lose small values."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: Optimizer | InBackward) -> None:
-        """Bring the gradients back to their true size, as clipping needs them."""
+        """Unscale the gradients, as clipping needs their true size."""
         if isinstance(optimizer, Optimizer):
             self._scaler.unscale_(optimizer)
 

@@ -1,4 +1,4 @@
-"""What this machine is: its environment in words, and its peak arithmetic rate by a sweep of matrix products."""
+"""Describes this machine: its environment, and its peak FLOP rate from a sweep of matrix products."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TELLING_CPU_FLAGS = frozenset(
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Versions, processor, memory and device, as a report shows them and a resumed study compares them."""
+    """Versions, processor, memory and device, shown in reports and compared when a study resumes."""
     cpu_model, cpu_flags = _processor()
     found: dict[str, str | int] = {
         "python": platform.python_version(),
@@ -61,9 +61,9 @@ def peak_flops(device: torch.device) -> dict[str, float]:
 
 
 def _best_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """The best of growing sizes, as far as a fraction of a second goes: emulated fp16 stops early.
+    """The best rate of growing sizes within a fraction of a second: emulated fp16 stops early.
 
-    Each size is repeated for some time slices of the scheduler, for other processes may hold the cores.
+    Each size is repeated for some scheduler time slices, because other processes may hold the cores.
     """
     best = 0.0
     deadline = math.inf
@@ -84,18 +84,18 @@ def _best_rate(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def _processor() -> tuple[str, str]:
-    """The processor's name, and those of its instruction sets that low precision runs on."""
+    """The processor's name, and its instruction sets relevant to low precision."""
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip(), ""
     rows = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
-    fields = {name.strip(): value.strip() for name, value in reversed(rows)}  # the first core speaks for all
+    fields = {name.strip(): value.strip() for name, value in reversed(rows)}  # the first core represents all
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     return fields.get("model name", platform.machine()), " ".join(sorted(flags & _TELLING_CPU_FLAGS))
 
 
 def _usable_cores() -> int:
-    """Logical cores that may be kept busy: those of the affinity, or fewer by a container's quota (cgroup v2)."""
+    """Usable logical cores: those of the affinity, or fewer under a container's quota (cgroup v2)."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else psutil.cpu_count() or 0
     limit = Path("/sys/fs/cgroup/cpu.max")
     quota, period = limit.read_text().split() if limit.exists() else ("max", "")
@@ -103,7 +103,7 @@ def _usable_cores() -> int:
 
 
 def _memory_bytes() -> int:
-    """Memory of the machine, or of the container where that has less (cgroup v2)."""
+    """Memory of the machine, or of the container if that has less (cgroup v2)."""
     total = psutil.virtual_memory().total
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else "max"

@@ -1,10 +1,10 @@
-"""How the processes of a session meet, and what of the machine each of them takes."""
+"""How a session's processes connect, and which device and threads each one uses."""
 
 from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store, TCPStore  # where torch.distributed has them from, with types
+from torch._C._distributed_c10d import Store, TCPStore  # torch.distributed's source for them, with types
 
 from autotune_model.config import InvalidConfiguration, TrainingConfig
 
@@ -12,7 +12,7 @@ _LOCALHOST = "127.0.0.1"
 
 
 def host_store(world_size: int) -> TCPStore:
-    """Where the processes of a session find each other; its `port` is free, and open to this machine only."""
+    """The store where a session's processes meet; its `port` is free, and open to this machine only."""
     return TCPStore(_LOCALHOST, 0, world_size, is_master=True, wait_for_workers=False)
 
 
@@ -22,16 +22,16 @@ def visit_store(port: int, world_size: int) -> TCPStore:
 
 
 def join(store: Store, rank: int, world_size: int, device: torch.device) -> None:
-    """Meet the other processes; returns when all have come."""
+    """Join the process group; returns when all have joined."""
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
 
 
 def device_of_rank(device: torch.device, rank: int, world_size: int) -> torch.device:
-    """The device that a rank computes on: one of its own on CUDA, a share of the CPU otherwise.
+    """The device that a rank computes on: its own on CUDA, a share of the CPU otherwise.
 
     Raises:
-        InvalidConfiguration: there are not as many devices, or they cannot talk to each other.
+        InvalidConfiguration: there are too few devices, or they cannot communicate.
     """
     if device.type == "mps":
         raise InvalidConfiguration(f'world_size must be 1 on mps; got {world_size}: use device "cpu" or "cuda"')
@@ -47,7 +47,7 @@ def device_of_rank(device: torch.device, rank: int, world_size: int) -> torch.de
 
 
 def share_threads(training: TrainingConfig) -> None:
-    """Set this process's intra-op threads to the knob; 0 shares out the threads that torch would use alone."""
+    """Set this process's intra-op threads to the knob; 0 divides torch's default among the processes."""
     if training.threads:
         torch.set_num_threads(training.threads)
     elif training.world_size > 1:

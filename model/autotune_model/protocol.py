@@ -1,16 +1,16 @@
 """The messages between driver, launcher, worker and ranks: one JSON object `{name: {fields}}` a line.
 
-The only definition of them: both sides of the pipe import this file, and it needs nothing but the standard library.
-A message is named by its `tag`, or else by its class in snake_case.
+This is their only definition: both ends of the pipe import this file, which needs only the standard library.
+A message's name is its `tag`, or else its class name in snake_case.
 
 ```
 driver -> worker     Advance, Evaluate, MeasureFingerprint, MeasureGradientNoise, Close       (Command)
 worker -> driver     Phase, Ready, Slice, Evaluation, Fingerprint, GradientNoise, Failure     (Event)
-driver -> launcher   Fork, with three descriptors beside it: commands, events, log
+driver -> launcher   Fork, sent with three descriptors: commands, events, log
 launcher -> driver   Launcher, Forked, Exited                                                 (Notice)
 ```
-The driver trusts no worker: it reads with `autotune.trial.codec`, which checks every field. The functions here are for
-the other side, which trusts the driver.
+The driver does not trust workers: it reads with `autotune.trial.codec`, which checks every field. The functions here
+are for the processes that it starts, which trust it.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from typing import IO, Any, ClassVar, TypeVar, get_args
 M = TypeVar("M")
 
 
-# -- what a worker says ------------------------------------------------------------------------------
+# -- worker to driver --------------------------------------------------------------------------------
 
 
 class PhaseName(StrEnum):
-    """The signs of progress of a worker that is getting ready."""
+    """The stages that a worker reports during set-up."""
 
-    STARTED = "started"  # the process runs and has read its orders
-    BUILT = "built"  # data, model and optimizer stand
+    STARTED = "started"  # the process is running and has its arguments
+    BUILT = "built"  # data, model and optimizer are built
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A worker on its way to `Ready`."""
+    """A stage that a worker has reached before `Ready`."""
 
     name: PhaseName
 
@@ -47,9 +47,9 @@ class Phase:
 class Ready:
     """What a session reports once it can train.
 
-    `setup_seconds` runs from the order to open until the model stands; `compile_seconds` is what
-    compilation added to the first pass (0 where nothing is compiled). `parameters` counts distinct
-    ones. `flops_per_token` is 6N + 12*L*H*Q*T (PaLM, appendix B).
+    `setup_seconds` runs from process start until the model is built; `compile_seconds` is what
+    compilation added to the first pass (0 if nothing is compiled). `parameters` counts shared
+    weights once. `flops_per_token` is 6N + 12*L*H*Q*T (PaLM, appendix B).
     """
 
     setup_seconds: float
@@ -66,11 +66,11 @@ class Ready:
 class Slice:
     """A few whole optimizer steps, timed inside the worker between two device synchronisations.
 
-    `round` is the pairing round it was taken in, or -1 where it ran alone. `tokens` and `energy_joules` are those of
-    one device (its share, where several train together), because device-hours are what is paid for. `losses` are
-    training losses in nats per token, one per step. `energy_joules` is the difference of a meter's readings at both
-    ends, None where there is no meter. Meters are slow, so only sums over many slices mean anything. `skipped_steps`
-    made no update, because a gradient overflowed in fp16.
+    `round` is its pairing round, or -1 if it ran alone. `tokens` and `energy_joules` are per device (its share, if
+    several train together), because cost is counted in device-hours. `losses` are training losses in nats per token,
+    one per step. `energy_joules` is the difference between meter readings at the start and the end, None without a
+    meter. Meters update slowly, so only sums over many slices are meaningful. `skipped_steps` counts the steps without
+    an update because a gradient overflowed in fp16.
     """
 
     round: int
@@ -91,8 +91,8 @@ class Slice:
 class Evaluation:
     """Loss on the held-out documents after `tokens_seen` training tokens.
 
-    `loss` and `stderr` (over windows) are in nats per token over `tokens` tokens; `bits_per_byte` compares across
-    tokenizers.
+    `loss` and `stderr` (over windows) are in nats per token over `tokens` tokens; `bits_per_byte` is comparable
+    across tokenizers.
     """
 
     tokens_seen: int
@@ -107,9 +107,9 @@ class Fingerprint:
     """What a session computes before its first step, to be compared with another session of the same seed.
 
     Each is a sketch: a random linear projection (`autotune_model.sketch`). The norm of the difference of two sketches
-    estimates the norm of the difference of what they stand for. `logits` of held-out windows; `gradient` of the first
-    global batch, not clipped; `update`, the change of the weights by one step at the peak learning rate. Their units
-    are those of logits, loss per weight and weights.
+    estimates the norm of the difference of the originals. `logits` are of held-out windows; `gradient` is of the first
+    global batch, not clipped; `update` is the weight change from one step at the peak learning rate. Their units are
+    those of logits, loss per weight, and weights.
     """
 
     logits: tuple[float, ...]
@@ -119,10 +119,10 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientNoise:
-    """Squared norms of gradients at the weights after `tokens_seen` training tokens; their noise follows from them.
+    """Squared gradient norms after `tokens_seen` training tokens, from which the gradient noise is computed.
 
     `micro_square_norm` is the mean squared norm of the gradient of `micro_batch` sequences,
-    `square_norm` that of the gradient of all `batch` sequences; both of a mean loss in nats per token.
+    `square_norm` that of the gradient of all `batch` sequences; both for a mean loss in nats per token.
     """
 
     tokens_seen: int
@@ -145,26 +145,26 @@ class InfeasibleKind(StrEnum):
 
 
 class FailedKind(StrEnum):
-    """Why a trial gave no answer although its configuration may be sound."""
+    """Why a trial gave no result although its configuration may be valid."""
 
     CRASH = "crash"
     HUNG = "hung"
-    IMPLAUSIBLE = "implausible"  # its figures cannot be: work in no time, or more of it than the device can do
+    IMPLAUSIBLE = "implausible"  # impossible figures: work in zero time, or more than the device can do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a worker ends, and one line about it. It says nothing after that."""
+    """Why a worker ends, with a one-line message. It is the worker's last event."""
 
     kind: InfeasibleKind | FailedKind
     message: str
 
 
 Event = Phase | Ready | Slice | Evaluation | Fingerprint | GradientNoise | Failure
-"""What a worker says."""
+"""What a worker sends."""
 
 
-# -- what a worker is told ---------------------------------------------------------------------------
+# -- driver to worker --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +202,7 @@ class Close:
 
 
 Command = Advance | Evaluate | MeasureFingerprint | MeasureGradientNoise | Close
-"""What a worker is told."""
+"""What a worker receives."""
 
 
 # -- the launcher ------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class Fork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launcher:
-    """A launcher has imported everything and takes orders."""
+    """A launcher has imported everything and accepts requests."""
 
     ready: Mapping[str, str]
 
@@ -231,17 +231,17 @@ class Forked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """The worker `pid` has ended with the raw status `status` of wait(2), which tells a signal from an exit."""
+    """The worker `pid` has ended with the raw status `status` of wait(2), which distinguishes a signal from an exit."""
 
     pid: int
     status: int
 
 
 Notice = Launcher | Forked | Exited
-"""What a launcher says."""
+"""What a launcher sends."""
 
 
-# -- lines, on the side of the worker ----------------------------------------------------------------
+# -- encoding and decoding in a worker ---------------------------------------------------------------
 
 
 def tag(kind: type) -> str:
@@ -254,14 +254,14 @@ def encode(message: Event | Command | Notice | Fork) -> str:
     """The line of a message.
 
     Raises:
-        ValueError: a number is not finite, which JSON cannot say.
+        ValueError: a number is not finite, which JSON cannot represent.
     """
     body = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
     return json.dumps({tag(type(message)): body}, allow_nan=False, separators=(",", ":")) + "\n"
 
 
 def send(stream: IO[str], message: Event | Command) -> None:
-    """Write one message, now."""
+    """Write one message and flush."""
     stream.write(encode(message))
     stream.flush()
 
@@ -273,7 +273,7 @@ def decode_command(line: str) -> Command:
 
 
 def decode_fork(line: bytes) -> Fork:
-    """Raises ValueError: the line is not an order to fork."""
+    """Raises ValueError: the line is not a `Fork`."""
     return _decode(line, (Fork,))
 
 
@@ -285,7 +285,7 @@ def decode_failure(line: str) -> Failure:
 
 
 def _decode(line: str | bytes, kinds: tuple[type[M], ...]) -> M:
-    """One of `kinds` by its name, with all of its fields and no others."""
+    """Decode a message of one of `kinds`; it must have exactly its fields."""
     by_name: dict[str, Any] = {tag(kind): kind for kind in kinds}
     try:
         ((name, body),) = json.loads(line).items()

@@ -1,12 +1,12 @@
-"""The other processes of a session that several share: started, told what to do and watched by rank 0.
+"""The other processes of a multi-process session: started, controlled and watched by rank 0.
 
 ```
-driver <-> rank 0 --commands--> rank r     rank 0 passes on what the driver says, over a pipe to each rank
-           rank 0 <---events--- rank r     and reads nothing from them but failures and the end
+driver <-> rank 0 --commands--> rank r     rank 0 forwards the driver's commands, over a pipe to each rank
+           rank 0 <---events--- rank r     and reads only failures and end of file
 ```
-All are in the process group of rank 0. A rank dies when the pipe of its commands closes. Where a rank fails or dies,
-rank 0 reports it in its own events and kills the group. A thread does so, because the main thread may wait forever for
-that rank in a collective operation. No torch here.
+All are in the process group of rank 0. A rank dies when its command pipe closes. If a rank fails or dies,
+rank 0 reports it in its own events and kills the group. A thread does this, because the main thread may wait forever
+for that rank in a collective operation. No torch here.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _ECHO_SECONDS = 2.0
 
 
 class Ranks:
-    """Ranks 1 and up of a session. Only one of all ranks may report how the session ended."""
+    """Ranks 1 and up of a session. Only one rank may report how the session ended."""
 
     def __init__(self, events: IO[str]) -> None:
-        """Starts none yet; `events` goes to the driver."""
+        """Does not start any; `events` goes to the driver."""
         self._events = events
         self._commands: list[IO[str]] = []
         self._is_over = threading.Lock()
 
     def start(self, session_path: Path, world_size: int, port: int) -> None:
-        """Start all of them; they will look for rank 0 at `port`."""
+        """Start all of them; they connect to rank 0 at `port`."""
         for rank in range(1, world_size):
             commands_read, commands_write = os.pipe()
             events_read, events_write = os.pipe()
@@ -51,21 +51,21 @@ class Ranks:
             threading.Thread(target=self._watch, args=(rank, process, events_read), daemon=True).start()
 
     def tell(self, command: Command) -> None:
-        """Pass a command on; a rank that cannot be told is dead, which is noticed elsewhere."""
+        """Forward a command; a rank with a broken pipe is dead, which `_watch` detects."""
         for commands in self._commands:
             with suppress(BrokenPipeError):
                 send(commands, command)
 
     def end(self) -> bool:
-        """Whether the caller may say how the session ends: the first one to ask."""
+        """Whether the caller may report how the session ends: only the first caller."""
         return self._is_over.acquire(blocking=False)
 
     def fail(self, failure: Failure) -> None:
-        """Report a failure of rank 0. Never returns where another rank's failure was the cause."""
+        """Report a failure of rank 0. Never returns if another rank's failure was the cause."""
         if self._commands:
             let_the_cause_speak(failure)
         if not self.end():
-            threading.Event().wait()  # for the end of the group, which is near
+            threading.Event().wait()  # until the group is killed, very soon
         send(self._events, failure)
 
     def _watch(self, rank: int, process: subprocess.Popen[bytes], events_fd: int) -> None:
@@ -83,13 +83,13 @@ class Ranks:
 
 
 def let_the_cause_speak(failure: Failure) -> None:
-    """Wait a little before reporting a crash: it may be the consequence of another rank's end."""
+    """Wait a little before reporting a crash: it may be caused by another rank's end."""
     if failure.kind is FailedKind.CRASH:
         time.sleep(_ECHO_SECONDS)
 
 
 def fail_as_rank(events: IO[str], failure: Failure) -> NoReturn:
-    """Tell rank 0 of the failure of this rank, and leave."""
+    """Report this rank's failure to rank 0, and exit."""
     let_the_cause_speak(failure)
     send(events, failure)
     sys.stderr.flush()

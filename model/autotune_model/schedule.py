@@ -1,7 +1,7 @@
-"""The course of learning rate, weight decay and dropout over a run. Standard library only.
+"""Schedules of learning rate, weight decay and dropout over a run. Standard library only.
 
-Each function gives the factor in [0, 1] on a peak value; `progress` is the share of the horizon that is
-done, and past the horizon the last value holds.
+Each function returns the factor in [0, 1] on a peak value; `progress` is the fraction of the horizon
+done; past the horizon the last value holds.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 
 WSD_DECAY_FRACTION = 0.2
-"""The share of the horizon over which `wsd` (warm-up, stable, decay; arXiv 2405.18392) falls to zero."""
+"""The fraction of the horizon over which `wsd` (warm-up, stable, decay; arXiv 2405.18392) falls to zero."""
 
 INVERSE_SQRT_START = 0.01
-"""The share of the horizon that `inverse_sqrt` stays at the peak for where the warm-up is shorter or left out."""
+"""The fraction of the horizon up to which `inverse_sqrt` holds the peak if the warm-up is shorter or absent."""
 
 
 def lr_factor(schedule: str, warmup_fraction: float, progress: float) -> float:
     """The factor on the peak learning rate.
 
     Linear warm-up over `warmup_fraction` of the horizon, then `constant`, a fall to zero (`linear`,
-    `cosine`, or `wsd` over the last fifth), or `inverse_sqrt`, which falls with the root of the steps
-    done, to sqrt(warmup_fraction) at the end (Vaswani et al. 2017, arXiv 1706.03762, equation 3). That
-    fall has no beginning without a warm-up: then it sets in after `INVERSE_SQRT_START` of the horizon.
+    `cosine`, or `wsd` over the last fifth), or `inverse_sqrt`, which falls as 1 / sqrt(steps done)
+    to sqrt(warmup_fraction) at the end (Vaswani et al. 2017, arXiv 1706.03762, equation 3). Without a
+    warm-up that fall has no start, so it begins after `INVERSE_SQRT_START` of the horizon.
     """
     progress = _within(progress)
     if progress < warmup_fraction:
@@ -46,7 +46,7 @@ def lr_factor(schedule: str, warmup_fraction: float, progress: float) -> float:
 def weight_decay_factor(schedule: str, progress: float) -> float:
     """The factor on the weight decay: `constant`, or `linear` or `cosine` to zero at the end.
 
-    What a step takes off the weights is this times the learning rate, which has a course of its own.
+    A step shrinks the weights by this times the learning rate, which has its own schedule.
     """
     progress = _within(progress)
     match schedule:
@@ -81,10 +81,10 @@ def _within(progress: float) -> float:
 
 
 def _cosine(done: float) -> float:
-    """Half a wave, from one to zero."""
+    """Half a cosine, from one to zero."""
     return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def _done(progress: float, *, since: float) -> float:
-    """The share of the stretch from `since` to 1 that is done."""
+    """The fraction of the span from `since` to 1 that is done."""
     return max(0.0, (progress - since) / (1.0 - since))

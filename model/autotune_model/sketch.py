@@ -1,4 +1,4 @@
-"""Sketches: a few numbers that stand for tensors of millions, so that two processes can compare what they compute."""
+"""Sketches: a few numbers that summarise tensors of millions, so that two processes can compare what they compute."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 BUCKETS = 256
-_CHUNK = 1 << 20  # elements projected at a time, a multiple of BUCKETS: bounds the copies that are made
+_CHUNK = 1 << 20  # elements projected at a time, a multiple of BUCKETS: bounds the size of copies
 
 
 def sketch(tensors: Iterable[Tensor]) -> list[float]:
     """A linear random projection of all elements together onto `BUCKETS` numbers.
 
-    Element i of each tensor, times a random sign that follows from the tensor's position and i, is added
+    Element i of each tensor, times a random sign determined by the tensor's position and i, is added
     to bucket i mod `BUCKETS`. The norm of the difference of two sketches estimates the norm of the
     difference of the tensors: its square is unbiased, with a relative standard deviation of
-    sqrt(2 / BUCKETS) = 9 % where the difference is spread over the buckets. Summed in fp64 on the CPU,
-    hence linear to the last digits that matter. (Count-sketch: Charikar, Chen & Farach-Colton 2002;
+    sqrt(2 / BUCKETS) = 9 % if the difference is spread over the buckets. Summed in fp64 on the CPU, so
+    linear to the last digits that matter. (Count-sketch: Charikar, Chen & Farach-Colton 2002;
     signed hashing: Weinberger et al. 2009, arXiv 0902.2206.)
     """
     buckets = torch.zeros(BUCKETS, dtype=torch.float64)
     for position, tensor in enumerate(tensors):
         generator = torch.Generator().manual_seed(position)
         for chunk in torch.split(tensor.detach().flatten(), _CHUNK):
-            buckets += _project(chunk.cpu().double(), generator)  # in that order: MPS knows no fp64
+            buckets += _project(chunk.cpu().double(), generator)  # in that order: MPS has no fp64
     return buckets.tolist()
 
 

@@ -1,8 +1,8 @@
-"""Text to token numbers, always through tiktoken: a vocabulary trained here, a published one, or bytes.
+"""Text to token ids, always through tiktoken: a vocabulary trained here, a published one, or bytes.
 
 | name | vocabulary |
 |---|---|
-| `bpe:<V>` | byte-pair encoding trained on the given texts; at most V tokens, the end of text among them |
+| `bpe:<V>` | byte-pair encoding trained on the given texts; at most V tokens, including the end of text |
 | `bytes` | the 256 bytes and the end of text |
 | `gpt2`, `cl100k_base`, ... | tiktoken's, from its cache or the network |
 """
@@ -22,11 +22,11 @@ from autotune_model.config import InvalidConfiguration
 
 END_OF_TEXT = "<|endoftext|>"
 _DOWNLOAD_SECONDS = 30.0
-"""How long a published vocabulary may take to arrive (the largest has 4 MB); tiktoken itself would wait for ever."""
+"""Time limit for downloading a published vocabulary (the largest has 4 MB); tiktoken itself has none."""
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> tiktoken.Encoding:
-    """A vocabulary of at most `vocab_size` tokens (fewer where the text has no more pairs), end of text included."""
+    """A vocabulary of at most `vocab_size` tokens (fewer if the text has no more pairs), end of text included."""
     trainer = rustbpe.Tokenizer()
     trainer.train_from_iterator(iter(texts), vocab_size=vocab_size - 1)
     ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
@@ -43,7 +43,7 @@ def published_encoding(name: str) -> tiktoken.Encoding:
     """The encoding that tiktoken publishes under `name`.
 
     Raises:
-        InvalidConfiguration: there is none of that name, or it is neither cached nor to be had from the network.
+        InvalidConfiguration: there is no such encoding, or it is neither cached nor available from the network.
     """
     known = tiktoken.list_encoding_names()
     if name not in known:
@@ -55,7 +55,7 @@ def published_encoding(name: str) -> tiktoken.Encoding:
     def fetch() -> None:
         try:
             outcome.append(tiktoken.get_encoding(name))
-        except Exception as error:  # whatever the network layer raises, it is shown below
+        except Exception as error:  # any network error; it is shown below
             outcome.append(error)
 
     fetcher = threading.Thread(target=fetch, daemon=True)

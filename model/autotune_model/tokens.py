@@ -1,9 +1,9 @@
-"""The tokens of a corpus, kept on disk. No torch here.
+"""The tokens of a corpus, cached on disk. Does not import torch.
 
-A corpus is encoded once. Its tokens lie in `<cache>/tokens/<key>/`, the key being a digest of the
-documents, the tokenizer and the split; a trained vocabulary lies beside them in
-`<cache>/vocabularies/`. `<cache>/sources/` leads from a fingerprint of the files (paths, sizes,
-times) to the key, so that opening a known corpus reads no text. Everything appears by a rename, after fsync.
+A corpus is encoded once. Its tokens are in `<cache>/tokens/<key>/`, where the key is a digest of the
+documents, the tokenizer and the split; a trained vocabulary is in `<cache>/vocabularies/`.
+`<cache>/sources/` maps a fingerprint of the files (paths, sizes, times) to the key, so that opening
+a known corpus reads no text. Everything is fsynced, then renamed into place.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from autotune_model.config import DataConfig
 from autotune_model.corpus import Source, find_source, hold_out
 
 _FORMAT = 1
-"""Counted up whenever the cache's layout or the split changes; older caches are then left lying unused."""
+"""Incremented whenever the cache layout or the split changes; older caches are then left unused."""
 _DOCUMENTS_AT_ONCE = 256
 _STALE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading a missing, torn or foreign cache raises."""
@@ -42,9 +42,9 @@ TokenArray = NDArray[np.unsignedinteger[Any]]
 class Corpus:
     """An encoded corpus, memory-mapped.
 
-    `train` and `holdout` are token streams `(N,)`, every document followed by the end of text;
-    `token_bytes` `(V,)` is the length of each token in bytes. `bytes_per_token` and the rest
-    describe the held-out part and all documents.
+    `train` and `holdout` are token streams `(N,)`, each document followed by the end of text;
+    `token_bytes` `(V,)` is the length of each token in bytes. `bytes_per_token` is of the
+    held-out part; `documents` and `content_sha256` are of all documents.
     """
 
     train: TokenArray
@@ -57,7 +57,7 @@ class Corpus:
 
 
 def open_corpus(config: DataConfig) -> Corpus:
-    """The tokens of a corpus: from the cache, or encoded now. Safe when several processes do so at once.
+    """The tokens of a corpus: from the cache, or encoded now. Safe to call from several processes at once.
 
     Raises:
         InvalidConfiguration: the corpus or the tokenizer cannot be used.
@@ -82,7 +82,7 @@ def _open_known(cache: Path, manifest: Path) -> Corpus:
 
 
 def _open_tokens(folder: Path) -> Corpus:
-    """Map a folder of tokens; raises one of `_STALE` where it is not whole."""
+    """Memory-map a folder of tokens; raises one of `_STALE` if incomplete."""
     about = json.loads((folder / "about.json").read_text())
     if about["key"] != folder.name:
         raise ValueError("these tokens belong elsewhere")
@@ -94,7 +94,7 @@ def _open_tokens(folder: Path) -> Corpus:
 
 
 def _build(source: Source, config: DataConfig, cache: Path, manifest: Path) -> Corpus:
-    """Split, encode and keep a corpus. The text is read three times, so that it need never be in memory at once."""
+    """Split, encode and cache a corpus. The text is read three times, so it never has to fit in memory."""
     document_bytes: dict[bytes, int] = {}
     content = hashlib.sha256()
     documents = 0
@@ -108,7 +108,7 @@ def _build(source: Source, config: DataConfig, cache: Path, manifest: Path) -> C
     key = _digest(_FORMAT, content.hexdigest(), config.tokenizer, config.holdout_fraction)
     folder = cache / "tokens" / key
     try:
-        corpus = _open_tokens(folder)  # the same text lay elsewhere, or was touched
+        corpus = _open_tokens(folder)  # same text at another path, or touched
     except _STALE:
         train_texts = (text for text in source.documents() if _document_digest(text) not in held)
         encoding = _encoding(config.tokenizer, train_texts, cache / "vocabularies" / f"{key}.json")
@@ -130,7 +130,7 @@ def _build(source: Source, config: DataConfig, cache: Path, manifest: Path) -> C
 
 
 def _write_tokens(source: Source, held: set[bytes], encoding: tiktoken.Encoding, folder: Path) -> dict[str, Any]:
-    """Encode all documents into `train.bin` and `holdout.bin`; returns type and length of each file."""
+    """Encode all documents into `train.bin` and `holdout.bin`; returns dtype and length of each file."""
     dtype = np.min_scalar_type(encoding.n_vocab - 1)
     end = np.array([encoding.eot_token], dtype=dtype)
     lengths = {"train": 0, "holdout": 0}
@@ -156,7 +156,7 @@ def _write_tokens(source: Source, held: set[bytes], encoding: tiktoken.Encoding,
 
 
 def _encoding(name: str, train_texts: Iterator[str], kept: Path) -> tiktoken.Encoding:
-    """The encoding of that name; one trained on this corpus is kept, and found again if its tokens were lost."""
+    """The encoding `name`; one trained on this corpus is saved, and reused if its tokens were lost."""
     if name == "bytes":
         return tokenizer.byte_encoding()
     if not name.startswith("bpe:"):
@@ -171,7 +171,7 @@ def _encoding(name: str, train_texts: Iterator[str], kept: Path) -> tiktoken.Enc
 
 
 def _bytes_of(encoding: tiktoken.Encoding, token: int) -> int:
-    """How many bytes of text a token stands for: none for the end of text and for numbers no token has."""
+    """How many bytes of text a token represents: 0 for the end of text and for unused token ids."""
     if token == encoding.eot_token:
         return 0
     try:
@@ -197,7 +197,7 @@ def _cache_dir(config: DataConfig) -> Path:
 
 @contextmanager
 def _exclusively(lock: Path) -> Iterator[None]:
-    """Hold a lock file; the kernel lets go of it when the process ends, however it ends."""
+    """Hold a lock file; the kernel releases it however the process ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -206,7 +206,7 @@ def _exclusively(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
-    """Make a file or folder appear whole or not at all: yields where to write it. Only under the lock."""
+    """Create a file or folder atomically: yields the path to write to. Only under the lock."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.parent / f".{target.name}.unfinished"
     _remove(unfinished)  # left by a process that was killed
@@ -214,7 +214,7 @@ def _appearing(target: Path) -> Iterator[Path]:
         yield unfinished
         for path in [*unfinished.glob("*"), unfinished]:
             _sync(path)
-        _remove(target)  # torn or foreign, or it would have been used
+        _remove(target)  # torn or foreign, else it would have been used
         unfinished.rename(target)
         _sync(target.parent)
     finally:

@@ -7,7 +7,7 @@ import math
 import time
 
 import torch
-import torch._dynamo  # the first optimizer would import it, a second or two in the middle of the set-up
+import torch._dynamo  # else the first optimizer imports it, a second or two during set-up
 from torch import Tensor
 
 from autotune_model.config import InvalidConfiguration, SessionConfig
@@ -30,7 +30,7 @@ class Trainer:
     """Trains one configuration, deterministically for a seed: same weights, same data order, same dropout."""
 
     def __init__(self, session: SessionConfig, corpus: Corpus, device: torch.device, meter: Meter = NOT_ASKED) -> None:
-        """Everything as it is before the first step; `meter` is read around each slice."""
+        """Build the state before the first step; `meter` is read around each slice."""
         training = session.training
         share_threads(training)
         torch.set_float32_matmul_precision(training.matmul_precision)
@@ -56,9 +56,9 @@ class Trainer:
         self.holdout_bytes = int(corpus.token_bytes[self.holdout[1].numpy()].sum())
         self.worst_loss = math.log(corpus.vocab_size) + 2.0
         self.model = GPT(session.gpt, training, vocab_size=corpus.vocab_size, seed=session.seed).to(device)
-        self.parameter_count = self.model.parameter_count  # of the whole: this process may keep a part of it
+        self.parameter_count = self.model.parameter_count  # of the whole model: this process may keep a part
         self.flops_per_token = self.model.flops_per_token
-        self.updated = self.model  # what the optimizer works on
+        self.updated = self.model  # what the optimizer updates
         self.masters: MasterWeights | None = None
         if training.dtype == "bf16_master":
             self.model = copy.deepcopy(self.updated).bfloat16()
@@ -70,9 +70,9 @@ class Trainer:
         self._begin()
 
     def first_pass(self) -> float:
-        """Forward and backward over real data as a rehearsal that leaves no trace; returns its seconds.
+        """Run a warm-up forward and backward on real data and undo its effects; returns its seconds.
 
-        It compiles what is to be compiled, and runs out of memory if the session is going to.
+        It triggers compilation, and runs out of memory if the session would.
         """
         started = time.perf_counter()
         self.add_gradient(0, self.session.training.pass_sequences)
@@ -83,7 +83,7 @@ class Trainer:
         return seconds
 
     def step(self) -> Tensor:
-        """One optimizer step over the next global batch; returns this process's part in its mean loss, a scalar."""
+        """One optimizer step over the next global batch; returns this process's part of its mean loss, a scalar."""
         training = self.session.training
         progress = self._progress(self.steps_done)
         if training.dropout_schedule != "constant":
@@ -111,7 +111,7 @@ class Trainer:
         losses = []
         skipped_before = self.skipped_steps
         synchronize(self.device)
-        joules = self.meter.read_joules()  # outside of what is timed: NVML takes a while to answer
+        joules = self.meter.read_joules()  # outside the timed region: NVML is slow to answer
         timer = StepTimer(self.device)
         started = time.perf_counter()
         timer.mark()
@@ -137,7 +137,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
-        """Loss on the held-out windows, in the arithmetic of training; changes nothing of the training's state.
+        """Loss on the held-out windows, in the precision of training; leaves the training state unchanged.
 
         It runs the model uncompiled: compiling a second time for inference costs more than it saves.
 
@@ -166,7 +166,7 @@ class Trainer:
 
     @property
     def skipped_steps(self) -> int:
-        """Steps whose update fp16's loss scaling threw away because a gradient overflowed."""
+        """Steps whose update fp16 loss scaling skipped because a gradient overflowed."""
         return self.steps_done - updates_made(self.optimizer)
 
     def peak_memory(self) -> int:
@@ -174,25 +174,25 @@ class Trainer:
         return self.parallel.peak_memory(peak_memory_bytes(self.device))
 
     def accumulate(self) -> Tensor:
-        """The gradient of the next global batch, left at its true size; returns this process's part in its loss."""
+        """Accumulate the unscaled gradient of the next global batch; returns this process's part of its loss."""
         batch = self.session.training.global_batch
         loss = self.add_gradient(self.steps_done * batch, batch)
         self.precision.unscale(self.optimizer)
         return loss
 
     def add_gradient(self, first_sequence: int, count: int, backward: Backward | None = None) -> Tensor:
-        """Add the gradient of the mean loss of `count` sequences; returns this process's part in that loss.
+        """Add the gradient of the mean loss of `count` sequences; returns this process's part of that loss.
 
-        `backward` does so for one loss of one micro-batch, if it is not to be done as in training.
+        `backward`, if given, replaces training's backward pass for each micro-batch's loss.
         """
         return self.parallel.add_gradient(self._take, backward or self._backward, first_sequence, count)
 
     def set_rates(self, learning_rate: float, weight_decay: float) -> None:
-        """The rates of the next update."""
+        """Set the rates of the next update."""
         set_rates(self.optimizer, learning_rate=learning_rate, weight_decay=weight_decay)
 
     def update(self) -> None:
-        """Change the weights by the gradient there is, which is gone then."""
+        """Update the weights with the accumulated gradient, then clear it."""
         training = self.session.training
         condition_gradients(self.updated.parameters(), training, self.parallel.whole_norm)
         self.precision.step(self.optimizer)
@@ -201,7 +201,7 @@ class Trainer:
             self.masters.give_weights()
 
     def start_over(self) -> None:
-        """Weights, optimizer and randomness as they were before the first step."""
+        """Reset weights, optimizer and RNG to before the first step."""
         if self.masters:
             self.updated.initialise(self.session.seed)
             self.masters.give_weights()
@@ -212,7 +212,7 @@ class Trainer:
         self._begin()
 
     def _begin(self) -> None:
-        """Everything that training changes, but for the weights, as it is before the first step."""
+        """Reset everything that training changes, except the weights, to before the first step."""
         optimizer = build_optimizer(self.updated, self.session.training)
         self.optimizer = InBackward(optimizer) if self.session.training.optimizer_in_backward else optimizer
         self.precision = Precision(self.session.training.dtype, self.device)
@@ -234,7 +234,7 @@ class Trainer:
             self.masters.take_gradients()
 
     def _progress(self, step: int) -> float:
-        """The share of the horizon at the middle of a step, so that neither the first nor the last has rate zero."""
+        """The fraction of the horizon at the middle of a step, so that neither the first nor the last has rate zero."""
         return (step + 0.5) / self.session.horizon_steps
 
     def _check(self, losses: list[float]) -> None:

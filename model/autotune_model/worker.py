@@ -1,4 +1,4 @@
-"""The worker: one training session in a process group of its own, told what to do over a pipe."""
+"""The worker: one training session in its own process group, controlled over a pipe."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ Lines = queue.SimpleQueue[str]
 def serve(session_path: Path, commands_fd: int, events: IO[str], started: float) -> NoReturn:
     """Run the session that the file describes until it is closed or fails, then end the process group.
 
-    The process must be the leader of its own group. `started` is when it began, by `perf_counter`. It is
-    rank 0 of the session, and starts the others where there are to be more (`autotune_model.ranks`).
+    The process must lead its own group. `started` is its start time by `perf_counter`. It is rank 0 of the
+    session, and starts the other ranks, if any (`autotune_model.ranks`).
     """
     commands = _listen(commands_fd)
     ranks = Ranks(events)
@@ -59,7 +59,7 @@ def serve(session_path: Path, commands_fd: int, events: IO[str], started: float)
             device = device_of_rank(device, 0, world_size)
             store = host_store(world_size)
             ranks.start(session_path, world_size, store.port)
-            open_corpus(session.data)  # tokenised by one, found by the others
+            open_corpus(session.data)  # rank 0 tokenizes, the others find it cached
             join(store, 0, world_size, device)
         trainer = _open(session, device, open_meter(device, world_size), events, started)
         while not isinstance(command := decode_command(commands.get()), Close):
@@ -76,7 +76,7 @@ def serve(session_path: Path, commands_fd: int, events: IO[str], started: float)
 def serve_rank(
     session_path: Path, commands_fd: int, events: IO[str], started: float, *, rank: int, port: int
 ) -> NoReturn:
-    """Be another rank of the session: do as rank 0 does, until rank 0 ends this process or is gone.
+    """Run another rank of the session: do what rank 0 does, until rank 0 ends this process or dies.
 
     `events` goes to rank 0, which reads only failures.
     """
@@ -101,7 +101,7 @@ def _listen(commands_fd: int) -> Lines:
 
 
 def _open(session: SessionConfig, device: torch.device, meter: Meter, events: IO[str], started: float) -> Trainer:
-    """Build the session and rehearse one pass, reporting each stage."""
+    """Build the session and run a warm-up pass, reporting each stage."""
     trainer = Trainer(session, open_corpus(session.data), device, meter)
     setup_seconds = time.perf_counter() - started
     send(events, Phase(name=PhaseName.BUILT))
@@ -148,7 +148,7 @@ def _read_commands(commands_fd: int, commands: Lines) -> None:
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process and the compile helpers in its group, without the clean-up of a launcher it was forked from."""
+    """End the process and its group's compile workers, skipping the clean-up of a launcher it was forked from."""
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
