@@ -3,7 +3,7 @@
 >>> import autotune
 >>> finished = autotune.search("search_spaces/quickstart.toml", study="mine", budget_seconds=600)  # doctest: +SKIP
 >>> finished.recommendation.verdict  # doctest: +SKIP
-<Verdict.ADOPT: 'adopt'>
+<Verdict.CLAIMED: 'claimed'>
 >>> trials = autotune.load_study("mine")  # doctest: +SKIP
 >>> [study.name for study in autotune.studies()]  # doctest: +SKIP
 ['mine']

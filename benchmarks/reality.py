@@ -3,7 +3,7 @@
     python benchmarks/reality.py            # five minutes of search, about ten of training
     python benchmarks/reality.py --quick    # everything tiny, in a temporary folder
 
-Baseline, hand-tuned default, recommendation (or the candidate, if the baseline is kept) and any hypothesis are
+Baseline, hand-tuned default, claimed part (or the candidate, if nothing is claimed) and what is expected are
 trained to the plan's tokens, with complete schedules, on seeds the search has not seen. All runs of a seed are
 resident together, in fresh processes; every round advances each by the same share of its schedule, in random
 order, so that noise on the machine affects all alike.
@@ -31,7 +31,7 @@ from pathlib import Path
 from autotune import api
 from autotune.analysis.evidence import BASELINE, WINNER, effects_of, of_stage
 from autotune.analysis.rates import as_ratio, interval_over_restarts
-from autotune.analysis.recommendation import Comparison, Curve, Recommendation, Verdict
+from autotune.analysis.recommendation import Comparison, Curve, Expectation, Recommendation, Verdict
 from autotune.cli.live import progress_for
 from autotune.executors.base import Patience, Session, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
@@ -134,7 +134,8 @@ def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Me
     """What is trained besides the baseline, each configuration once."""
     confirmation = of_stage(records, Stage.CONFIRM)
     winner = next((r.spec.config for r in confirmation if r.spec.label == WINNER), found.candidate)
-    if found.verdict is not Verdict.ADOPT:
+    is_claimed = found.claimed != found.baseline
+    if not is_claimed:
         claims = ("no: not recommended",) * 3
     elif any(found.knobs[name].knob_class is KnobClass.LEARNING for name in found.candidate.difference(found.baseline)):
         claims = ("yes, with the efficiency carried to the plan", "yes", "no: seen in short trials")
@@ -142,9 +143,9 @@ def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Me
         claims = ("yes, with the efficiency as measured", "yes", "yes")
     unclaimed = ("no: seen in short trials",) * 3
     wanted = (
-        ("recommendation" if found.verdict is Verdict.ADOPT else "candidate", found.candidate, claims),
+        ("recommendation" if is_claimed else "candidate", found.candidate, claims),
         ("hand-tuned default", found.expert_default, unclaimed),
-        ("hypothesis" if found.hypotheses else "whole winner", winner, unclaimed),
+        ("expected" if isinstance(found.expectation, Expectation) else "whole winner", winner, unclaimed),
     )
     members: dict[Configuration, Member] = {}
     for name, config, claims in wanted:
@@ -305,7 +306,7 @@ intervals, over seeds where they are realised.
 What was seen in short trials was not predicted to last to the plan's length. Its rows show whether it did.
 """
     known = all(isinstance(q, Interval) for f in (*ratios, *times) for q in (f.predicted, f.realised))
-    return text, known and found.verdict is not Verdict.INCONCLUSIVE
+    return text, known and found.verdict is not Verdict.NOT_INFORMATIVE
 
 
 def main() -> int:

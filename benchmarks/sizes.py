@@ -191,7 +191,7 @@ def measure(shapes: Sequence[GPTConfig], budget_seconds: float) -> Measurements:
             over_baseline=found.over_baseline.speedup,
             over_expert=found.over_expert.speedup,
         )
-        if found.verdict is Verdict.KEEP_BASELINE and found.candidate == baseline:  # the whole search cost is lost
+        if found.verdict is Verdict.KEEP and found.candidate == baseline:  # the whole search cost is lost
             kept = Interval.exactly(1.0, level=0.9)
             size = replace(size, over_baseline=kept, over_expert=Unknown(reason="the baseline is kept"))
         sizes.append(size)

@@ -22,189 +22,22 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import rivals
+from simulated import Ended, Task, run_study
 
-from autotune.analysis.caveat import SearchStoppedEarly
-from autotune.analysis.recommendation import Recommendation, Verdict
-from autotune.quantity import Interval
-from autotune.search.expert import expert_within
-from autotune.simulation.executor import MACHINE
-from autotune.simulation.families import Family, draw
+from autotune.analysis.recommendation import Verdict
+from autotune.simulation.families import Family
 from autotune.simulation.finalists import race_of_four
-from autotune.simulation.study import simulate
-from autotune.simulation.workload import simulated_gpt
-from autotune.simulation.worlds import DrawnWorld, best_of, plan_seconds, same_everywhere, with_best_system
-from autotune.space.configuration import Configuration
-from autotune.space.document import parse_document
-from autotune.space.knobs import KnobClass
-from autotune.workload.space import SearchSpace
-from autotune.workload.space import space_of as read_space
 
-SPACE_TEXT = """
-[workload]
-layers = 2
-heads = 2
-width = 64
-sequence_length = 128
-horizon_tokens = 100_000
-
-[plan]
-tokens = 30_000_000
-runs = 10
-device_hour_usd = 0.1
-
-[baseline]
-micro_batch = 8
-global_batch = 16
-
-[knobs]
-micro_batch = [4, 8, 16]
-global_batch = [8, 16, 32]
-dtype = ["fp32", "bf16_autocast", "fp16_autocast"]
-attention = ["math", "sdpa"]
-compile = ["off", "default"]
-optimizer_kernel = ["for_loop", "foreach", "fused"]
-learning_rate = { low = 3e-4, high = 1e-2, log = true }
-schedule = ["constant", "linear", "cosine", "wsd"]
-tied_head = [false, true]
-"""
-BUDGET_SECONDS = 1_800.0
-PLANS = ((1, 3e9), (10, 3e7), (100, 3e6))
+PLANS = ((1, 3e9), (1, 1e10), (10, 3e6), (10, 3e7), (100, 3e6), (100, 3e7))
 """The kinds of plan that families are run on: runs, and tokens of each."""
-RUNS_OF_RIVALS = 10  # in the plan that rivals also run on
+PLAN_OF_RIVALS = (10, 3e7)
+AT_THE_SAME_AND_A_QUARTER = (1.0, 0.25)
+OURS = ("this search", "this search, with looks", "oracle")
 DECADES = (3e5, 3e6, 3e7, 3e8, 3e9, 3e10, 3e11)
-RIVALS: Mapping[str, Callable[[rivals.Rival], Configuration]] = {
-    "random search": rivals.random_search,
-    "Optuna TPE, best trial": rivals.plain_tpe,
-    "train all short, keep the best": rivals.short_runs,
-    "Optuna successive halving": rivals.successive_halving,
-}
-
-
-def space_of(plan_tokens: float = 3e7, runs: int = 10) -> SearchSpace:
-    """The space of all worlds."""
-    document = parse_document(text_of(plan_tokens, runs), name="truth", source="truth", folder=Path())
-    return read_space(document, simulated_gpt)
-
-
-def text_of(plan_tokens: float, runs: int = 10) -> str:
-    text = SPACE_TEXT.replace("30_000_000", str(int(plan_tokens)))
-    return text.replace("runs = 10", f"runs = {runs}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """A study and the truth about its answer: log-ratios, and costs of plan and search together in seconds.
-
-    `split` is the regret of the search by part, as shares of the baseline's plan. `claims_learning` says whether a
-    learning knob is part of the claim, `is_worse` whether the recommendation is slower than the baseline.
-    """
-
-    adopted: bool
-    stopped_early: bool
-    inside: bool | None
-    width: float
-    cost_inside: bool | None
-    search_seconds: float
-    costs: Mapping[str, float]
-    split: Mapping[str, float]
-    claims_learning: bool
-    is_worse: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One study to run: in world `number` of `family`, for a plan of `runs` runs of `plan_tokens` tokens."""
-
-    number: int
-    family: Family = Family.POWERS
-    plan_tokens: float = 3e7
-    runs: int = 10
-    idle: bool = False
-    with_rivals: bool = False
-
-
-def run_study(task: Task) -> Ended:
-    """One search in a world (if `idle`, nothing makes a difference in it), and its rivals."""
-    number = task.number
-    world = draw(task.family, number)
-    if task.idle:
-        world = same_everywhere(world)
-    text = text_of(task.plan_tokens, task.runs)
-    space = space_of(task.plan_tokens, task.runs)
-    found, _ = simulate(text, world, budget_seconds=BUDGET_SECONDS, seed=number)
-    truth = true_log_speedup(found, world, space)
-    speedup = found.over_baseline.speedup
-    costs = {
-        "oracle": plan_seconds(world, space, best_of(world, space)),
-        "the baseline": plan_seconds(world, space, space.baseline),
-        "this search": plan_seconds(world, space, found.recommended) + found.search_cost.total_seconds,
-        "the hand-tuned default": plan_seconds(world, space, expert_within(space, MACHINE)),
-    }
-    if task.with_rivals:
-        for name, choose in RIVALS.items():
-            rival = rivals.Rival(space, world, budget_seconds=BUDGET_SECONDS, seed=number)
-            costs[name] = plan_seconds(world, space, choose(rival)) + rival.clock()
-    known = isinstance(speedup, Interval) and found.candidate != found.baseline
-    learned = {d.knob.name for d in space.of_class(KnobClass.LEARNING)}
-    recommended = plan_seconds(world, space, found.recommended)
-    return Ended(
-        adopted=found.verdict is Verdict.ADOPT,
-        stopped_early=any(isinstance(c, SearchStoppedEarly) for c in found.caveats),
-        inside=speedup.low <= math.exp(truth) <= speedup.high if known else None,
-        width=math.log(speedup.high / speedup.low) if known else math.nan,
-        cost_inside=realised_inside(found, world, space, number),
-        search_seconds=found.search_cost.total_seconds,
-        costs=costs,
-        split=split_of(found, world, space, costs),
-        claims_learning=bool(learned & found.recommended.difference(found.baseline).keys()),
-        is_worse=recommended > costs["the baseline"] * (1 + 1e-9),
-    )
-
-
-def split_of(
-    found: Recommendation, world: DrawnWorld, space: SearchSpace, costs: Mapping[str, float]
-) -> dict[str, float]:
-    """The regret of a search in parts: its cost, missed system gains, missed learning gains, and harmful learning."""
-
-    def seconds_with_best_system(config: Configuration) -> float:
-        return plan_seconds(world, space, with_best_system(world, space, config))
-
-    recommended = plan_seconds(world, space, found.recommended)
-    at_best_system = min(recommended, seconds_with_best_system(found.recommended))
-    unlearned = seconds_with_best_system(space.baseline)
-    parts = {
-        "search": found.search_cost.total_seconds,
-        "system": recommended - at_best_system,
-        "left": min(at_best_system, unlearned) - costs["oracle"],
-        "wrong": max(0.0, at_best_system - unlearned),
-    }
-    return {name: part / costs["the baseline"] for name, part in parts.items()}
-
-
-def true_log_speedup(found: Recommendation, world: DrawnWorld, space: SearchSpace) -> float:
-    """ln S of the candidate: at the plan's length if it changes a learning knob, else at the tested horizon."""
-    learned = {d.knob.name for d in space.of_class(KnobClass.LEARNING)}
-    changed = learned & found.candidate.difference(found.baseline).keys()
-    tokens = float(space.plan.tokens if changed else space.workload.horizon_tokens)
-    return world.true_log_speedup(found.candidate, found.baseline, tokens)
-
-
-def realised_inside(found: Recommendation, world: DrawnWorld, space: SearchSpace, number: int) -> bool | None:
-    """Whether the plan, run on another day of this machine, costs what the report predicts."""
-    stated = found.recommended_hours
-    if not isinstance(stated, Interval):
-        return None
-    day = world.machine.long_run_slowdown(number, min(86_400.0, stated.estimate * 3600.0))
-    processes = statistics.fmean(world.machine.process_offset(number * 1_000 + r) for r in range(space.plan.runs))
-    hours = plan_seconds(world, space, found.recommended) * day * processes / 3600.0
-    return stated.low <= hours <= stated.high
 
 
 def share(values: Iterable[bool | None]) -> tuple[float, int]:
@@ -229,7 +62,7 @@ class Table:
 def nothing_better(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
     print(f"nothing better: {studies} worlds in which nothing makes a difference")
     ended = list(pool.map(run_study, [Task(number=n, idle=True) for n in range(studies)]))
-    wrong, count = share(e.adopted for e in ended)
+    wrong, count = share(e.adopts for e in ended)
     table.line("something is recommended all the same", f"{wrong:.1%} of {count}", "at most 5 %", kept=wrong <= 0.05)
 
 
@@ -249,8 +82,8 @@ def race(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
 
 def intervals_and_regret(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
     print(f"intervals: {studies} worlds of all kinds")
-    ended = list(pool.map(run_study, [Task(number=n, with_rivals=True) for n in range(studies)]))
-    inside, count = share(e.inside for e in ended)
+    ended = list(pool.map(run_study, [Task(number=n, rivals_at=(1.0,)) for n in range(studies)]))
+    inside, count = share(e.is_inside for e in ended)
     table.line(
         "the 90 % interval of the speed-up holds the truth",
         f"{inside:.1%} of {count}",
@@ -259,17 +92,17 @@ def intervals_and_regret(pool: ProcessPoolExecutor, table: Table, studies: int) 
     )
     widths = [e.width for e in ended if math.isfinite(e.width)]
     table.line("its median width, as a ratio", f"{math.exp(statistics.median(widths)):.3f}")
-    inside, count = share(e.cost_inside for e in ended)
+    inside, count = share(e.is_cost_inside for e in ended)
     table.line(
         "the 90 % interval of the plan's cost holds what it costs",
         f"{inside:.1%} of {count}",
         "at least 85 %",
         kept=inside >= 0.85,
     )
-    adopted, _ = share(e.adopted for e in ended)
+    adopted, _ = share(e.adopts for e in ended)
     table.line("something is recommended", f"{adopted:.1%}")
     print("regret: plan and search together over the oracle's plan, as a share of the baseline's plan; means")
-    regret = {name: statistics.fmean(_regret(e, name) for e in ended) for name in ended[0].costs if name != "oracle"}
+    regret = {name: statistics.fmean(e.regret(name) for e in ended) for name in ended[0].costs if name != "oracle"}
     ours = regret["this search"]
     table.line("this search", f"{ours:.3f}")
     for name, theirs in sorted(regret.items(), key=lambda item: item[1]):
@@ -302,47 +135,64 @@ def plan_size(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
 
 
 def families(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
-    count = max(4, studies // 10)
     kinds = ", ".join(f"{runs} x {tokens:.0e} tokens" for runs, tokens in PLANS)
-    print(f"families: {count} worlds each, for plans of {kinds}; means, as shares of the baseline's plan")
-    print(f"  {'family':16} {'plan':12} {'adopted':>8} {'held':>5} {'false':>6} {'worse':>6}", end="")
-    print(f" {'regret':>7} = {'search':>7} {'system':>7} {'left':>7} {'wrong':>7}   rivals")
-    tasks = [
-        Task(number=n, family=family, plan_tokens=tokens, runs=runs, with_rivals=runs == RUNS_OF_RIVALS)
-        for family in Family
-        for runs, tokens in PLANS
-        for n in range(count)
-    ]
-    ended = list(pool.map(run_study, tasks))
-    for start in range(0, len(tasks), count):
-        _family_line(tasks[start], ended[start : start + count])
-    false = [e.inside for e in ended if e.claims_learning and e.inside is not None]
-    table.line(
-        "claims with a learning knob whose interval does not hold the truth",
-        f"{sum(not inside for inside in false)} of {len(false)}",
+    print(f"families: {studies} worlds each, for plans of {kinds}; means; regret as a share of the baseline's plan")
+    print("  claimed: held (the truth is in the 90 % interval), false (below it); expected: recommended so, inside the")
+    print("  90 % interval, worse than the baseline, worse than the claimed part")
+    print(
+        f"  {'family':16} {'plan':11} {'claim':>6} {'held':>5} {'false':>6} {'expect':>7} {'inside':>7} {'worse':>6}",
+        end="",
     )
+    print(f" {'harm':>5} {'race':>5} {'regret':>7} = {'search':>7} {'system':>7} {'left':>6} {'wrong':>6} {'looks':>6}")
+    for family in Family:
+        for runs, tokens in PLANS:
+            rivals_at = AT_THE_SAME_AND_A_QUARTER if (runs, tokens) == PLAN_OF_RIVALS else ()
+            tasks = [
+                Task(number=n, family=family, plan_tokens=tokens, runs=runs, rivals_at=rivals_at)
+                for n in range(studies)
+            ]
+            ended = list(pool.map(run_study, tasks))
+            _family_line(tasks[0], ended)
+            _family_promises(table, tasks[0], ended)
 
 
 def _family_line(task: Task, ended: Sequence[Ended]) -> None:
     """Results in one family for one kind of plan: shares of studies, then the parts of the regret."""
-    held, known = share(e.inside for e in ended)
-    adopted, _ = share(e.adopted for e in ended)
-    false = sum(e.adopted and e.inside is False for e in ended) / len(ended)
-    worse = sum(e.is_worse for e in ended) / len(ended)
-    split = {part: statistics.fmean(e.split[part] for e in ended) for part in ended[0].split}
-    shown = f"{held:5.0%}" if known else f"{'-':>5}"
-    line = f"  {task.family:16} {task.runs:>3} x {task.plan_tokens:<6.0e}"
-    line += f" {adopted:>8.0%} {shown} {false:>6.0%} {worse:>6.0%}"
-    line += f" {sum(split.values()):>7.3f} = " + " ".join(f"{part:>7.3f}" for part in split.values())
-    others = {name: statistics.fmean(_regret(e, name) for e in ended) for name in ended[0].costs if name in RIVALS}
-    others |= {name: statistics.fmean(_regret(e, name) for e in ended) for name in ("the hand-tuned default",)}
-    if len(others) > 1:
-        line += "   " + ", ".join(f"{name} {regret:.2f}" for name, regret in sorted(others.items(), key=lambda o: o[1]))
-    print(line, flush=True)
+    claimed, _ = share(e.is_inside is not None for e in ended)
+    expected, _ = share(e.verdict is Verdict.EXPECTED for e in ended)
+    raced, _ = share(e.verdict is Verdict.RACE for e in ended)
+    parts = {part: statistics.fmean(e.split[part] for e in ended) for part in ended[0].split}
+    looks = statistics.fmean(e.regret("this search, with looks") for e in ended)
+    line = f"  {task.family:16} {task.runs:>3} x {task.plan_tokens:<5.0e}"
+    line += f" {claimed:>6.0%} {_percent(e.is_inside for e in ended):>5} {_percent(e.is_false for e in ended):>6}"
+    line += f" {expected:>7.0%} {_percent(e.is_expected_inside for e in ended):>7}"
+    line += f" {_percent(e.is_worse for e in ended):>6} {_percent(e.is_harmful for e in ended):>5} {raced:>5.0%}"
+    line += f" {sum(parts.values()):>7.3f} = " + f"{parts['search']:>7.3f} {parts['system']:>7.3f}"
+    print(f"{line} {parts['left']:>6.3f} {parts['wrong']:>6.3f} {looks:>6.3f}", flush=True)
+    others = {n: statistics.fmean(e.regret(n) for e in ended) for n in ended[0].costs if n not in OURS}
+    if len(others) > 2:
+        ranked = sorted(others.items(), key=lambda other: other[1])
+        print("      " + ", ".join(f"{name} {regret:.2f}" for name, regret in ranked), flush=True)
 
 
-def _regret(ended: Ended, name: str) -> float:
-    return (ended.costs[name] - ended.costs["oracle"]) / ended.costs["the baseline"]
+def _family_promises(table: Table, task: Task, ended: Sequence[Ended]) -> None:
+    """The lines of broken promises only: there would be hundreds."""
+    held, count = share(e.is_inside for e in ended)
+    where = f"{task.family}, {task.runs} x {task.plan_tokens:.0e}"
+    slack = 1.64 * math.sqrt(0.9 * 0.1 / max(1, count))  # of a share counted over so few studies
+    if count and not 0.88 - slack <= held <= 0.97 + slack:
+        table.line(f"{where}: claims held", f"{held:.1%} of {count}", "88 to 97 %", kept=False)
+    false, count = share(e.is_false for e in ended)
+    if count and false > 0.05 + 1.64 * math.sqrt(0.05 * 0.95 / count):
+        table.line(f"{where}: false claims", f"{false:.1%} of {count}", "at most 5 %", kept=False)
+    worse, count = share(e.is_worse for e in ended)
+    if count and worse > 0.10 + 1.64 * math.sqrt(0.1 * 0.9 / count):
+        table.line(f"{where}: expected, worse than the baseline", f"{worse:.1%} of {count}", "at most 10 %", kept=False)
+
+
+def _percent(values: Iterable[bool | None]) -> str:
+    part, count = share(values)
+    return f"{part:.0%}" if count else "-"
 
 
 CHAPTERS = {

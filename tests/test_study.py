@@ -441,7 +441,7 @@ def test_each_stage_has_its_share_of_the_whole(tmp_path: Path) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.lists(st.floats(min_value=0.0, max_value=1.3), min_size=len(Stage), max_size=len(Stage)))
+@given(st.lists(st.floats(min_value=0.0, max_value=1.15), min_size=len(Stage), max_size=len(Stage)))
 def test_what_a_stage_leaves_flows_on_and_what_it_overspends_is_paid_by_the_later_ones(spent: list[float]) -> None:
     clock = Clock(0.0)
     with tempfile.TemporaryDirectory() as root, make(Path(root)) as study:
@@ -464,14 +464,15 @@ def test_resuming_buys_no_time(tmp_path: Path) -> None:
         budget = Budget(study, clock)
         first = budget.begin(Stage.CALIBRATE)
         clock.seconds += 10.0
-        assert budget.left_seconds(Stage.CALIBRATE) == pytest.approx(6.0)  # and no note: this is a crash
+        allotted = 100.0 * SHARES[Stage.CALIBRATE]
+        assert budget.left_seconds(Stage.CALIBRATE) == pytest.approx(allotted - 10.0)  # and no note: this is a crash
     clock = Clock(3.0)  # another process, another origin
     with Study.open(tmp_path / "mine") as study:
         budget = Budget(study, clock)
         assert budget.elapsed_seconds == pytest.approx(10.0)
         assert budget.begin(Stage.CALIBRATE) == first
         clock.seconds += 2.0
-        assert budget.left_seconds(Stage.CALIBRATE) == pytest.approx(4.0)
+        assert budget.left_seconds(Stage.CALIBRATE) == pytest.approx(allotted - 12.0)
         assert budget.remaining_seconds == pytest.approx(88.0)
         budget.finish(Stage.CALIBRATE, StageEnd.DONE)
     with Study.open(tmp_path / "mine") as study:

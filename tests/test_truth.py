@@ -23,19 +23,19 @@ from autotune.simulation.study import simulate
 from autotune.simulation.worlds import draw_world, same_everywhere
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-PLAN_TOKENS = 3e7
+PLAN_TOKENS, BUDGET_SECONDS = 3e7, 1_800.0
 
 
 @pytest.fixture(scope="module")
 def truth() -> Iterator[Any]:
-    """The benchmark as a module; it finds its neighbour `rivals` as it does when it is run."""
-    spec = importlib.util.spec_from_file_location("truth", BENCHMARKS / "truth.py")
+    """The studies of the benchmark as a module; it finds its neighbour `rivals` as it does when it is run."""
+    spec = importlib.util.spec_from_file_location("simulated", BENCHMARKS / "simulated.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
-        patch.setitem(sys.modules, "truth", module)  # where dataclasses look for it
+        patch.setitem(sys.modules, "simulated", module)  # where dataclasses look for it
         spec.loader.exec_module(module)
         yield module
     del sys.modules["rivals"]
@@ -46,23 +46,23 @@ def test_where_nothing_makes_a_difference_nothing_is_recommended(truth: Any, num
     found, records = simulate(
         truth.text_of(PLAN_TOKENS),
         same_everywhere(draw_world(number)),
-        budget_seconds=truth.BUDGET_SECONDS,
+        budget_seconds=BUDGET_SECONDS,
         seed=number,
     )
-    assert found.verdict is not Verdict.ADOPT
+    assert found.verdict not in (Verdict.CLAIMED, Verdict.EXPECTED)
     assert found.recommended == found.baseline
     assert len({r.spec.config for r in records}) > 5, "it has looked"
 
 
 def test_intervals_hold_the_truth_and_are_narrow_enough_to_be_of_use(truth: Any) -> None:
     ended = [truth.run_study(truth.Task(number=number, plan_tokens=PLAN_TOKENS)) for number in range(1, 10)]
-    known = [e for e in ended if e.inside is not None]
+    known = [e for e in ended if e.is_inside is not None]
     assert len(known) >= 6
-    assert sum(not e.inside for e in known) <= 3  # more than 3 of nine 90 % intervals miss once in 120 times
-    assert sum(not e.cost_inside for e in ended) <= 3
+    assert sum(not e.is_inside for e in known) <= 3  # more than 3 of nine 90 % intervals miss once in 120 times
+    assert sum(not e.is_cost_inside for e in ended) <= 3
     assert statistics.median(e.width for e in known) < 0.3
     gains = [math.log(e.costs["the baseline"] / e.costs["this search"]) for e in ended]
-    assert any(e.adopted for e in ended)
+    assert any(e.adopts for e in ended)
     assert statistics.median(gains) > 0.0, "search and plan together cost less than the baseline's plan"
 
 
@@ -74,12 +74,11 @@ def test_the_race_finds_the_one_that_leads_with_far_fewer_slices_than_unpaired()
 
 def test_a_tiny_plan_stops_the_search_at_once_and_a_large_one_spends_more(truth: Any) -> None:
     tiny, large = (
-        simulate(truth.text_of(tokens), draw_world(1), budget_seconds=truth.BUDGET_SECONDS, seed=1)[0]
+        simulate(truth.text_of(tokens), draw_world(1), budget_seconds=BUDGET_SECONDS, seed=1)[0]
         for tokens in (3e4, 3e9)
     )
     assert SearchStoppedEarly in {type(c) for c in tiny.caveats}
     assert tiny.recommended == tiny.baseline
-    assert SearchStoppedEarly not in {type(c) for c in large.caveats}
     assert large.search_cost.total_seconds > 3 * tiny.search_cost.total_seconds
 
 
@@ -99,3 +98,20 @@ def test_rivals_spend_the_same_budget_on_configurations_of_the_space(truth: Any)
         assert 600.0 <= rival.clock() < 700.0, name
         assert config.difference(space.baseline).keys() <= {d.knob.name for d in space.dimensions}
         assert world.obstacle(config) is None, name
+
+
+def test_a_look_at_the_first_run_never_costs_much_more_than_the_part_that_is_claimed(truth: Any) -> None:
+    """The guard: whatever is tried in run 1, the other runs go back to what is shown if it does worse."""
+    families = [truth.Family(name) for name in ("reversed", "regimes")]
+    ended = [truth.run_study(truth.Task(number=n, family=family)) for family in families for n in range(4)]
+    for each in ended:
+        assert each.costs["this search, with looks"] < each.costs["the baseline"] * 1.25
+    assert any(e.costs["this search, with looks"] != e.costs["this search"] for e in ended)
+
+
+def test_no_claim_contains_a_learning_knob_that_a_family_refutes(truth: Any) -> None:
+    for family in ("starved", "reversed", "fixed drift"):
+        for number in range(3):
+            ended = truth.run_study(truth.Task(number=number, family=truth.Family(family)))
+            assert not (ended.claims_learning and ended.is_false)
+            assert ended.split["search"] < 0.03, "the cap of 2 % of the plan, and what ends late"

@@ -28,7 +28,7 @@ def judge(
         not finite                                                   NOT_MEASURED
         shown, < 0                                                   HARMFUL
         not shown                                                    NEUTRAL: no effect shown
-        shown, > 0    not shown > 0       no                         HYPOTHESIS: the gain is in quality alone
+        shown, > 0    not shown > 0       no                         EXPECTED: the gain is in quality alone
         shown, > 0                                     low end > 0   ADOPT
         shown, > 0                                     otherwise     NEUTRAL: not shown to pay
 
@@ -42,7 +42,7 @@ def judge(
     if not _is_gain(total, noise_floor):
         return TechniqueVerdict.NEUTRAL
     if not learning_claimed and not _is_gain(speed, noise_floor):
-        return TechniqueVerdict.HYPOTHESIS
+        return TechniqueVerdict.EXPECTED
     return TechniqueVerdict.ADOPT if min(net_saving_low, net_saving) > 0 else TechniqueVerdict.NEUTRAL
 
 

@@ -6,17 +6,21 @@ Properties are computed once, on first use.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from autotune.analysis.claims import Claim, choose, claim_of
+from autotune.analysis.claims import Claim, LearningClaim, choose, claim_of
+from autotune.analysis.decision import Claimed, Decision, Keep, NotInformative, Prospect, decided
 from autotune.analysis.efficiency import tokens_to_reach
 from autotune.analysis.evidence import (
     BASELINE,
+    CONFIRM_SEED,
     EXPERT,
     LEVEL,
+    NORMAL_QUANTILE,
     REDUCED,
     SYSTEM_PART,
     WINNER,
@@ -24,15 +28,18 @@ from autotune.analysis.evidence import (
     Effect,
     against_reference,
     effects_of,
-    evaluation_at,
     of_stage,
 )
+from autotune.analysis.informative import is_steepening, least_tokens
+from autotune.analysis.ladder import RUNG_FACTOR, Ladder
+from autotune.analysis.learning import Learnt, failed_on_ladder, learning_speed, learnt_from, partner_of
 from autotune.analysis.montecarlo import Economics, Forecast, forecast
 from autotune.analysis.power import Power, measured_power, power_of
 from autotune.analysis.roi import plan_device_seconds
-from autotune.quantity import Unknown, combine, only_known, or_else
+from autotune.analysis.surface import NOISE_SD, Surface, surface_of
+from autotune.quantity import Interval, Unknown, combine, only_known, or_else
 from autotune.space.configuration import Configuration
-from autotune.space.knobs import ADOPTION_HOURS
+from autotune.space.knobs import ADOPTION_HOURS, KnobClass
 from autotune.space.limits import Pruned
 from autotune.trial.types import Completed, Stage, StageEnd, TrialRecord, outcome_reason
 from autotune.trial.types import Pruned as PrunedTrial
@@ -50,6 +57,7 @@ class Circumstances:
     `expert` is the hand-tuned default as far as the space can express it, `expert_anywhere` without that limit.
     `search_seconds` is the total search time, `seconds_by_stage` its split, `stage_ends` why each stage ended.
     `peak_flops` is the machine's measured peak by arithmetic, in FLOP/s. `pruned` are values that were not tried.
+    `has_baseline_log` says that the user gave the log of a run of the plan with the baseline.
     """
 
     expert: Configuration
@@ -61,6 +69,7 @@ class Circumstances:
     environment: Mapping[str, str]
     peak_flops: Mapping[str, float]
     pruned: tuple[Pruned, ...] = ()
+    has_baseline_log: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +91,8 @@ class Case:
         plan = self.space.plan
         if plan.tokens:
             return float(plan.tokens)
+        if is_steepening(self.calibration.points):
+            return Unknown(reason="the loss still falls ever faster with tokens: longer trials are needed to tell when")
         return combine(lambda curve: tokens_to_reach(curve, plan.target_loss), self.calibration.curve)
 
     @cached_property
@@ -100,9 +111,8 @@ class Case:
         """The effect of an exploratory trial against the baseline: one process, one seed."""
         if not isinstance(record.outcome, Completed | PrunedTrial):
             return Unknown(reason=outcome_reason(record.outcome))
-        spec = record.spec
-        partner = evaluation_at(self.records, label=BASELINE, seed=spec.seed, horizon_tokens=spec.horizon_tokens)
-        return against_reference(record, self.calibration, partner)
+        partner = partner_of(record.spec, self.records, self.space)
+        return against_reference(record, self.calibration, combine(lambda found: found.evaluations[-1], partner))
 
     @cached_property
     def explored(self) -> Mapping[Stage, Mapping[Configuration, Effect]]:
@@ -112,6 +122,54 @@ class Case:
             stage: {config: effect for config, effect in effects.items() if not isinstance(effect, Unknown)}
             for stage, effects in seen.items()
         }
+
+    # -- what was learnt (docs/method.md, 9) ---------------------------------------------------------
+
+    @cached_property
+    def learnt(self) -> Learnt:
+        """What trials of complete schedules showed of the learning knobs, and which of them inform."""
+        return learnt_from(self.records, self.space)
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether every trial was too short for any figure about learning."""
+        return bool(self.learnt.measured) and not self.learnt.informed
+
+    @property
+    def informative_tokens(self) -> float:
+        """A token budget that may inform about learning where those tried do not."""
+        longest = max((seen.tokens for seen in self.learnt.measured), default=self.space.workload.horizon_tokens)
+        return max(RUNG_FACTOR * longest, least_tokens(self.space.workload.cost(self.baseline).tokens))
+
+    def ladder(
+        self, base: Configuration, candidates: Sequence[Configuration] = (), rungs: Sequence[int] = ()
+    ) -> Ladder | Unknown:
+        """The ladder of trials on the system configuration of `base`, after the trials so far."""
+        return combine(lambda plan_tokens: self._ladder(base, candidates, rungs, plan_tokens), self.plan_tokens)
+
+    def _ladder(
+        self, base: Configuration, candidates: Sequence[Configuration], rungs: Sequence[int], plan_tokens: float
+    ) -> Ladder:
+        surface = surface_of(
+            self.space,
+            plan_tokens,
+            self.learnt.informed,
+            candidates=candidates,
+            first_tokens=rungs[0] if rungs else 0,
+        )
+        effects = learning_speed(self.records, surface)
+
+        def log_speed(config: Configuration) -> float:
+            return sum(effects.get(feature, 0.0) * x for feature, x in surface.turned(config).items())
+
+        return Ladder(
+            surface=surface,
+            base=base,
+            rungs=tuple(rungs),
+            measured=self.learnt.measured,
+            failed=failed_on_ladder(self.records),
+            log_speed=log_speed,
+        )
 
     # -- what may be claimed (docs/method.md, 4.4 and 6) -----------------------------------------------
 
@@ -167,13 +225,122 @@ class Case:
         if config is None:
             return Unknown(reason=f"{label} was not confirmed")
         effects = effects_of(blocks, label, against=BASELINE, curve=self.calibration.curve)
+        learning = self._learning_of(config, blocks) if self.space.changed(config, KnobClass.LEARNING) else None
         space, calibration = self.space, self.calibration
         return combine(
-            lambda plan_tokens: claim_of(label, config, effects, space, calibration, plan_tokens), self.plan_tokens
+            lambda plan_tokens: claim_of(label, config, effects, space, calibration, plan_tokens, learning),
+            self.plan_tokens,
         )
+
+    def _learning_of(self, config: Configuration, blocks: Sequence[TrialRecord]) -> LearningClaim:
+        """What the learning knobs of `config` do at the plan's length. Shown only if fresh seeds agree."""
+        numerics: Interval | Unknown = Interval.exactly(0.0, level=LEVEL)
+        if self.space.changed(config, KnobClass.NUMERICS):
+            system = self._claim_of(SYSTEM_PART, blocks)
+            numerics = combine(lambda known: known.plan_efficiency, system)
+        if not self.learnt.is_informative:
+            gated = Unknown(reason="trials too short: they measure the area under the learning-rate schedule")
+            return LearningClaim(efficiency=gated, numerics=numerics, is_shown=False)
+        ladder = self.ladder(self.baseline)
+        if isinstance(ladder, Unknown):
+            return LearningClaim(efficiency=ladder, numerics=numerics, is_shown=False)
+        sceptical = ladder.sceptical
+        shown, error = sceptical.at_plan(config)
+        shown = min(shown, sceptical.at(config, sceptical.top_tokens)[0])  # a gain is never claimed to grow
+        is_gain = shown > NORMAL_QUANTILE * error and ladder.is_supported(config)
+        if is_gain and self._fresh_seeds_agree(config, sceptical):
+            efficiency = Interval.around(shown, NORMAL_QUANTILE * error, level=LEVEL)
+            return LearningClaim(efficiency=efficiency, numerics=numerics, is_shown=True)
+        mean, sd = ladder.surface.at_plan(config)
+        efficiency = Interval.around(mean, NORMAL_QUANTILE * sd, level=LEVEL)
+        return LearningClaim(efficiency=efficiency, numerics=numerics, is_shown=False)
+
+    def _fresh_seeds_agree(self, config: Configuration, surface: Surface) -> bool:
+        """Whether the seeds of confirmation alone show a gain at the length tested."""
+        fresh = [s.log_efficiency for s in self.learnt.informed if s.config == config and s.seed >= CONFIRM_SEED]
+        error = NOISE_SD * math.sqrt(2.0 * surface.noise_factor / max(1, len(fresh)))
+        return bool(fresh) and statistics.fmean(fresh) > NORMAL_QUANTILE * error
 
     def _config_of(self, claim: Claim | Unknown) -> Configuration:
         return self.baseline if isinstance(claim, Unknown) else claim.config
+
+    # -- what is recommended (docs/method.md, 9.4) --------------------------------------------------------
+
+    @cached_property
+    def is_claimed(self) -> bool:
+        """Whether the claim is shown to pay, the search included, and exceeds the noise floor."""
+        return self._is_shown(self.claim) and not isinstance(self.forecast, Unknown) and self.forecast.net.low > 0
+
+    def _is_shown(self, claim: Claim | Unknown) -> bool:
+        if isinstance(claim, Unknown) or isinstance(claim.total, Unknown) or claim.is_expected:
+            return False
+        floor = self.floor_of(claim)
+        return claim.total.low > 0 and (isinstance(floor, Unknown) or claim.total.estimate > floor)
+
+    @cached_property
+    def claimed_config(self) -> Configuration:
+        """The part of any recommendation that is shown; the baseline if nothing is."""
+        return self.candidate if self.is_claimed else self.baseline
+
+    @cached_property
+    def hopeful(self) -> Claim | Unknown:
+        """The confirmed configuration whose gain is not claimed, if there is one: it is not shown to last.
+
+        Or it is shown, but may not pay for the search, whose cost is spent whatever is decided now.
+        """
+        expected = next((c for c in self.claims if c.is_expected), None)
+        if expected is None and self._is_shown(self.claim) and not self.is_claimed:
+            return self.claim
+        return expected or Unknown(reason="no gain is expected beyond what is shown")
+
+    @cached_property
+    def prospect(self) -> Prospect | Unknown:
+        """What the hopeful configuration is expected to gain over the claimed one, after the cost of adopting it."""
+        return combine(self._prospect_of, self.hopeful, self.economics)
+
+    def _prospect_of(self, claim: Claim, economics: Economics) -> Prospect | Unknown:
+        def over_claimed(total: Interval) -> Prospect:
+            known = self.claim.total if self.is_claimed and isinstance(self.claim, Claim) else Interval.exactly(0.0)
+            behind = or_else(known, Interval.exactly(0.0)).estimate
+            learning = self.space.changed(claim.config, base=self.claimed_config)
+            left = economics.baseline_device_seconds * economics.price_per_device_second * math.exp(-behind)
+            price = self.adoption_cost(learning) / left
+            return Prospect(mean=total.estimate - behind - price, sd=total.half_width / NORMAL_QUANTILE)
+
+        return combine(over_claimed, claim.total)
+
+    @cached_property
+    def decision(self) -> Decision:
+        """What to do: docs/method.md, 9.4."""
+        runs = self.space.plan.runs
+        if isinstance(self.prospect, Prospect) and isinstance(self.hopeful, Claim):
+            found = decided(self.hopeful.config, self.prospect, runs=runs, has_baseline_log=self.facts.has_baseline_log)
+            if found:
+                return found
+        if self.is_claimed:
+            return Claimed(config=self.claimed_config)
+        if self.is_starved:
+            tokens = self.informative_tokens
+            seconds = len(self.learnt.measured) * tokens / self.calibration.rate.estimate
+            reason = "trials too short: they measure the area under the learning-rate schedule, not learning"
+            return NotInformative(reason=reason, tokens=tokens, cost_seconds=seconds)
+        unclear = isinstance(self.claim, Unknown) or isinstance(self.claim.total, Unknown)
+        if (unclear or isinstance(self.forecast, Unknown)) and not self.claims and not self._found_nothing:
+            reason = "the budget ended before anything could be confirmed against the baseline"
+            return NotInformative(reason=reason, tokens=0.0, cost_seconds=0.0)
+        return Keep()
+
+    @property
+    def _found_nothing(self) -> bool:
+        """Whether exploration ran, or was not worth its cost, and saw nothing better to confirm."""
+        if self.confirmation:
+            return False
+        if self.facts.stage_ends.get(Stage.CALIBRATE) is StageEnd.NOT_WORTH_IT:
+            return True
+        if self.facts.stage_ends.get(Stage.CONFIRM) is StageEnd.NOT_WORTH_IT:
+            return True
+        best = max((effect.total for effect in self.explored[Stage.EXPLORE_SYSTEM].values()), default=0.0)
+        return any(self.explored.values()) and best <= or_else(self.calibration.floor(1, _FEWEST_ROUNDS), 0.0)
 
     # -- what it is worth (docs/method.md, 7) -------------------------------------------------------
 

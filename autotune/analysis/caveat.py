@@ -39,11 +39,26 @@ class FewRestarts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearningIsHypothesis:
-    """A learning gain, a ratio of tokens, that is not claimed for the plan; `knobs` are comma-separated."""
+class LearningIsExpected:
+    """A learning gain at the plan's length, a ratio of tokens, that is expected but not claimed."""
 
     knobs: str
     factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialsTooShort:
+    """The trials of `horizon_tokens` measure the area under the learning-rate schedule: no figure about learning.
+
+    `slope` and `r_squared` are those of ln of token efficiency on ln of the area. Trials of `informative_tokens` may
+    inform; as many as there were would take `cost_seconds`.
+    """
+
+    horizon_tokens: int
+    slope: float
+    r_squared: float
+    informative_tokens: float
+    cost_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +82,13 @@ class CurveNotFitted:
     """Without a loss curve, losses cannot be converted to tokens."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveSteepening:
+    """The baseline's loss still falls ever faster up to `horizon_tokens`: no loss can be told for longer runs."""
+
+    horizon_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,10 +185,12 @@ Caveat = (
     | BudgetEnded
     | RaceSkipped
     | FewRestarts
-    | LearningIsHypothesis
+    | LearningIsExpected
+    | TrialsTooShort
     | ShortHorizon
     | RepeatedData
     | CurveNotFitted
+    | CurveSteepening
     | EfficiencyCensored
     | NotEquivalent
     | NotGated

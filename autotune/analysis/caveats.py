@@ -10,6 +10,7 @@ from autotune.analysis.case import FEWEST_RESTARTS, Case
 from autotune.analysis.caveat import Caveat
 from autotune.analysis.claims import Claim, is_inferior
 from autotune.analysis.evidence import BASELINE, WINNER, effects_of, known_speed
+from autotune.analysis.informative import is_steepening
 from autotune.analysis.rates import PairedSpeed
 from autotune.quantity import Interval, Unknown
 from autotune.space.knobs import KnobClass
@@ -58,9 +59,9 @@ def _of_claims(case: Case) -> Iterator[Caveat]:
         yield caveat.FewRestarts(restarts=case.claim.restarts)
     for claim in case.claims:
         learned = _names(case.space.changed(claim.config, KnobClass.LEARNING))
-        if claim.is_hypothesis:
-            factor = math.exp(claim.efficiency.estimate) if isinstance(claim.efficiency, Interval) else 0.0
-            yield caveat.LearningIsHypothesis(knobs=learned, factor=round(factor, 3))
+        if claim.is_expected and isinstance(claim.plan_efficiency, Interval):
+            factor = math.exp(claim.plan_efficiency.estimate)
+            yield caveat.LearningIsExpected(knobs=learned, factor=round(factor, 3))
         if not isinstance(claim.numerics, Unknown) and not claim.numerics.is_shown:
             inferior = is_inferior(claim.numerics)
             kind = caveat.NumericsInferior if inferior else caveat.NumericsUndecided
@@ -69,18 +70,30 @@ def _of_claims(case: Case) -> Iterator[Caveat]:
                 lost=round(-math.expm1(claim.numerics.mean if inferior else claim.numerics.low), 4),
                 margin=round(claim.numerics.margin, 4),
             )
-        if learned and isinstance(case.plan_tokens, float):
-            yield caveat.ShortHorizon(
-                knobs=learned, horizon_tokens=case.space.workload.horizon_tokens, plan_tokens=case.plan_tokens
-            )
+        if learned and isinstance(case.plan_tokens, float) and case.learnt.informed:
+            longest = max(seen.tokens for seen in case.learnt.informed)
+            yield caveat.ShortHorizon(knobs=learned, horizon_tokens=longest, plan_tokens=case.plan_tokens)
 
 
 def _of_learning(case: Case) -> Iterator[Caveat]:
-    epochs = 2 * case.space.workload.horizon_tokens / max(1, case.facts.train_tokens)  # of the longest schedule
+    longest = max((r.spec.horizon_tokens for r in case.records if r.evaluations), default=0)
+    epochs = longest / max(1, case.facts.train_tokens)
     if epochs > 1:
         yield caveat.RepeatedData(epochs=round(epochs, 2))
+    if case.is_starved:
+        tokens = case.learnt.starved[-1]
+        gate = case.learnt.starvation[tokens]
+        yield caveat.TrialsTooShort(
+            horizon_tokens=tokens,
+            slope=round(gate.slope, 3),
+            r_squared=round(gate.r_squared, 3),
+            informative_tokens=round(case.informative_tokens),
+            cost_seconds=round(gate.trials * case.informative_tokens / case.calibration.rate.estimate),
+        )
     if isinstance(case.calibration.curve, Unknown):
         yield caveat.CurveNotFitted(reason=case.calibration.curve.reason)
+    elif is_steepening(case.calibration.points):
+        yield caveat.CurveSteepening(horizon_tokens=case.calibration.points[-1][0])
     for effect in effects_of(case.confirmation, WINNER, against=BASELINE, curve=case.calibration.curve):
         if not isinstance(effect.efficiency, Unknown) and effect.efficiency.censored:
             yield caveat.EfficiencyCensored(bound=round(math.exp(effect.efficiency.value), 3))

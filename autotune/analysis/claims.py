@@ -26,10 +26,10 @@ _LEAST_SD = 0.02  # lower bound on the sd of ln e per seed: two or three seeds m
 class Claim:
     """One configuration against the baseline, in log units, and what is claimed for the plan.
 
-    `speed` and `efficiency` are measured at the tested token budget; `plan_efficiency` is extrapolated to
-    the plan. `total` is what is claimed: speed plus `plan_efficiency`, or speed alone if `is_hypothesis`.
-    `numerics` is the non-inferiority test of low precision. `restarts` and `rounds` (the median per restart)
-    give the resolution of the comparison; `stderr` and `degrees_of_freedom` belong to `total`.
+    `speed` and `efficiency` are measured at the tested token budget; `plan_efficiency` is that at the plan's length.
+    `total` is speed plus `plan_efficiency`; it is shown unless `is_expected`. `numerics` is the non-inferiority test of
+    low precision. `restarts` and `rounds` (the median per restart) give the resolution of the comparison; `stderr` and
+    `degrees_of_freedom` belong to `total`.
     """
 
     label: str
@@ -40,10 +40,22 @@ class Claim:
     efficiency: Interval | Unknown
     plan_efficiency: Interval | Unknown
     total: Interval | Unknown
-    is_hypothesis: bool
+    is_expected: bool
     numerics: NonInferiority | Unknown
     stderr: float
     degrees_of_freedom: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningClaim:
+    """ln of token efficiency of the learning knobs of a configuration at the plan's length, and whether it is shown.
+
+    `numerics` is that of its precision, exactly 0 if it keeps the baseline's.
+    """
+
+    efficiency: Interval | Unknown
+    numerics: Interval | Unknown
+    is_shown: bool
 
 
 def claim_of(
@@ -53,36 +65,33 @@ def claim_of(
     space: SearchSpace,
     calibration: Calibration,
     plan_tokens: float,
+    learning: LearningClaim | None = None,
 ) -> Claim:
     """What `effects` (this configuration against the baseline, over fresh restarts and seeds) allow to claim.
 
-    Without learning knobs, efficiency is claimed as measured: the optimization is the same, so it does not depend
-    on the token budget. Without a loss curve, system knobs alone are claimed by their speed: the equivalence gate
-    has excluded what does not compute the same. A learning gain is extrapolated to the plan, with the variance of
-    that step; it is a hypothesis unless its whole interval there is above 0. Low precision that is shown to learn
-    worse at the tested token budget has its loss extrapolated to the plan in the same way.
+    `learning` is what its learning knobs do at the plan's length, if it changes any. Without them, efficiency is
+    claimed as measured: the optimization is the same, so it does not depend on the token budget. Where no losses were
+    compared, system knobs alone are claimed by their speed: the equivalence gate has excluded what does not compute the
+    same. Low precision that is shown to learn worse at the tested token budget has its loss extrapolated to the plan.
     """
     judged = [e for e in effects if e.horizon_tokens == space.workload.horizon_tokens]
     if len(judged) < 2:
         return _unconfirmed(label, config, len(judged))
     speed, efficiency = speed_of(judged, calibration), efficiency_of(judged)
     numerics = _numerics(config, space, judged)
-    learns = bool(space.changed(config, KnobClass.LEARNING))
-    carried = learns or is_inferior(numerics)
-    plan_efficiency = _at_plan(effects, calibration, plan_tokens) if carried else efficiency
-    is_hypothesis = learns and (isinstance(plan_efficiency, Unknown) or plan_efficiency.low <= 0.0)
     only_system = space.changed(config) == space.changed(config, KnobClass.SYSTEM)
-    total: Interval | Unknown
-    if isinstance(speed, Unknown):
-        total = speed
-    elif isinstance(plan_efficiency, Unknown):
-        total = speed if only_system else plan_efficiency
-    elif is_hypothesis:
-        total = speed
-    elif carried:
-        total = speed.plus(plan_efficiency)
+    plan_efficiency: Interval | Unknown
+    if learning:
+        plan_efficiency = combine(Interval.plus, learning.efficiency, learning.numerics)
     else:
-        total = total_of(judged, calibration)
+        plan_efficiency = _at_plan(effects, calibration, plan_tokens) if is_inferior(numerics) else efficiency
+    total: Interval | Unknown
+    if isinstance(plan_efficiency, Unknown):
+        total = speed if only_system else plan_efficiency
+    elif learning or is_inferior(numerics):
+        total = combine(lambda known: known.plus(plan_efficiency), speed)
+    else:
+        total = combine(lambda _: total_of(judged, calibration), speed)
     known = _spread(judged, calibration)
     freedom = float(max(1, len(judged) - 1 + (known.degrees_of_freedom if known else 0)))
     return Claim(
@@ -94,7 +103,7 @@ def claim_of(
         efficiency=efficiency,
         plan_efficiency=plan_efficiency,
         total=total,
-        is_hypothesis=is_hypothesis,
+        is_expected=learning is not None and not learning.is_shown,
         numerics=numerics,
         stderr=or_else(combine(lambda known: known.half_width / _quantile(freedom), total), 0.0),
         degrees_of_freedom=freedom,
@@ -127,14 +136,14 @@ def is_inferior(numerics: NonInferiority | Unknown) -> bool:
 
 
 def choose(claims: Sequence[Claim], reduced: Claim | None = None, *, slack: float = 0.0) -> Claim | Unknown:
-    """The claim to make: the first of `claims` that is known and not a hypothesis. They are ordered boldest first.
+    """The claim to make: the first of `claims` that is known and shown. They are ordered boldest first.
 
     The order is fixed before the data are seen (a gatekeeping procedure), so choosing does not raise the error rate.
     A `reduced` configuration replaces the choice unless it is worse by more than `slack`, in log units.
     """
     for claim in claims:
-        if not claim.is_hypothesis and isinstance(claim.total, Interval):
-            if reduced is None or reduced.is_hypothesis or isinstance(reduced.total, Unknown):
+        if not claim.is_expected and isinstance(claim.total, Interval):
+            if reduced is None or reduced.is_expected or isinstance(reduced.total, Unknown):
                 return claim
             return reduced if reduced.total.estimate >= claim.total.estimate - slack else claim
     if not claims:
@@ -162,7 +171,7 @@ def _unconfirmed(label: str, config: Configuration, restarts: int) -> Claim:
         efficiency=unknown,
         plan_efficiency=unknown,
         total=unknown,
-        is_hypothesis=False,
+        is_expected=False,
         numerics=unknown,
         stderr=0.0,
         degrees_of_freedom=1.0,
@@ -180,7 +189,7 @@ def _numerics(config: Configuration, space: SearchSpace, effects: Sequence[Effec
 
 
 def _at_plan(effects: Sequence[Effect], calibration: Calibration, plan_tokens: float) -> Interval | Unknown:
-    """Learning efficiency extrapolated from the tested token budgets to the plan, with seed and curve variance."""
+    """Efficiency extrapolated from the tested token budgets to the plan, with the variance of seeds and curve."""
     groups: dict[int, list[float]] = {}
     differences: dict[int, list[float]] = {}
     for effect in effects:
@@ -192,7 +201,7 @@ def _at_plan(effects: Sequence[Effect], calibration: Calibration, plan_tokens: f
         differences.setdefault(effect.horizon_tokens, []).append(effect.loss_difference)
     spreads = [statistics.variance(values) for values in groups.values() if len(values) > 1]
     if not spreads:
-        return Unknown(reason="a learning gain needs at least two seeds")
+        return Unknown(reason="an efficiency at the plan needs at least two seeds")
     of_seeds = max(statistics.fmean(spreads), _LEAST_SD**2)
     points = [
         HorizonPoint(

@@ -7,33 +7,31 @@ import math
 from autotune.analysis.case import Case
 from autotune.analysis.caveats import caveats_of
 from autotune.analysis.claims import Claim, efficiency_of, speed_of, total_of
+from autotune.analysis.decision import Expected
 from autotune.analysis.evidence import LEVEL, NORMAL_QUANTILE, effects_of
 from autotune.analysis.footprint import footprint_of
 from autotune.analysis.montecarlo import Economics
 from autotune.analysis.rates import as_ratio
-from autotune.analysis.recommendation import Batches, Comparison, NetSaving, Recommendation, Roi, Verdict
+from autotune.analysis.recommendation import Batches, Comparison, Expectation, NetSaving, Recommendation, Roi
 from autotune.analysis.roi import break_even_seconds
 from autotune.analysis.summaries import runners_up, search_cost, trials_of
 from autotune.analysis.techniques import not_measurable, technique_effects
 from autotune.quantity import Interval, Quantity, Unknown, combine, or_else
 from autotune.space.configuration import Configuration
-from autotune.space.knobs import KnobClass
-from autotune.trial.types import Stage, StageEnd
 
 _HOUR_SECONDS = 3600.0
 
 
 def conclude(case: Case) -> Recommendation:
-    """The recommendation that the records support; its verdict may be that there is none."""
-    verdict = _verdict(case)
-    adopted = verdict is Verdict.ADOPT
-    hypothesis = next((claim for claim in case.claims if claim.is_hypothesis), None)
+    """The recommendation that the records support; it may be to keep the baseline."""
+    decision = case.decision
     return Recommendation(
-        verdict=verdict,
+        decision=decision,
         baseline=case.baseline,
         expert_default=case.facts.expert,
         candidate=case.candidate,
-        recommended=case.candidate if adopted else case.baseline,
+        claimed=case.claimed_config,
+        recommended=decision.config if isinstance(decision, Expected) else case.claimed_config,
         knobs=case.space.workload.knobs,
         over_baseline=_over_baseline(case.claim),
         over_expert=_over_expert(case),
@@ -41,7 +39,7 @@ def conclude(case: Case) -> Recommendation:
         plan_tokens=combine(Interval.exactly, case.plan_tokens),
         baseline_tokens_per_second=case.calibration.rate,
         baseline_hours=combine(_baseline_hours, case.economics),
-        recommended_hours=_recommended_hours(case, adopted=adopted),
+        claimed_hours=_claimed_hours(case),
         baseline_footprint=footprint_of(case, case.baseline),
         candidate_footprint=footprint_of(case, case.candidate),
         net_saving=_net_saving(case),
@@ -51,36 +49,14 @@ def conclude(case: Case) -> Recommendation:
         noise_floor=combine(lambda floor: Interval.exactly(math.expm1(floor)), case.floor_of(case.claim)),
         curve=case.calibration.curve,
         techniques=technique_effects(case) + not_measurable(case),
-        hypotheses=_learned(case, hypothesis),
-        hypothesis_efficiency=_hypothesis_efficiency(hypothesis),
+        expectation=_expectation(case),
         noise_scales=case.calibration.noise_scales,
-        batches=_batches(case, hypothesis),
+        batches=_batches(case),
         runners_up=runners_up(case),
         trials=trials_of(case),
         environment=case.facts.environment,
         caveats=caveats_of(case),
     )
-
-
-# -- adopt, keep, or neither (docs/method.md, 6.2) -----------------------------------------------------
-
-
-def _verdict(case: Case) -> Verdict:
-    """ADOPT only what is shown to pay and exceeds the noise floor; INCONCLUSIVE if nothing could be confirmed."""
-    claim, forecast = case.claim, case.forecast
-    if isinstance(claim, Unknown) or isinstance(claim.total, Unknown) or isinstance(forecast, Unknown):
-        hypotheses_only = bool(case.claims) and all(c.is_hypothesis for c in case.claims)
-        return Verdict.KEEP_BASELINE if hypotheses_only or _nothing_better(case) else Verdict.INCONCLUSIVE
-    floor = case.floor_of(claim)
-    shown = claim.total.low > 0 and (isinstance(floor, Unknown) or claim.total.estimate > floor)
-    return Verdict.ADOPT if shown and forecast.net.low > 0 else Verdict.KEEP_BASELINE
-
-
-def _nothing_better(case: Case) -> bool:
-    """Whether exploration ran, or was not worth its cost, and found nothing to confirm."""
-    explored = case.of_stage(Stage.EXPLORE_SYSTEM) or case.of_stage(Stage.EXPLORE_LEARNING)
-    not_worth_it = StageEnd.NOT_WORTH_IT in case.facts.stage_ends.values()
-    return (bool(explored) or not_worth_it) and not case.confirmation
 
 
 # -- how it compares (docs/method.md, 3 and 4) --------------------------------------------------------
@@ -121,14 +97,32 @@ def _over_expert(case: Case) -> Comparison:
     )
 
 
-def _learned(case: Case, hypothesis: Claim | None) -> dict[str, str]:
-    """The learning knobs, with values to try, whose gain is not claimed for the plan."""
-    if hypothesis is None:
-        return {}
-    return {name: str(value) for name, value in case.space.changed(hypothesis.config, KnobClass.LEARNING).items()}
+def _expectation(case: Case) -> Expectation | Unknown:
+    """What is expected of the learning knobs that trials support, whatever the decision about them."""
+    claim, prospect = case.hopeful, case.prospect
+    if isinstance(claim, Unknown) or isinstance(prospect, Unknown):
+        return Unknown(reason=claim.reason if isinstance(claim, Unknown) else _why(prospect))
+    forecast, search_seconds = case.forecast_for(claim), case.facts.search_seconds
+    ahead = Interval.around(prospect.mean, NORMAL_QUANTILE * prospect.sd, level=LEVEL)
+    beyond = case.space.changed(claim.config, base=case.claimed_config)
+    return Expectation(
+        config=claim.config,
+        knobs={name: str(value) for name, value in beyond.items()},
+        speedup=as_ratio(claim.total),
+        token_efficiency=as_ratio(claim.plan_efficiency),
+        over_claimed=as_ratio(ahead),
+        probability_worse=prospect.probability_worse,
+        hours=combine(lambda f: f.saved_device_seconds.map(lambda x: (x - search_seconds) / _HOUR_SECONDS), forecast),
+        money=combine(lambda f: f.net, forecast),
+        roi=combine(lambda f: f.roi, forecast),
+    )
 
 
-def _batches(case: Case, hypothesis: Claim | None) -> Batches:
+def _why(value: object) -> str:
+    return value.reason if isinstance(value, Unknown) else ""
+
+
+def _batches(case: Case) -> Batches:
     """Batch sizes in sequences. The noise scale gives the baseline's; the others are in proportion to their tokens."""
     known = case.calibration.noise_scales[-1].batch if case.calibration.noise_scales else 0
     per_token = known / case.space.workload.cost(case.baseline).tokens
@@ -139,12 +133,8 @@ def _batches(case: Case, hypothesis: Claim | None) -> Batches:
     return Batches(
         baseline=known,
         candidate=of(case.candidate),
-        hypothesis=0 if hypothesis is None else of(hypothesis.config),
+        expected=0 if isinstance(case.hopeful, Unknown) else of(case.hopeful.config),
     )
-
-
-def _hypothesis_efficiency(hypothesis: Claim | None) -> Quantity:
-    return Unknown(reason="there is no hypothesis") if hypothesis is None else as_ratio(hypothesis.efficiency)
 
 
 # -- what it is worth (docs/method.md, 7) ----------------------------------------------------------
@@ -156,8 +146,8 @@ def _baseline_hours(economics: Economics) -> Interval:
     return off.map(lambda log_factor: hours * math.exp(log_factor))
 
 
-def _recommended_hours(case: Case, *, adopted: bool) -> Quantity:
-    if not adopted:
+def _claimed_hours(case: Case) -> Quantity:
+    if not case.is_claimed:
         return combine(_baseline_hours, case.economics)
     return combine(lambda forecast: forecast.plan_device_seconds.scaled(1.0 / _HOUR_SECONDS), case.forecast)
 

@@ -8,6 +8,7 @@ complete schedule.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from autotune.analysis.priors import OTHER_SLOPE
 from autotune.analysis.rates import FloatArray
 from autotune.analysis.recommendation import Curve
 from autotune.quantity import Interval, Unknown
@@ -135,6 +137,37 @@ def log_efficiency(curve: Curve, tokens: int, loss_difference: float) -> LogEffi
     return LogEfficiency(value=bounded, censored=value != bounded)
 
 
+def interpolated_log_efficiency(
+    points: Sequence[tuple[int, float]], tokens: int, loss_difference: float
+) -> LogEfficiency | Unknown:
+    """The same, read off the baseline's own losses near `tokens`, linear in ln of the token budget between them.
+
+    No law is assumed: in short trials the loss falls ever faster, and a power law through all of them overstates a
+    difference there. `points` are (tokens, cooled loss); beyond the outermost, by at most a factor of 2, the last slope
+    goes on.
+    """
+    losses: dict[int, list[float]] = {}
+    for length, loss in points:
+        losses.setdefault(length, []).append(loss)
+    lengths = sorted(losses)
+    means = [float(np.mean(losses[length])) for length in lengths]
+    if not math.isfinite(loss_difference) or len(lengths) < 2:
+        return Unknown(reason=f"ln e needs a finite loss and 2 token budgets of the baseline; got {len(lengths)}")
+    if any(later >= earlier for earlier, later in itertools.pairwise(means)):
+        return Unknown(reason="the baseline's loss does not fall from one token budget to the next")
+    edge = math.log(_RANGE_FACTOR)
+    xs = np.log(np.array(lengths, dtype=np.float64))
+    if not xs[0] - edge <= math.log(tokens) <= xs[-1] + edge:
+        return Unknown(reason=f"the baseline was trained for {lengths[0]} to {lengths[-1]} tokens, not near {tokens}")
+    first, last = (means[0] - means[1]) / (xs[1] - xs[0]), (means[-2] - means[-1]) / (xs[-1] - xs[-2])
+    xs = np.array([xs[0] - edge, *xs, xs[-1] + edge])
+    ys = np.array([means[0] + edge * first, *means, means[-1] - edge * last])
+    wanted = float(np.interp(math.log(tokens), xs, ys)) + loss_difference
+    bounded = min(max(wanted, float(ys[-1])), float(ys[0]))
+    value = float(np.interp(-bounded, -ys, xs)) - math.log(tokens)
+    return LogEfficiency(value=value, censored=wanted != bounded)
+
+
 def curve_variance(curves: Sequence[Curve], tokens: int, loss_difference: float) -> float:
     """Variance of the log efficiency due to the curve, in squared log units; infinite if unknown.
 
@@ -150,7 +183,7 @@ def curve_variance(curves: Sequence[Curve], tokens: int, loss_difference: float)
 
 
 def extrapolate(
-    points: Sequence[HorizonPoint], plan_tokens: float, *, level: float, slope_prior_sd: float = 0.10
+    points: Sequence[HorizonPoint], plan_tokens: float, *, level: float, slope_prior_sd: float = OTHER_SLOPE.sd
 ) -> Interval | Unknown:
     """The expected log efficiency at `plan_tokens`, with its interval, in log units.
 

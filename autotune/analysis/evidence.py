@@ -36,6 +36,11 @@ WINNER = "winner"
 SYSTEM_PART = "winner's system part"
 REDUCED = "reduced"
 CLAIM = "claim"
+ANCHOR = "baseline's learning"
+"""The best system configuration with the baseline's learning knobs: what longer trials are compared with."""
+
+CONFIRM_SEED = 200
+"""The first seed of confirmation; exploration uses smaller ones."""
 
 LEVEL = 0.9
 """The level of every reported interval."""
@@ -48,6 +53,7 @@ NOISE_BATCHES = 8
 
 _BOOTSTRAP_DRAWS = 40
 _REMEMBERED_PAIRS = 512  # more than any study has
+_REMEMBERED_CURVES = 32  # a study asks for the same one after every trial
 known_speed = lru_cache(maxsize=_REMEMBERED_PAIRS)(paired_speed)
 """`paired_speed`, cached per pair of trials: the stages of a search ask for it repeatedly."""
 
@@ -59,9 +65,10 @@ class Calibration:
     """The results of calibration for this machine and the baseline.
 
     `rate` is the baseline's tokens/s over the whole study, stalls and load bursts included. `copies` are copies
-    of the baseline against the warm reference (A/A); `noise` is estimated from them. `points` are the baseline's
-    cooled losses (tokens, nats per token), `curve` their fit and `curves` its bootstrap. `noise_scales` are of
-    the baseline's gradient at the end of its schedules. `power` is the copies' power draw beside the reference.
+    of the baseline against the warm reference (A/A); `noise` is estimated from them. `points` are the cooled losses
+    (tokens, nats per token) of the baseline and, for long trials, of its learning knobs; `curve` is their fit and
+    `curves` its bootstrap. `noise_scales` are of the baseline's gradient at the end of its schedules. `power` is the
+    copies' power draw beside the reference.
     """
 
     rate: Interval
@@ -123,14 +130,15 @@ class Effect:
 
 
 def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
-    """The results of the calibration stage, with the rate from all `records`; Unknown if the baseline gave no rate."""
+    """The results of calibration, with rate and curve from all `records`; Unknown if the baseline gave no rate."""
     calibrating = of_stage(records, Stage.CALIBRATE)
     copies = [r for r in calibrating if r.spec.label == BASELINE and isinstance(r.outcome, Completed | Pruned)]
     rate = long_run_rate([s for r in records for slices in _baseline_slices(r) for s in slices], level=LEVEL)
     if not copies or isinstance(rate, Unknown):
         return Unknown(reason="the baseline never reached a steady rate")
     known = tuple(only_known(known_speed(r.slices, r.reference_slices) for r in copies))
-    points = tuple(sorted((r.evaluations[-1].tokens_seen, r.evaluations[-1].loss) for r in copies if r.evaluations))
+    cooled = [*copies, *(r for r in records if r.spec.label == ANCHOR and r.is_complete and r.spec.seed == 0)]
+    points = tuple(sorted((r.evaluations[-1].tokens_seen, r.evaluations[-1].loss) for r in cooled if r.evaluations))
     return Calibration(
         rate=rate,
         power=measured_power(copies, level=LEVEL),
@@ -144,9 +152,19 @@ def calibration_of(records: Sequence[TrialRecord]) -> Calibration | Unknown:
         copies=known,
         noise=variance_components(known),
         points=points,
-        curve=fit_curve(points),
-        curves=bootstrap_curves(points, draws=_BOOTSTRAP_DRAWS, rng=np.random.default_rng(0)),
+        curve=_fitted(points),
+        curves=_bootstrapped(points),
     )
+
+
+@lru_cache(maxsize=_REMEMBERED_CURVES)
+def _fitted(points: tuple[tuple[int, float], ...]) -> Curve | Unknown:
+    return fit_curve(points)
+
+
+@lru_cache(maxsize=_REMEMBERED_CURVES)
+def _bootstrapped(points: tuple[tuple[int, float], ...]) -> tuple[Curve, ...]:
+    return bootstrap_curves(points, draws=_BOOTSTRAP_DRAWS, rng=np.random.default_rng(0))
 
 
 def _baseline_slices(record: TrialRecord) -> Iterator[Sequence[Slice]]:
@@ -155,17 +173,6 @@ def _baseline_slices(record: TrialRecord) -> Iterator[Sequence[Slice]]:
         yield record.slices
     if record.spec.stage in _WITH_REFERENCE:
         yield record.reference_slices
-
-
-def evaluation_at(
-    records: Sequence[TrialRecord], *, label: str, seed: int, horizon_tokens: int
-) -> Evaluation | Unknown:
-    """The held-out evaluation at the end of the schedule of the trial with that label and seed."""
-    for record in records:
-        spec = record.spec
-        if (spec.label, spec.seed, spec.horizon_tokens) == (label, seed, horizon_tokens) and record.evaluations:
-            return record.evaluations[-1]
-    return Unknown(reason=f"{label} was not evaluated on seed {seed} at {horizon_tokens} tokens")
 
 
 def against_reference(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from autotune.analysis.caveat import Caveat
+from autotune.analysis.decision import Claimed, Decision, Expected, Keep, NotInformative, RaceInRun
 from autotune.quantity import Quantity, Unknown
 from autotune.space.configuration import Configuration
 from autotune.space.knobs import Knob, KnobClass
@@ -14,11 +15,28 @@ from autotune.space.plan import Plan
 
 
 class Verdict(StrEnum):
-    """The three possible conclusions."""
+    """The five possible conclusions, one for each kind of `analysis.decision.Decision`."""
 
-    ADOPT = "adopt"
-    KEEP_BASELINE = "keep_baseline"
-    INCONCLUSIVE = "inconclusive"
+    CLAIMED = "claimed"  # adopt what is shown to pay
+    EXPECTED = "expected"  # adopt what has the least expected cost; a part of its gain is not shown
+    RACE = "race"  # try it in the real run, and drop it if it does not do better
+    KEEP = "keep"
+    NOT_INFORMATIVE = "not_informative"
+
+
+def verdict_of(decision: Decision) -> Verdict:
+    """The kind of a decision."""
+    match decision:
+        case Claimed():
+            return Verdict.CLAIMED
+        case Expected():
+            return Verdict.EXPECTED
+        case RaceInRun():
+            return Verdict.RACE
+        case Keep():
+            return Verdict.KEEP
+        case NotInformative():
+            return Verdict.NOT_INFORMATIVE
 
 
 class TechniqueVerdict(StrEnum):
@@ -27,14 +45,14 @@ class TechniqueVerdict(StrEnum):
     ADOPT = "adopt"  # part of the recommendation, and it pays by itself
     NEUTRAL = "neutral"  # no effect above the noise floor
     HARMFUL = "harmful"  # the recommendation is better without it
-    HYPOTHESIS = "hypothesis"  # gains at the tested token budget, not shown at the plan's
+    EXPECTED = "expected"  # its gain is expected at the plan's length, not shown
     EXPLORED = "explored"  # compared with the same configuration without it, on one process and one seed only
     NOT_MEASURED = "not_measured"  # the budget ended before it was tried, or it cannot run; see the reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How the recommended configuration compares with another one, as ratios (1.25 is 25 % better).
+    """How the claimed configuration compares with another one, as ratios (1.25 is 25 % better).
 
     `speedup` is to equal quality: `throughput` times the part of `token_efficiency` that is claimed.
     """
@@ -163,32 +181,55 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batches:
-    """Sequences per optimizer step of the baseline, the candidate and the hypothesis.
+    """Sequences per optimizer step of the baseline, the claimed candidate and what is expected.
 
-    0 if not known, or if there is no hypothesis.
+    0 if not known, or if nothing is expected.
     """
 
     baseline: int
     candidate: int
-    hypothesis: int
+    expected: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What a configuration is expected to do at the plan's length, where that is not shown. Never part of a claim.
+
+    `knobs` are what it changes beyond the claimed part. `speedup` and `token_efficiency` are ratios over the baseline,
+    `over_claimed` is the speed-up over the claimed part; all are at the plan's length, with the interval of the belief.
+    `probability_worse` is that of costing more than the claimed part. `hours`, `money` and `roi` are those of the whole
+    configuration over the plan, net of the search as in `NetSaving` and `Roi`, before any guard.
+    """
+
+    config: Configuration
+    knobs: Mapping[str, str]
+    speedup: Quantity
+    token_efficiency: Quantity
+    over_claimed: Quantity
+    probability_worse: float
+    hours: Quantity
+    money: Quantity
+    roi: Quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """The conclusion of a study; see `docs/report.schema.json` for its published form.
 
-    `recommended` equals `baseline` unless the verdict is ADOPT. `over_baseline` and `over_expert`
-    compare the best confirmed candidate, even if it is not recommended. `baseline_hours` and
-    `recommended_hours` are device-hours of the whole plan, to equal quality. `noise_floor` is the
-    smallest ratio minus one that this machine could resolve. `hypotheses` are learning knobs whose
-    gain at the tested token budget is not claimed for the plan, with the value to try. `noise_scales` check
-    the global batch if it is searched. `knobs` are all knobs of the workload, by name.
+    `decision` is what to do, `recommended` the configuration to run with: that of least expected cost, or the claimed
+    part where a gain is to be raced in the run. `claimed` is the part that is shown to pay, the baseline if nothing is.
+    `over_baseline`, `over_expert`, `net_saving`, `roi` and `break_even_tokens` are about `candidate`, the best
+    configuration whose figures are shown, even if it does not pay; `expectation` is about what is not shown.
+    `baseline_hours` and `claimed_hours` are device-hours of the whole plan, to equal quality. `noise_floor` is the
+    smallest ratio minus one that this machine could resolve. `noise_scales` check the global batch if it is searched.
+    `knobs` are all knobs of the workload, by name.
     """
 
-    verdict: Verdict
+    decision: Decision
     baseline: Configuration
     expert_default: Configuration
     candidate: Configuration
+    claimed: Configuration
     recommended: Configuration
     knobs: Mapping[str, Knob]
     over_baseline: Comparison
@@ -197,7 +238,7 @@ class Recommendation:
     plan_tokens: Quantity
     baseline_tokens_per_second: Quantity
     baseline_hours: Quantity
-    recommended_hours: Quantity
+    claimed_hours: Quantity
     baseline_footprint: Footprint | Unknown
     candidate_footprint: Footprint | Unknown
     net_saving: NetSaving
@@ -207,11 +248,15 @@ class Recommendation:
     noise_floor: Quantity
     curve: Curve | Unknown
     techniques: tuple[TechniqueEffect, ...]
-    hypotheses: Mapping[str, str]
-    hypothesis_efficiency: Quantity
+    expectation: Expectation | Unknown
     noise_scales: tuple[NoiseScale, ...]
     batches: Batches
     runners_up: tuple[Contender, ...]
     trials: tuple[TrialSummary, ...]
     environment: Mapping[str, str]
     caveats: tuple[Caveat, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The kind of the decision."""
+        return verdict_of(self.decision)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.analysis.attribution import judge
 from autotune.analysis.case import Case
 from autotune.analysis.claims import Claim, efficiency_of, speed_of
-from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, effects_of
+from autotune.analysis.evidence import BASELINE, CLAIM, LEVEL, WINNER, Effect, effects_of
 from autotune.analysis.exploration import explored_effect
 from autotune.analysis.rates import KnownSpread, as_ratio
 from autotune.analysis.recommendation import TechniqueEffect, TechniqueVerdict
@@ -102,7 +102,7 @@ def _effect(case: Case, knob: Knob) -> TechniqueEffect:
         net_saving_low=worth.saving.low,
         net_saving=worth.saving.estimate,
         noise_floor=or_else(case.calibration.floor(max(1, whole.restarts), whole.rounds), 0.0),
-        learning_claimed=not whole.is_hypothesis,
+        learning_claimed=not whole.is_expected,
     )
     variant = next(case.space.turned_back(whole.config, knob.name))
     reason = _reason(verdict, is_adopted=case.candidate[knob.name] != before)
@@ -147,7 +147,19 @@ def _measured(case: Case, whole: Claim, name: str) -> tuple[Interval | Unknown, 
     if not effects:
         none = Unknown(reason="the budget ended before its ablation")
         return none, none
-    return speed_of(effects, case.calibration), efficiency_of(effects, _seed_spread(case, whole))
+    return speed_of(effects, case.calibration), _quality(case, whole, name, effects)
+
+
+def _quality(case: Case, whole: Claim, name: str, effects: Sequence[Effect]) -> Interval | Unknown:
+    """The effect on token efficiency: measured where learning knobs change.
+
+    Elsewhere a system knob has none, and that of precision is the confirmed one of the whole.
+    """
+    if case.space.changed(whole.config, KnobClass.LEARNING):
+        return efficiency_of(effects, _seed_spread(case, whole))
+    if case.space.workload.knobs[name].knob_class is KnobClass.SYSTEM:
+        return Interval.exactly(0.0, level=LEVEL)
+    return whole.efficiency
 
 
 def _seed_spread(case: Case, whole: Claim) -> KnownSpread | None:
@@ -165,6 +177,8 @@ def _explored(row: TechniqueEffect, case: Case, knob: Knob) -> TechniqueEffect:
     # A system knob computes the same, or the equivalence gate would have excluded it.
     computes_the_same = knob.knob_class is KnobClass.SYSTEM
     quality = Interval.exactly(0.0, level=LEVEL) if computes_the_same else seen.quality
+    if knob.knob_class is KnobClass.LEARNING and case.is_starved:
+        quality = Unknown(reason="trials too short: they measure the area under the learning-rate schedule")
     is_part = row.value != row.baseline_value
     row = replace(
         row,
@@ -180,8 +194,8 @@ def _explored(row: TechniqueEffect, case: Case, knob: Knob) -> TechniqueEffect:
         + _together(seen.along),
     )
     if knob.knob_class is KnobClass.LEARNING:
-        tokens = case.space.workload.horizon_tokens
-        missing = Unknown(reason=f"not extrapolated to the plan: tested on {tokens:,} tokens only")
+        tokens = max((seen.tokens for seen in case.learnt.measured), default=case.space.workload.horizon_tokens)
+        missing = Unknown(reason=f"no figure for the plan: tested on {tokens:,} tokens at most")
         return replace(row, saving=missing, roi=missing, break_even_tokens=missing)
     own_seconds = _own_seconds(case, knob, f"without {knob.name}")
     worth = combine(
@@ -266,7 +280,7 @@ def _why_unmeasured(case: Case, name: str, after: object) -> Unknown:
 def _not_part(case: Case, whole: Claim, tried: int, name: str) -> str:
     winner = next((r.spec.config for r in case.records if r.spec.label == WINNER), whole.config)
     if winner[name] != whole.config[name]:
-        return "its gain in short trials is a hypothesis for the plan"
+        return "expected to gain at the plan's length, not shown: see what is expected"
     if reasons := _why_infeasible(case, name):
         return f"not measurable here: {reasons}"
     if tried:
@@ -297,5 +311,5 @@ def _reason(verdict: TechniqueVerdict, *, is_adopted: bool) -> str:
             return "no effect above the noise floor, or none that pays; kept because it was confirmed with the rest"
         case TechniqueVerdict.HARMFUL:
             return "better without it; kept only because nothing without it was confirmed"
-        case TechniqueVerdict.HYPOTHESIS | TechniqueVerdict.EXPLORED | TechniqueVerdict.NOT_MEASURED:
+        case TechniqueVerdict.EXPECTED | TechniqueVerdict.EXPLORED | TechniqueVerdict.NOT_MEASURED:
             return ""

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.report.quantities import duration, money, significant
-from autotune.report.words import label_word, outcome_word, plain, stage_word, value_text
+from autotune.report.words import conclusion_word, label_word, outcome_word, plain, stage_word, value_text
 from autotune.space.knobs import KnobValue
 from autotune.study.events import (
     Event,
@@ -163,7 +163,7 @@ def sentence(what: Happening) -> str:
         case RaceWon(label=label, changes=changes):
             return f"race: {label_word(label)} wins as the simplest of the fastest ({_changes(changes)})"
         case SittingFinished(verdict=verdict):
-            return f"search finished: {plain(verdict.replace('_', ' '))}"
+            return f"search finished: {conclusion_word(verdict)}"
         case _:
             assert_never(what)
 

@@ -5,7 +5,7 @@ Texts from users and workers are printed as plain text, never as markup and neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -18,7 +18,7 @@ from rich.text import Text
 from autotune.analysis.recommendation import Verdict
 from autotune.quantity import Unknown
 from autotune.report.quantities import Printer, Shown, percent, significant
-from autotune.report.view import View
+from autotune.report.view import KeyFigure, Part, View
 from autotune.report.words import class_word, complexity_word, plain, value_text
 from autotune.space.knobs import Choice, Domain, FloatRange, IntRange, Knob
 from autotune.space.limits import Pruned
@@ -26,17 +26,25 @@ from autotune.space.limits import Pruned
 if TYPE_CHECKING:  # it imports the statistics, which `autotune knobs` should not wait for
     from autotune.measure.alignment import Alignment
 
-_ACCENT = {Verdict.ADOPT: "green", Verdict.KEEP_BASELINE: "cyan", Verdict.INCONCLUSIVE: "yellow"}
-_TECHNIQUE_STYLE = {"adopt": "green", "harmful": "red", "hypothesis": "yellow"}
+_ACCENT = {
+    Verdict.CLAIMED: "green",
+    Verdict.EXPECTED: "magenta",
+    Verdict.RACE: "magenta",
+    Verdict.KEEP: "cyan",
+    Verdict.NOT_INFORMATIVE: "yellow",
+}
+_PART_STYLE = {"shown": "green", "expected": "magenta"}
+_TECHNIQUE_STYLE = {"adopt": "green", "harmful": "red", "expected": "magenta"}
 _ALIGNMENT_LEVEL = 0.9
 
 
 def print_recommendation(view: View, console: Console) -> None:
-    """The conclusion of a search: headline, key figures, what to change, techniques, caveats, path of the report."""
+    """The conclusion of a search: headline, what is shown and expected, key figures, changes, techniques, caveats."""
     accent = Style(color=_ACCENT[Verdict(view.verdict)], bold=True)
     blocks: list[RenderableType] = [Text(view.headline, style=accent)]
     blocks += [Text(line) for line in view.why]
     blocks.append(Text(f"Your plan: {view.plan}.", style="dim"))
+    blocks += [block for part in view.parts for block in _part(part)]
     blocks += [_title("Key figures", f"for {view.subject}; ranges are {view.level} intervals"), _key_figures(view)]
     if view.changes:
         blocks += [_title(view.changes_title), _changes(view, accent)]
@@ -45,9 +53,7 @@ def print_recommendation(view: View, console: Console) -> None:
             _title("Techniques", "measured by ablation; explored ones are not confirmed"),
             _techniques(view),
         ]
-    if view.hypotheses:
-        tries = ", ".join(f"{h.knob} = {h.value} (was {h.baseline})" for h in view.hypotheses)
-        blocks += [_title("Worth trying, not claimed"), Text(tries), Text(view.hypotheses_text)]
+    blocks += [block for part in view.unused for block in _part(part)]
     if view.noise_text:
         blocks += [_title("Batch size and gradient noise"), Text(view.noise_text)]
     if view.caveats:
@@ -125,14 +131,30 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _part(part: Part) -> Iterator[RenderableType]:
+    style = Style(color=_PART_STYLE[part.kind], bold=True)
+    yield Padding(Text(part.title, style=style), (1, 0, 0, 0))
+    yield from (Text(sentence) for sentence in part.text)
+    for turn in part.turns:
+        yield Text.assemble(f"  {turn.knob}  ", (turn.old, "dim"), " -> ", (turn.new, style))
+    if part.figures:
+        yield _figures(part.figures)
+    if part.guard:
+        yield Text.assemble(("How it is guarded. ", "bold"), part.guard)
+
+
 def _key_figures(view: View) -> RenderableType:
+    speed, *others = view.groups
+    return _figures((*speed.figures, *view.carried, *(f for group in others for f in group.figures)))
+
+
+def _figures(figures: Sequence[KeyFigure]) -> RenderableType:
     """Known figures, one row each; unknown ones, one row per reason."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(ratio=1, overflow="fold")
-    speed, *others = view.groups
     unknown: dict[str, list[str]] = {}
-    for f in (*speed.figures, *view.carried, *(f for group in others for f in group.figures)):
+    for f in figures:
         if f.shown.is_known:
             note = f", {f.note}" if f.note else ""
             table.add_row(Text(f.label), Text.assemble((f.shown.text, "bold"), (note, "dim")))

@@ -37,7 +37,7 @@ def studies(context: typer.Context, root: Root = None, as_json: Json = False) ->
     else:
         for study in found:
             started = study.created_at[:16].replace("T", " ")
-            print(f"{study.name:24} {study.state:14} {started:16}  {study.space}".rstrip())
+            print(f"{study.name:24} {study.state:15} {started:16}  {study.space}".rstrip())
     return ExitCode.DONE
 
 

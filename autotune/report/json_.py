@@ -8,10 +8,23 @@ import math
 from typing import Any, assert_never
 
 from autotune.analysis.caveat import Caveat
+from autotune.analysis.decision import (
+    Claimed,
+    Decision,
+    Expected,
+    Guard,
+    Keep,
+    Look,
+    NotInformative,
+    RaceInRun,
+    Trunks,
+    Unguarded,
+)
 from autotune.analysis.recommendation import (
     Comparison,
     Contender,
     Curve,
+    Expectation,
     Footprint,
     Recommendation,
     TechniqueEffect,
@@ -22,7 +35,7 @@ from autotune.report.quantities import finite
 from autotune.report.view import View
 from autotune.space.plan import Plan
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Increased when a field changes its meaning or is removed, but not for a new field alone."""
 
 
@@ -43,11 +56,13 @@ def _report(r: Recommendation, view: View) -> dict[str, Any]:
         "space": view.space,
         "created_at": view.created_at,
         "verdict": r.verdict.value,
+        "decision": _decision(r.decision),
         "headline": view.headline,
         "why": list(view.why),
         "baseline": dict(r.baseline),
         "expert_default": dict(r.expert_default),
         "candidate": dict(r.candidate),
+        "claimed": dict(r.claimed),
         "recommended": dict(r.recommended),
         "speedup": _both(r, "speedup"),
         "throughput": _both(r, "throughput"),
@@ -56,7 +71,7 @@ def _report(r: Recommendation, view: View) -> dict[str, Any]:
         "baseline_rate": {
             "tokens_per_second": _quantity(r.baseline_tokens_per_second),
             "plan_hours": _quantity(r.baseline_hours),
-            "recommended_plan_hours": _quantity(r.recommended_hours),
+            "claimed_plan_hours": _quantity(r.claimed_hours),
         },
         "footprint": {
             "baseline": _footprint(r.baseline_footprint),
@@ -85,7 +100,7 @@ def _report(r: Recommendation, view: View) -> dict[str, Any]:
         "noise_floor": _quantity(r.noise_floor),
         "curve": _curve(r.curve),
         "techniques": [_technique(t) for t in r.techniques],
-        "hypotheses": {"values": dict(r.hypotheses), "token_efficiency": _quantity(r.hypothesis_efficiency)},
+        "expectation": _expectation(r.expectation, r.plan.currency),
         "noise_scales": [
             {
                 "horizon_tokens": s.horizon_tokens,
@@ -114,6 +129,61 @@ def _quantity(quantity: Quantity) -> dict[str, Any]:
             return {"unknown": reason}
         case _:
             assert_never(known)
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    match decision:
+        case Claimed(config=config):
+            return {"kind": "claimed", "configuration": dict(config)}
+        case Expected():
+            return {"kind": "expected", **_prospective(decision)}
+        case RaceInRun():
+            return {"kind": "race", **_prospective(decision)}
+        case Keep():
+            return {"kind": "keep"}
+        case NotInformative(reason=reason, tokens=tokens, cost_seconds=seconds):
+            return {"kind": "not_informative", "reason": reason, "tokens": tokens, "cost_seconds": seconds}
+        case _:
+            assert_never(decision)
+
+
+def _prospective(decision: Expected | RaceInRun) -> dict[str, Any]:
+    return {
+        "configuration": dict(decision.config),
+        "guard": _guard(decision.guard),
+        "probability_worse": _probability(decision.prospect.probability_worse),
+        "expected_cost": decision.cost,
+        "expected_cost_unguarded": decision.prospect.expected_cost,
+    }
+
+
+def _guard(guard: Guard) -> dict[str, Any]:
+    match guard:
+        case Look(needs_run=needs_run):
+            return {"kind": "look", "needs_run": needs_run}
+        case Trunks(share=share):
+            return {"kind": "trunks", "share": share}
+        case Unguarded():
+            return {"kind": "unguarded"}
+        case _:
+            assert_never(guard)
+
+
+def _expectation(expectation: Expectation | Unknown, currency: str) -> dict[str, Any]:
+    if isinstance(expectation, Unknown):
+        return {"unknown": expectation.reason}
+    return {
+        "configuration": dict(expectation.config),
+        "knobs": dict(expectation.knobs),
+        "speedup": _quantity(expectation.speedup),
+        "token_efficiency": _quantity(expectation.token_efficiency),
+        "over_claimed": _quantity(expectation.over_claimed),
+        "probability_worse": _probability(expectation.probability_worse),
+        "hours": _quantity(expectation.hours),
+        "money": _quantity(expectation.money),
+        "currency": currency,
+        "roi": _quantity(expectation.roi),
+    }
 
 
 def _footprint(footprint: Footprint | Unknown) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""The key figures of a report, in groups: speed, worth, ground, footprint; and their effect on the plan."""
+"""The key figures of a report, in groups: speed, worth, ground, footprint; their effect on the plan.
+
+Figures of what is shown and of what is only expected are never mixed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 
-from autotune.analysis.recommendation import Footprint, Recommendation
+from autotune.analysis.recommendation import Expectation, Footprint, Recommendation
 from autotune.quantity import Quantity, Unknown
+from autotune.report.changes import rest_of
 from autotune.report.quantities import (
     NOT_KNOWN,
     Printer,
@@ -55,6 +59,62 @@ def carried_figures(r: Recommendation, p: Printer) -> tuple[KeyFigure, ...]:
     return tuple(_without_idle_note(f) for f in figures)
 
 
+def shown_figures(r: Recommendation, p: Printer) -> tuple[KeyFigure, ...]:
+    """What the claimed part gains, in short."""
+    _, hours, amount, _ = carried_figures(r, p)
+    worth = (hours, amount) if r.plan.device_hour_usd > 0 else (hours,)  # unpriced, both are the same
+    return tuple(_without_idle_note(f) for f in (_speedup(r, p), *worth, _roi(r, p)))
+
+
+def expected_figures(r: Recommendation, expected: Expectation, p: Printer) -> tuple[KeyFigure, ...]:
+    """What is expected at the plan's length, but not shown; all of the whole configuration except over the claimed."""
+    over_claimed = KeyFigure(
+        label="Expected speed-up over the claimed part",
+        shown=p.ratio(expected.over_claimed),
+        note="at your plan's length, cost of adopting it included",
+    )
+    figures = (
+        *((over_claimed,) if r.claimed != r.baseline else ()),
+        KeyFigure(
+            label="Expected speed-up over your baseline",
+            shown=p.ratio(expected.speedup),
+            note="to the same loss, at your plan's length",
+        ),
+        KeyFigure(
+            label="Expected token efficiency",
+            shown=p.ratio(expected.token_efficiency),
+            note="vs your baseline, at your plan's length",
+        ),
+        KeyFigure(
+            label="Probability of costing more",
+            shown=_stated(probability(expected.probability_worse)),
+            note=f"compared with {rest_of(r)}",
+        ),
+        KeyFigure(
+            label="Expected device time saved",
+            shown=p.hours(expected.hours),
+            note="by the whole configuration on the whole plan, net of the search",
+        ),
+        KeyFigure(
+            label="Expected money saved" if r.plan.device_hour_usd > 0 else "Expected net saving",
+            shown=p.money(expected.money, r.plan.currency),
+            note="by the whole configuration, net of search and adoption",
+        ),
+        KeyFigure(label="Expected ROI", shown=p.plain(expected.roi), note="of the whole configuration"),
+    )
+    return tuple(map(_without_idle_note, figures))
+
+
+def _speedup(r: Recommendation, p: Printer) -> KeyFigure:
+    return KeyFigure(label="Speed-up to the same loss", shown=p.ratio(r.over_baseline.speedup), note="")
+
+
+def _roi(r: Recommendation, p: Printer) -> KeyFigure:
+    chance = probability(r.roi.probability_positive)
+    certainty = "" if chance == NOT_KNOWN else f"probability of any saving: {chance}"
+    return KeyFigure(label="ROI", shown=p.plain(r.roi.ratio), note=certainty)
+
+
 def _electricity(r: Recommendation) -> str:
     """Where the electricity in a sum of money comes from, if it is paid separately."""
     if not r.plan.pays_for_energy:
@@ -65,15 +125,16 @@ def _electricity(r: Recommendation) -> str:
 
 
 def figure_groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
-    chance = probability(r.roi.probability_positive)
-    certainty = "" if chance == NOT_KNOWN else f"probability of any saving: {chance}"
     spent = f"{duration(r.search_cost.total_seconds)}, {money(r.search_cost.money, r.plan.currency)}"
     adoption = f"plus {money(r.search_cost.adoption_money, r.plan.currency)} to adopt"
+    plan_label = "Plan as recommended" if r.recommended == r.claimed else "Plan with the claimed part"
+    claimed_plan = KeyFigure(label=plan_label, shown=p.hours(r.claimed_hours), note="device time")
+    is_repeated = r.recommended != r.claimed == r.baseline  # it is the plan with the baseline
     groups = (
         FigureGroup(
             title="Speed",
             figures=(
-                KeyFigure(label="Speed-up to the same loss", shown=p.ratio(r.over_baseline.speedup), note=""),
+                _speedup(r, p),
                 KeyFigure(label="Throughput", shown=p.ratio(r.over_baseline.throughput), note="vs your baseline"),
                 KeyFigure(
                     label="Token efficiency",
@@ -90,7 +151,7 @@ def figure_groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
         FigureGroup(
             title="Return",
             figures=(
-                KeyFigure(label="ROI", shown=p.plain(r.roi.ratio), note=certainty),
+                _roi(r, p),
                 KeyFigure(label="Break-even", shown=p.tokens(r.break_even_tokens), note=pays_back(r)),
                 KeyFigure(
                     label="Search cost", shown=_stated(spent), note=adoption if r.search_cost.adoption_money else ""
@@ -106,7 +167,7 @@ def figure_groups(r: Recommendation, p: Printer) -> tuple[FigureGroup, ...]:
                     note="measured on this machine",
                 ),
                 KeyFigure(label="Plan with your baseline", shown=p.hours(r.baseline_hours), note="device time"),
-                KeyFigure(label="Plan as recommended", shown=p.hours(r.recommended_hours), note="device time"),
+                *(() if is_repeated else (claimed_plan,)),
                 KeyFigure(
                     label="Noise floor",
                     shown=p.percent(r.noise_floor),

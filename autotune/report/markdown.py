@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from autotune.report.view import FigureGroup, OutcomeGroup, Share, TechniqueRow, View
+from autotune.report.view import KeyFigure, OutcomeGroup, Part, Share, TechniqueRow, View
 
 _MARKUP = re.compile(r"[\\`*\[\]<&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
@@ -36,11 +36,16 @@ def _blocks(v: View) -> Iterator[str]:
         if value
     )
 
+    for part in v.parts:
+        yield from _part(part)
+
     yield "## Key figures"
     yield f"For {escape(v.subject)}. Ranges are {v.level} intervals."
-    yield from (_figures(group) for group in v.groups)
+    yield from (_figures(group.title, group.figures) for group in v.groups)
 
     yield "## Savings on your plan"
+    if v.parts:
+        yield f"With {escape(v.subject)}."
     yield _table(("", "Saved", "Note"), ((escape(f.label), escape(f.shown.text), escape(f.note)) for f in v.carried))
 
     yield f"## {escape(v.changes_title)}"
@@ -55,6 +60,8 @@ def _blocks(v: View) -> Iterator[str]:
     yield f"```toml\n{v.toml}```"
 
     yield "## How it compares"
+    if v.parts:
+        yield f"For {escape(v.subject)}."
     yield _table(
         ("", "Speed-up to the same loss", "Throughput", "Token efficiency"),
         (
@@ -67,13 +74,8 @@ def _blocks(v: View) -> Iterator[str]:
     yield "## Techniques"
     yield from _techniques(v.techniques)
 
-    if v.hypotheses:
-        yield "## Worth trying, not claimed"
-        yield escape(v.hypotheses_text)
-        yield _table(
-            ("Knob", "", "Your baseline", "Value to try"),
-            ((code(h.knob), escape(h.title), code(h.baseline), code(h.value)) for h in v.hypotheses),
-        )
+    for part in v.unused:
+        yield from _part(part)
 
     if v.noise_text:
         yield "## Batch and gradient noise"
@@ -118,10 +120,22 @@ def _written(v: View) -> str:
     return f"{v.created_at} by autotune {v.version}" if v.version else v.created_at
 
 
-def _figures(group: FigureGroup) -> str:
-    return _table(
-        (group.title, "", ""), ((escape(f.label), escape(f.shown.text), escape(f.note)) for f in group.figures)
-    )
+def _part(part: Part) -> Iterator[str]:
+    yield f"## {escape(part.title)}"
+    yield from (escape(sentence) for sentence in part.text)
+    if part.turns:
+        yield _table(
+            ("Knob", "", "Change"),
+            ((code(t.knob), escape(t.title), f"{code(t.old)} -> {code(t.new)}") for t in part.turns),
+        )
+    if part.figures:
+        yield _figures(part.kind.capitalize(), part.figures)
+    if part.guard:
+        yield f"**How it is guarded.** {escape(part.guard)}"
+
+
+def _figures(title: str, figures: Sequence[KeyFigure]) -> str:
+    return _table((title, "", ""), ((escape(f.label), escape(f.shown.text), escape(f.note)) for f in figures))
 
 
 def _techniques(techniques: Sequence[TechniqueRow]) -> Iterator[str]:

@@ -66,13 +66,28 @@ class TechniqueRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hypothesis:
-    """A learning knob whose gain is not claimed, with the value worth trying."""
+class Turn:
+    """A knob that one configuration changes over another."""
 
     knob: str
     title: str
-    baseline: str
-    value: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of the conclusion: what is `shown`, or what is `expected` but not shown. Never a mixture of both.
+
+    `turns` are what it changes, and `guard` says how the real run protects against a loss. Each may be empty.
+    """
+
+    kind: str
+    title: str
+    text: tuple[str, ...]
+    turns: tuple[Turn, ...]
+    figures: tuple[KeyFigure, ...]
+    guard: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +155,9 @@ class CaveatView:
 class View:
     """A whole report in words.
 
-    `subject` names the configuration that the figures are about, `value_title` heads the column of its values.
+    `subject` names the configuration that the key figures are about, `value_title` heads the column of the values that
+    `changes` lists. `parts` are what is shown and what is expected, if something is recommended that is not shown;
+    `unused` is what is expected but not recommended.
     """
 
     study: str
@@ -155,6 +172,7 @@ class View:
     subject: str
     level: str
     plan: str
+    parts: tuple[Part, ...]
     carried: tuple[KeyFigure, ...]
     groups: tuple[FigureGroup, ...]
     changes_title: str
@@ -164,8 +182,7 @@ class View:
     comparisons: tuple[ComparisonRow, ...]
     noise_floor: Shown
     techniques: tuple[TechniqueRow, ...]
-    hypotheses_text: str
-    hypotheses: tuple[Hypothesis, ...]
+    unused: tuple[Part, ...]
     noise_text: str
     curve: CurveView
     search_text: str

@@ -11,11 +11,12 @@ from autotune.analysis.caveat import (
     BudgetEnded,
     Caveat,
     CurveNotFitted,
+    CurveSteepening,
     EfficiencyCensored,
     EnergyUnknown,
     ExpertPartial,
     FewRestarts,
-    LearningIsHypothesis,
+    LearningIsExpected,
     NoisyMachine,
     NoSteadyState,
     NotEquivalent,
@@ -27,6 +28,7 @@ from autotune.analysis.caveat import (
     RepeatedData,
     SearchStoppedEarly,
     ShortHorizon,
+    TrialsTooShort,
     Unpriced,
     ValuePruned,
 )
@@ -54,14 +56,26 @@ def stored_value(text: object) -> str:
 
 def verdict_word(verdict: Verdict) -> str:
     match verdict:
-        case Verdict.ADOPT:
+        case Verdict.CLAIMED:
             return "Adopt"
-        case Verdict.KEEP_BASELINE:
+        case Verdict.EXPECTED:
+            return "Adopt, expected"
+        case Verdict.RACE:
+            return "Try it in the real run"
+        case Verdict.KEEP:
             return "Keep your baseline"
-        case Verdict.INCONCLUSIVE:
-            return "Inconclusive"
+        case Verdict.NOT_INFORMATIVE:
+            return "Not informative"
         case _:
             assert_never(verdict)
+
+
+def conclusion_word(verdict: str) -> str:
+    """A stored verdict in words, for the middle of a sentence; unknown ones are printed as they are."""
+    try:
+        return verdict_word(Verdict(verdict)).lower()
+    except ValueError:
+        return plain(verdict.replace("_", " "))
 
 
 def technique_word(verdict: TechniqueVerdict) -> str:
@@ -72,8 +86,8 @@ def technique_word(verdict: TechniqueVerdict) -> str:
             return "neutral"
         case TechniqueVerdict.HARMFUL:
             return "harmful"
-        case TechniqueVerdict.HYPOTHESIS:
-            return "hypothesis"
+        case TechniqueVerdict.EXPECTED:
+            return "expected"
         case TechniqueVerdict.EXPLORED:
             return "explored"
         case TechniqueVerdict.NOT_MEASURED:
@@ -214,11 +228,24 @@ def caveat_words(caveat: Caveat) -> tuple[str, str]:
                 f"The speed-up was confirmed over {count(restarts, 'process restart')}. "
                 "Speed varies more between restarts than within one, so the interval is rough."
             )
-        case LearningIsHypothesis(knobs=knobs, factor=factor):
-            gain = f"a token efficiency of {significant(factor)}x" if factor > 0 else "a gain of unknown size"
-            return "Learning gain not claimed", (
-                f"{plain(knobs)}: {gain} at the tested token budget. Nothing shows that the gain lasts for the whole "
-                "plan. It is listed as a hypothesis, and left out of speed-up, saving and ROI."
+        case LearningIsExpected(knobs=knobs, factor=factor):
+            return "Learning gain expected, not shown", (
+                f"{plain(knobs)}: a token efficiency of {significant(factor)}x is expected at the length of your plan. "
+                "It is not shown, so the claimed speed-up, saving and ROI leave it out."
+            )
+        case TrialsTooShort(
+            horizon_tokens=horizon,
+            slope=slope,
+            r_squared=r_squared,
+            informative_tokens=informative,
+            cost_seconds=seconds,
+        ):
+            return "Trials too short to judge learning", (
+                f"In trials of {tokens(horizon)} tokens, token efficiency follows the area under the learning-rate "
+                f"schedule (slope {significant(slope, 2)}, r^2 {significant(r_squared, 2)}). That says nothing about a "
+                "long run, so there is no figure about learning. "
+                f"Trials of {tokens(informative)} tokens may inform. As many as there were would take "
+                f"{duration(seconds)}."
             )
         case ShortHorizon(knobs=knobs, horizon_tokens=horizon, plan_tokens=planned):
             return "Short trials", (
@@ -235,6 +262,11 @@ def caveat_words(caveat: Caveat) -> tuple[str, str]:
             return "No loss curve", (
                 f"No curve could be fitted to the baseline's losses: {plain(reason)}. "
                 "Losses were not converted into tokens."
+            )
+        case CurveSteepening(horizon_tokens=horizon):
+            return "Loss curve still steepening", (
+                f"The baseline's loss falls ever faster up to {tokens(horizon)} tokens, the longest trials. "
+                "So no loss can be predicted for longer runs."
             )
         case EfficiencyCensored(bound=bound):
             side = "at least" if bound >= 1 else "at most"
@@ -354,6 +386,13 @@ READING: tuple[tuple[str, str], ...] = (
         (
             "The number of tokens that a trial trains on, with a complete learning-rate schedule. "
             "It is usually far smaller than the plan, so a gain in learning need not last."
+        ),
+    ),
+    (
+        "Shown and expected",
+        (
+            "Shown is what fresh data confirm, down to the low end of its interval. Expected is a belief about the "
+            "length of your plan. It is stated with its own interval and risk, and never added to what is shown."
         ),
     ),
     (

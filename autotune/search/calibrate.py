@@ -1,8 +1,8 @@
-"""Calibrate: this machine's noise floor, the baseline's loss over token budgets, and the hand-tuned default."""
+"""Calibrate: this machine's noise floor, and the baseline's loss over token budgets."""
 
 from __future__ import annotations
 
-from autotune.analysis.evidence import BASELINE, EXPERT, NOISE_BATCHES, Calibration, calibration_of
+from autotune.analysis.evidence import BASELINE, NOISE_BATCHES, Calibration, calibration_of
 from autotune.errors import NothingFeasible
 from autotune.measure.lab import Lab
 from autotune.quantity import Unknown
@@ -11,8 +11,8 @@ from autotune.search.common import (
     begin,
     complete_seconds,
     end,
-    expert_of,
-    is_in_sight,
+    is_in_reach,
+    limit_to_plan,
     order_block,
 )
 from autotune.space.configuration import Configuration
@@ -36,15 +36,13 @@ def calibrate(lab: Lab) -> Calibration:
     if begin(lab, stage):
         batches = NOISE_BATCHES if _searches_step_size(lab.space) else 0
         _run(lab, BASELINE, baseline, seed=0, horizon_tokens=horizon, noise_batches=batches)
-        expert = expert_of(lab)
-        if expert != baseline:
-            _run(lab, EXPERT, expert, seed=0, horizon_tokens=horizon)
         first = calibration_of(lab.study.of_stage(stage))
         reason = StageEnd.DONE
-        series = [(horizon // 4, 0), (horizon // 2, 0), (horizon * 2, 0), (horizon, 1), (horizon // 2, 1)]
-        seconds = sum(complete_seconds(lab, tokens) for tokens, _ in series)
-        if not isinstance(first, Unknown) and not is_in_sight(lab, first, seconds):
-            series, reason = [], StageEnd.NOT_WORTH_IT
+        series = [(horizon // 4, 0), (horizon // 2, 0), (horizon // 4, 1), (horizon // 2, 1)]
+        if not isinstance(first, Unknown):
+            limit_to_plan(lab, first)
+            if not is_in_reach(lab, first, sum(complete_seconds(lab, tokens) for tokens, _ in series)):
+                series, reason = [], StageEnd.NOT_WORTH_IT if lab.budget.is_limited else StageEnd.BUDGET
         for done, (tokens, seed) in enumerate(series):
             seconds = complete_seconds(lab, tokens)
             left = lab.budget.left_seconds(stage) if done >= _SMALLEST_CURVE else lab.budget.remaining_seconds
@@ -56,11 +54,12 @@ def calibrate(lab: Lab) -> Calibration:
                 noise_batches = batches if at_half else 0
                 _run(lab, BASELINE, baseline, seed=seed, horizon_tokens=tokens, noise_batches=noise_batches)
         end(lab, stage, reason)
-    records = lab.study.of_stage(stage)
-    calibration = calibration_of(records)
+    calibration = calibration_of(lab.study.records)
     if isinstance(calibration, Unknown):
-        why = "; ".join(dict.fromkeys(outcome_reason(r.outcome) for r in records)) or calibration.reason
+        why = "; ".join(dict.fromkeys(outcome_reason(r.outcome) for r in lab.study.of_stage(stage)))
+        why = why or calibration.reason
         raise NothingFeasible(f"the baseline must be trainable here; got {why}: change [baseline] or the budget")
+    limit_to_plan(lab, calibration)
     return calibration
 
 

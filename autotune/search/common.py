@@ -9,26 +9,27 @@ from collections.abc import Sequence
 from autotune.analysis.case import Case, Circumstances
 from autotune.analysis.evidence import BASELINE, Calibration
 from autotune.analysis.rates import slices_per_restart
+from autotune.analysis.roi import plan_device_seconds
 from autotune.measure.lab import Lab
 from autotune.quantity import Unknown, or_else
 from autotune.search.expert import expert_within
 from autotune.search.propose import mirror
 from autotune.space.configuration import Configuration
-from autotune.space.knobs import Dimension, contains
+from autotune.space.knobs import Dimension, KnobClass, contains
 from autotune.study.events import StageFinished, StageNotWorthIt, StageStarted
 from autotune.trial.types import Stage, StageEnd, TrialSpec
 
 FEWEST_CONFIRMING = 3  # blocks (docs/method.md, 3.5)
-_HOPED_LOG_GAIN = math.log(1.25)  # hoped for from a search until a trial shows more
-_HOPED_SHARE = 0.5  # the whole search may cost at most this share of the hoped-for saving
+ROUNDS_OF_CLAIM = 16  # the fewest that a claim is made of
 ROUNDS = 12  # pairs of slices of a trial judged on speed: at 10 their spread is 4 % (docs/method.md, 3.4)
 DELTA = 0.02  # the smallest lead worth resolving, in log units, if the noise floor allows
 LARGEST_BLOCK = 5  # sessions side by side: more pair worse (docs/method.md, 3.4)
-RACE_SEED, CONFIRM_SEED, ATTRIBUTE_SEED, REDUCED_SEED = 100, 200, 300, 400
+RACE_SEED, ATTRIBUTE_SEED, REDUCED_SEED = 100, 300, 400
 
 _RENEWAL_SECONDS = 4.0  # a fresh process image imports torch again
+_COMPILE_SECONDS = 35.0  # assumed until a compilation was measured
 _OPEN_SECONDS = 1.0  # until a session has been opened
-_SLICE_SECONDS = 0.2  # 0.15 s of training plus waiting
+SLICE_SECONDS = 0.2  # 0.15 s of training plus waiting
 _MOST_ROUNDS = 40  # per restart: even if processes hardly differ, restarts guard against unseen differences
 
 Member = tuple[str, Configuration]
@@ -46,7 +47,7 @@ def begin(lab: Lab, stage: Stage) -> bool:
 
 def end(lab: Lab, stage: Stage, reason: StageEnd) -> None:
     """Finish `stage` and copy its trials to the Optuna database."""
-    if stage not in (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING):  # their trials are there already
+    if stage is not Stage.EXPLORE_SYSTEM:  # its trials are there already
         mirror(lab.storage, lab.space, lab.study.of_stage(stage))
     lab.budget.finish(stage, reason)
     mark = lab.budget.begin(stage)
@@ -104,14 +105,30 @@ def complete_seconds(lab: Lab, horizon_tokens: int) -> float:
     return opening + last.costs.evaluate_seconds + last.costs.step_seconds * horizon_tokens / tokens
 
 
-def block_seconds(lab: Lab, sessions: int, *, rounds: int = 0, horizon_tokens: int = 0) -> float:
-    """Estimated seconds of a block of `sessions` fresh processes: `rounds` rounds, or (with 0) whole schedules."""
-    compiling = max((r.costs.compile_seconds for r in lab.study.records), default=0.0)
+def block_seconds(lab: Lab, configs: Sequence[Configuration], *, rounds: int = 0, horizon_tokens: int = 0) -> float:
+    """Estimated seconds of a block of fresh processes of `configs`: `rounds` rounds, or (with 0) whole schedules."""
+    compiling = sum(lab.space.workload.cost(config).compiles for config in configs)
     if rounds:
-        each = _OPEN_SECONDS + rounds * _SLICE_SECONDS
+        each = _OPEN_SECONDS + rounds * SLICE_SECONDS
     else:
         each = complete_seconds(lab, horizon_tokens or lab.space.workload.horizon_tokens)
-    return _RENEWAL_SECONDS + sessions * each + compiling
+    return _RENEWAL_SECONDS + len(configs) * each + compiling * compile_seconds(lab)
+
+
+def compile_seconds(lab: Lab) -> float:
+    """The longest compilation measured; an assumption until there is one."""
+    return max((r.costs.compile_seconds for r in lab.study.records), default=0.0) or _COMPILE_SECONDS
+
+
+def cost_of_compiling(lab: Lab, calibration: Calibration, config: Configuration) -> float:
+    """What compiling `config` costs, to confirm it and in every run, as a share of the plan's cost; 0 if it does not.
+
+    It is known before a trial, and may be more than a small plan gains.
+    """
+    plan_seconds = case_of(lab, calibration).plan_seconds
+    if isinstance(plan_seconds, Unknown) or not lab.space.workload.cost(config).compiles:
+        return 0.0
+    return (FEWEST_CONFIRMING + lab.space.plan.runs) * compile_seconds(lab) / plan_seconds
 
 
 def pays(lab: Lab, calibration: Calibration, seconds: float, *, log_gain: float) -> bool:
@@ -130,19 +147,38 @@ def pays(lab: Lab, calibration: Calibration, seconds: float, *, log_gain: float)
     return False
 
 
-def is_in_sight(lab: Lab, calibration: Calibration, seconds: float, *, best: float = 0.0) -> bool:
-    """Whether the whole search would still pay: the time spent, `seconds` more, and confirmation.
+def limit_to_plan(lab: Lab, calibration: Calibration) -> None:
+    """Cap the search at the space's share of the plan's cost, as the baseline's first trial lets one know it."""
+    first = next((r for r in lab.study.of_stage(Stage.CALIBRATE) if r.spec.label == BASELINE and r.slices), None)
+    plan_tokens = case_of(lab, calibration).plan_tokens
+    if first is None or isinstance(plan_tokens, Unknown):
+        return
+    rate = sum(s.tokens for s in first.slices) / sum(s.seconds for s in first.slices)
+    plan_seconds = plan_device_seconds(plan_tokens, lab.space.plan.runs, rate)
+    lab.budget.limit(lab.space.share_of_plan * plan_seconds)
 
-    The value of a single further trial is estimated optimistically (docs/method.md, 5). This limit on the total keeps
-    a search from using up the saving of a small plan trial by trial. `best` is the best log-ratio seen.
+
+def is_in_reach(lab: Lab, calibration: Calibration, seconds: float) -> bool:
+    """Whether `seconds` more leave the time to confirm anything. A search that cannot is not begun."""
+    needed, left = seconds + claim_seconds(lab, calibration, lab.space.baseline), lab.budget.remaining_seconds
+    if needed <= left:
+        return True
+    if lab.budget.is_limited:
+        stage = lab.budget.current_stage
+        lab.tell(StageNotWorthIt(stage=stage, hoped_seconds=round(left, 1), cost_seconds=round(needed, 1)))
+    return False
+
+
+def claim_seconds(lab: Lab, calibration: Calibration, config: Configuration) -> float:
+    """Estimated seconds of the shortest confirmation of `config`. Without confirmation nothing can be claimed.
+
+    Its system part is confirmed beside it; if it changes no learning knob, trials may still find one to change.
     """
-    whole = (lab.budget.elapsed_seconds + seconds + claim_seconds(lab)) / _HOPED_SHARE
-    return pays(lab, calibration, whole, log_gain=max(best, _HOPED_LOG_GAIN))
-
-
-def claim_seconds(lab: Lab) -> float:
-    """Estimated seconds of the shortest confirmation. Without confirmation nothing can be claimed."""
-    return FEWEST_CONFIRMING * block_seconds(lab, 3)
+    members = [lab.space.baseline, config, lab.space.system_part(config)]
+    rounds = min(ROUNDS_OF_CLAIM, rounds_per_restart(calibration, len(members)))
+    if lab.space.changed(config, KnobClass.NUMERICS):
+        rounds = 0  # losses are compared, too
+    return FEWEST_CONFIRMING * block_seconds(lab, members, rounds=rounds)
 
 
 def floor_of(calibration: Calibration, *, restarts: int, rounds: int = ROUNDS) -> float:
@@ -155,7 +191,7 @@ def rounds_per_restart(calibration: Calibration, sessions: int) -> int:
     if isinstance(calibration.noise, Unknown):
         return ROUNDS
     restart_seconds = _RENEWAL_SECONDS / sessions + _OPEN_SECONDS
-    return min(_MOST_ROUNDS, max(ROUNDS, slices_per_restart(calibration.noise, restart_seconds, _SLICE_SECONDS)))
+    return min(_MOST_ROUNDS, max(ROUNDS, slices_per_restart(calibration.noise, restart_seconds, SLICE_SECONDS)))
 
 
 def warm_start(lab: Lab, base: Configuration, dimensions: Sequence[Dimension]) -> list[Configuration]:

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from autotune.analysis.rates import PairedSpeed, paired_speed
 from autotune.space.configuration import Configuration, InvalidConfiguration
-from autotune.space.knobs import Choice, Dimension, Domain, FloatRange, IntRange, KnobValue, members
+from autotune.space.knobs import Choice, Dimension, Domain, FloatRange, IntRange, KnobValue, members, tidy
 from autotune.trial.types import Completed, Pruned, Stage, TrialRecord, outcome_kind
 from autotune.workload.space import SearchSpace
 
@@ -82,10 +82,19 @@ class Proposer:
             if _PASSED_OVER not in t.user_attrs  # there may be time for it now
         }
         self._passed_over: set[tuple[object, ...]] = set()
+        self._suggested: set[tuple[object, ...]] = set()
         if not self._study.user_attrs.get(_DESIGN_QUEUED):
             for config in design:  # after a crash in this loop, from the start: known results are not run again
                 self._study.enqueue_trial({d.knob.name: config[d.knob.name] for d in self._dimensions})
             self._study.set_user_attr(_DESIGN_QUEUED, True)
+
+    def suggest(self, config: Configuration) -> None:
+        """Propose `config` next, unless its result is known or it is proposed already."""
+        knobs = {d.knob.name: config[d.knob.name] for d in self._dimensions}
+        key = self._key(knobs)
+        if key not in self._scores and key not in self._passed_over and key not in self._suggested:
+            self._suggested.add(key)
+            self._study.enqueue_trial(knobs)
 
     def pending(self) -> list[Proposal]:
         """Proposals asked before a crash and never told. Those that are invalid or known by now are told here."""
@@ -181,7 +190,7 @@ class Proposer:
 
     def _typed(self, dimension: Dimension, value: T) -> T:
         """`value` as a user would type it; the base's own value stays as it is."""
-        return value if value == self._base[dimension.knob.name] else _tidy(dimension.domain, value)
+        return value if value == self._base[dimension.knob.name] else tidy(dimension.domain, value)
 
     def _is_whole(self, params: Mapping[str, object]) -> bool:
         return all(d.knob.name in params for d in self._dimensions)
@@ -196,16 +205,6 @@ def _suggest(trial: optuna.trial.Trial, dimension: Dimension) -> KnobValue:
             return trial.suggest_int(name, low, high, log=log)
         case FloatRange(low=flow, high=fhigh, log=log):
             return trial.suggest_float(name, flow, fhigh, log=log)
-
-
-def _tidy(domain: Domain, value: T) -> T:
-    """Round a value of a continuous range to three significant digits, clipped to the range.
-
-    Nobody types a learning rate with more digits, and equal values are then detected.
-    """
-    if isinstance(domain, FloatRange) and isinstance(value, float):
-        return type(value)(min(max(float(f"{value:.3g}"), domain.low), domain.high))
-    return value
 
 
 def grid_size(dimensions: Sequence[Dimension]) -> float:
@@ -248,43 +247,6 @@ def _listed(dimension: Dimension) -> tuple[KnobValue, ...]:
             return (low, high)
         case FloatRange(low=flow, high=fhigh):
             return (flow, fhigh)
-
-
-def one_at_a_time(
-    space: SearchSpace, centre: Configuration, dimensions: Sequence[Dimension]
-) -> Iterator[Configuration]:
-    """`centre` with one knob changed: every knob's nearest other value first, then every knob's next.
-
-    So even a small budget tries every knob once before any knob twice. A value that is not valid alone is
-    changed together with the knobs it depends on.
-    """
-    others = {d.knob.name: _alternatives(d, centre[d.knob.name]) for d in dimensions}
-    for row in itertools.zip_longest(*([(name, value) for value in values] for name, values in others.items())):
-        for change in row:
-            if change is not None:
-                name, value = change
-                yield from itertools.islice(space.turn(centre, name, value, others), 1)
-
-
-def _alternatives(dimension: Dimension, centre: KnobValue) -> list[KnobValue]:
-    """Other values of a domain, nearest to `centre` first; for a range, the midpoints towards its ends."""
-    match dimension.domain:
-        case Choice(values=values):
-            others = [v for v in values if v != centre]
-            if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-                others.sort(key=lambda v: abs(float(v) - float(centre)))
-            return others
-        case IntRange(low=low, high=high, log=log):
-            middles = {round(_middle(float(centre), float(end), log=log)) for end in (high, low)} - {centre}
-            return sorted(middles or {low, high} - {centre}, reverse=True)
-        case FloatRange(low=flow, high=fhigh, log=log):
-            tidied = (_tidy(dimension.domain, _middle(float(centre), end, log=log)) for end in (fhigh, flow))
-            fmiddles = {m: None for m in tidied if m != centre}
-            return list(fmiddles) or [end for end in (fhigh, flow) if end != centre]
-
-
-def _middle(a: float, b: float, *, log: bool) -> float:
-    return math.sqrt(a * b) if log and a > 0 and b > 0 else (a + b) / 2
 
 
 def mirror(storage: optuna.storages.BaseStorage, space: SearchSpace, records: Sequence[TrialRecord]) -> None:

@@ -1,4 +1,7 @@
-"""Race: Kim-Nelson selection among the finalists, in fresh processes on a fresh seed (docs/method.md, 6.1)."""
+"""Race: Kim-Nelson selection among the finalists by speed, in fresh processes on a fresh seed (docs/method.md, 6.1).
+
+Finalists have the same learning knobs: what those do at the plan's length is not decided by short trials.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autotune.analysis.evidence import BASELINE, Calibration, effects_of
+from autotune.analysis.ladder import value_of_measuring
 from autotune.analysis.race import survivors
 from autotune.analysis.rates import FloatArray
 from autotune.measure.lab import Lab
@@ -24,13 +28,13 @@ from autotune.search.common import (
 )
 from autotune.search.explore import Explored
 from autotune.space.configuration import Configuration
-from autotune.space.knobs import KnobClass
 from autotune.study.events import RaceWon
 from autotune.trial.types import Stage, StageEnd
 
 _ALPHA = 0.05
 _FIRST_STAGE = 5
 _FINALISTS = 4
+_EXPLORED_SD = 0.05  # of the difference of two explored speeds, each from one pair of processes
 _HOPELESS = 3.0  # deltas behind the leader: not raced
 
 
@@ -50,7 +54,8 @@ def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> E
             end(lab, stage, StageEnd.BUDGET if close else StageEnd.NOTHING_TO_DO)
         return finalists[0]
     seconds = _FIRST_STAGE * _block_seconds(lab, contested, rounds)
-    if running and not ordered_blocks(lab, stage) and not pays(lab, calibration, seconds, log_gain=delta):
+    gain = value_of_measuring(finalists[1].score - finalists[0].score, _EXPLORED_SD)
+    if running and not ordered_blocks(lab, stage) and not pays(lab, calibration, seconds, log_gain=gain):
         end(lab, stage, StageEnd.NOT_WORTH_IT)
         return finalists[0]
     if running:
@@ -69,7 +74,9 @@ def race(lab: Lab, calibration: Calibration, finalists: Sequence[Explored]) -> E
 def lead_worth_finding(lab: Lab, calibration: Calibration, rounds: int) -> float:
     """The delta of the race in log units, at least what noise and budget can resolve (docs/method.md, 3.6)."""
     seconds = lab.budget.allotted_seconds(Stage.RACE)
-    blocks = max(_FIRST_STAGE, int(seconds / block_seconds(lab, _FINALISTS + 1, rounds=rounds)))
+    blocks = max(
+        _FIRST_STAGE, int(seconds / block_seconds(lab, [lab.space.baseline] * (_FINALISTS + 1), rounds=rounds))
+    )
     return max(DELTA, floor_of(calibration, restarts=blocks, rounds=rounds))
 
 
@@ -88,22 +95,18 @@ def _contested(lab: Lab, finalists: Sequence[Explored], delta: float, rounds: in
 
 
 def _run(lab: Lab, calibration: Calibration, contested: Sequence[Configuration], delta: float, rounds: int) -> StageEnd:
-    learns = _learns(lab, contested)
     alive: Sequence[int] = range(len(contested))
     block = 0
     while len(alive) > 1:
         enough = block >= _FIRST_STAGE
-        seconds = block_seconds(lab, len(alive) + 1, rounds=0 if learns else rounds)
+        seconds = _block_seconds(lab, [contested[i] for i in alive], rounds)
         if enough and seconds > lab.budget.left_seconds(Stage.RACE):
             return StageEnd.BUDGET
         if lab.budget.remaining_seconds <= 0:
             return StageEnd.BUDGET
         members = [(BASELINE, lab.space.baseline), *((_label(i), contested[i]) for i in alive)]
         specs = order_block(lab, Stage.RACE, block, members, seed=RACE_SEED + block)
-        if learns:
-            lab.block(specs, complete=True)
-        else:
-            lab.block(specs, complete=False, rounds=rounds)
+        lab.block(specs, complete=False, rounds=rounds)
         block += 1
         scores = _scores(lab, calibration, len(contested))
         alive = survivors(scores, delta=delta, alpha=_ALPHA, first_stage=_FIRST_STAGE)
@@ -111,11 +114,11 @@ def _run(lab: Lab, calibration: Calibration, contested: Sequence[Configuration],
 
 
 def _block_seconds(lab: Lab, contested: Sequence[Configuration], rounds: int) -> float:
-    return block_seconds(lab, len(contested) + 1, rounds=0 if _learns(lab, contested) else rounds)
+    return block_seconds(lab, [lab.space.baseline, *contested], rounds=rounds)
 
 
 def _scores(lab: Lab, calibration: Calibration, finalists: int) -> FloatArray:
-    """ln S over the baseline, shape (blocks, finalists); NaN where a finalist did not run or failed."""
+    """ln of speed over the baseline, shape (blocks, finalists); NaN where a finalist did not run or failed."""
     records = lab.study.of_stage(Stage.RACE)
     blocks = sorted({r.spec.block for r in records})
     scores = np.full((len(blocks), finalists), np.nan)
@@ -123,11 +126,6 @@ def _scores(lab: Lab, calibration: Calibration, finalists: int) -> FloatArray:
         for effect in effects_of(records, _label(index), against=BASELINE, curve=calibration.curve):
             scores[blocks.index(effect.block), index] = effect.total
     return scores
-
-
-def _learns(lab: Lab, configs: Sequence[Configuration]) -> bool:
-    """Whether the configurations differ in learning knobs, so that they need complete schedules."""
-    return len({tuple(lab.space.changed(c, KnobClass.LEARNING).items()) for c in configs}) > 1
 
 
 def _label(index: int) -> str:

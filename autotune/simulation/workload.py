@@ -53,6 +53,7 @@ class ScriptedWorkload:
     footprint: Callable[[Configuration], Footprint]
     gate_of: Callable[[Configuration], Gate]
     wishes: Callable[[Machine], Configuration]
+    area: Callable[[Configuration, int], float | Unknown]
     corpus: str = "simulated"
 
     def with_corpus(self, corpus: str) -> ScriptedWorkload:
@@ -97,6 +98,9 @@ class ScriptedWorkload:
     def examination(self, values: Values) -> WorkerOrder:  # noqa: ARG002 - the machine is told
         return WorkerOrder(program=(), payload={})
 
+    def schedule_area(self, configuration: Configuration, horizon_tokens: int) -> float | Unknown:
+        return self.area(configuration, horizon_tokens)
+
     def speed_claims(self, machine: Machine) -> tuple[SpeedClaim, ...]:  # noqa: ARG002 - nothing is said of shapes
         return ()
 
@@ -130,6 +134,7 @@ def simulated_gpt(document: SpaceDocument) -> ScriptedWorkload:
         footprint=footprint,
         gate_of=workload.gate,
         wishes=workload.expert,
+        area=workload.schedule_area,
         corpus=workload.corpus,
     )
 

@@ -79,6 +79,12 @@ class SearchTable:
             json_schema_extra={"pattern": rf"^({_DURATION})+$"},
         ),
     )
+    share_of_plan: float = field(
+        default=0.02,
+        metadata=rule(
+            "The search costs at most this share of the plan with the baseline, whatever the budget.", gt=0, le=1
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +135,10 @@ class SpaceDocument:
             return parse_duration(budget)
         except BadInput as error:
             raise table.error("budget", str(error)) from None
+
+    def share_of_plan(self) -> float:
+        """The largest share of the plan's cost that the search may take."""
+        return self.table("search").read(SearchTable).share_of_plan
 
     def error(self, section: str, key: str, problem: str) -> BadInput:
         """The error for `problem` with `key` in `section`, with its place."""

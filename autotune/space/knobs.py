@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 KnobValue = bool | int | float | str
 
@@ -60,12 +63,31 @@ def members(domain: Domain) -> Sequence[KnobValue]:
             return ()
 
 
+def tidy(domain: Domain, value: T) -> T:
+    """Round a value of a continuous range to three significant digits, clipped to the range.
+
+    Nobody types a learning rate with more digits, and equal values are then detected.
+    """
+    if isinstance(domain, FloatRange) and isinstance(value, float):
+        return type(value)(min(max(float(f"{value:.3g}"), domain.low), domain.high))
+    return value
+
+
 class KnobClass(StrEnum):
     """What a knob can change, and so what has to be measured before it is recommended."""
 
     SYSTEM = "system"  # same mathematics, different speed
     NUMERICS = "numerics"  # different rounding: loss is checked on paired seeds
     LEARNING = "learning"  # different optimisation: loss is measured over complete schedules
+
+
+class Law(StrEnum):
+    """The scaling law that a learning knob follows; it selects what is known before a search (docs/method.md, 9.3)."""
+
+    RATE = "rate"  # its optimum drifts with the token budget
+    BATCH = "batch"  # its optimum grows with the token budget
+    SCHEDULE = "schedule"  # its effect changes sign between few and many steps
+    OTHER = "other"
 
 
 class Complexity(IntEnum):
@@ -88,7 +110,8 @@ class Knob:
 
     `domain` holds all legal values; a space searches some of them. `title` is what a report calls it, `technique`
     the row of the technique table it belongs to (3.1 to 3.9; empty if it is in none), `help` one line.
-    `short_horizon_favours` says which values look better in a short trial than they are in a long run.
+    `short_horizon_favours` says which values look better in a short trial than they are in a long run, `law` how a
+    learning knob scales with the token budget.
     """
 
     name: str
@@ -99,6 +122,7 @@ class Knob:
     technique: str = ""
     help: str = ""
     short_horizon_favours: str = ""
+    law: Law = Law.OTHER
 
     @property
     def kind(self) -> type[KnobValue]:

@@ -94,7 +94,7 @@ class NextTrialNotWorthIt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageNotWorthIt:
-    """A stage ends: the hoped-for saving on the plan is less than the cost of finding and confirming it."""
+    """A stage ends: what it may save on the plan, or cost at most, is less than what finding and confirming costs."""
 
     stage: Stage
     hoped_seconds: float

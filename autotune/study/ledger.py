@@ -13,12 +13,12 @@ from autotune.study.store import StageMark, Study
 from autotune.trial.types import Stage, StageEnd
 
 SHARES = {
-    Stage.CALIBRATE: 0.16,
-    Stage.EXPLORE_SYSTEM: 0.26,
-    Stage.EXPLORE_LEARNING: 0.16,
-    Stage.RACE: 0.14,
-    Stage.CONFIRM: 0.17,
-    Stage.ATTRIBUTE: 0.11,
+    Stage.CALIBRATE: 0.12,
+    Stage.EXPLORE_SYSTEM: 0.32,
+    Stage.EXPLORE_LEARNING: 0.40,
+    Stage.RACE: 0.04,
+    Stage.CONFIRM: 0.10,
+    Stage.ATTRIBUTE: 0.02,
 }
 """Relative shares of the budget. Earlier stages cannot use up the share of `confirm`: every claim needs it."""
 
@@ -36,6 +36,12 @@ class Budget:
         self._started = (clock() if started is None else started) - study.elapsed_seconds
         self._noted = study.elapsed_seconds
         self.total_seconds = study.info.budget_seconds
+        self.is_limited = False  # by something else than the budget
+
+    def limit(self, seconds: float) -> None:
+        """Cap the whole search at `seconds`, if that is less than its budget. The same in every sitting."""
+        self.is_limited = seconds < self._study.info.budget_seconds
+        self.total_seconds = min(self.total_seconds, seconds)
 
     @property
     def elapsed_seconds(self) -> float:

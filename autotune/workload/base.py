@@ -157,6 +157,10 @@ class Workload(Protocol):
         """The order that describes machine and text. It probes those of `values` that only an attempt can judge."""
         ...
 
+    def schedule_area(self, configuration: Configuration, horizon_tokens: int) -> float | Unknown:
+        """The sum of the learning rates over the steps of a complete schedule of `horizon_tokens`."""
+        ...
+
     def speed_claims(self, machine: Machine) -> tuple[SpeedClaim, ...]:
         """Claims about aligned shapes for `autotune techniques` to measure; empty if there are none."""
         ...

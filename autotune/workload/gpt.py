@@ -26,6 +26,7 @@ from autotune.workload.gpt_table import GPTTable
 from autotune.workload.machine import Machine
 from autotune_model import config as model
 from autotune_model.memory import predict_peak_bytes
+from autotune_model.schedule import lr_area
 
 PROGRAM = (sys.executable, "-P", "-m", "autotune_model")
 """The worker program. `-P` keeps the user's folder off its import path."""
@@ -167,6 +168,11 @@ class GPTWorkload:
         return WorkerOrder(
             program=PROGRAM, payload={"data": self.data.to_mapping(), "device": self.device, "attempts": attempts}
         )
+
+    def schedule_area(self, configuration: Configuration, horizon_tokens: int) -> float | Unknown:
+        training = _training(configuration)
+        steps = max(1, horizon_tokens // (training.global_batch * self.gpt.sequence_length))
+        return training.learning_rate * lr_area(training.schedule, training.warmup_fraction, steps)
 
     def speed_claims(self, machine: Machine) -> tuple[SpeedClaim, ...]:
         """Powers of two as micro-batch, and a padded vocabulary unless its size is a multiple already."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from autotune.space.knobs import Choice, Complexity, Domain, FloatRange, IntRange, Knob, KnobClass
+from autotune.space.knobs import Choice, Complexity, Domain, FloatRange, IntRange, Knob, KnobClass, Law
 from autotune_model.knobs import KNOBS as LEGAL
 
 
@@ -22,6 +22,7 @@ def _row(
     complexity: Complexity,
     help: str,
     short_horizon_favours: str = "",
+    law: Law = Law.OTHER,
 ) -> Knob:
     return Knob(
         name=name,
@@ -32,6 +33,7 @@ def _row(
         complexity=complexity,
         help=help,
         short_horizon_favours=short_horizon_favours,
+        law=law,
     )
 
 
@@ -122,6 +124,7 @@ _ROWS = (
         complexity=Complexity.FLAG,
         help="peak learning rate; Adafactor's is relative to the scale of each weight and needs about ten times more",
         short_horizon_favours="higher learning rates",  # the optimum falls with the token budget: arXiv 2409.19913
+        law=Law.RATE,
     ),
     _row(
         "optimizer",
@@ -146,6 +149,7 @@ _ROWS = (
         knob_class=KnobClass.LEARNING,
         complexity=Complexity.FLAG,
         help="learning rate after warm-up; wsd decays over the last fifth, inverse_sqrt never reaches zero",
+        law=Law.SCHEDULE,
     ),
     _row(
         "global_batch",
@@ -155,6 +159,7 @@ _ROWS = (
         complexity=Complexity.FLAG,
         help="sequences per optimizer step, by gradient accumulation over micro-batches",
         short_horizon_favours="smaller batches",  # the critical batch grows with the token budget: arXiv 2410.21676
+        law=Law.BATCH,
     ),
     _row(
         "warmup_fraction",

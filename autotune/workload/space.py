@@ -38,7 +38,7 @@ class SearchSpace:
     """The dimensions to search, the plan to search for, and the time budget.
 
     A knob that is not a dimension keeps its baseline value. `budget_seconds` caps the search; the command line may
-    override it.
+    override it. `share_of_plan` caps it as well, as a share of the plan's cost with the baseline.
     """
 
     name: str
@@ -46,6 +46,7 @@ class SearchSpace:
     plan: Plan
     dimensions: tuple[Dimension, ...]
     budget_seconds: float
+    share_of_plan: float = 0.02
 
     @property
     def baseline(self) -> Configuration:
@@ -171,6 +172,7 @@ def space_of(document: SpaceDocument, read: Read = read_workload) -> SearchSpace
         plan=document.plan(),
         dimensions=_dimensions(document, workload),
         budget_seconds=document.budget_seconds(),
+        share_of_plan=document.share_of_plan(),
     )
     with document.table("baseline").locating(InvalidConfiguration):
         workload.check(workload.baseline)

@@ -43,6 +43,14 @@ def lr_factor(schedule: str, warmup_fraction: float, progress: float) -> float:
     )
 
 
+def lr_area(schedule: str, warmup_fraction: float, steps: int) -> float:
+    """The sum of the learning-rate factors over the steps of a complete schedule.
+
+    Times the peak rate, it is how far AdamW can move a weight, whose steps are about as long as the rate.
+    """
+    return math.fsum(lr_factor(schedule, warmup_fraction, (step + 0.5) / steps) for step in range(steps))
+
+
 def weight_decay_factor(schedule: str, progress: float) -> float:
     """The factor on the weight decay: `constant`, or `linear` or `cosine` to zero at the end.
 

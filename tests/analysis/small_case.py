@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from autotune.analysis.case import Case, Circumstances
 from autotune.analysis.efficiency import loss_after
-from autotune.analysis.evidence import BASELINE, WINNER, Calibration
+from autotune.analysis.evidence import ANCHOR, BASELINE, CONFIRM_SEED, WINNER, Calibration
 from autotune.analysis.recommendation import Curve
 from autotune.quantity import Interval, Unknown
 from autotune.space.configuration import Configuration
@@ -90,28 +91,30 @@ def record(
     label: str,
     stage: Stage = Stage.CONFIRM,
     block: int = 0,
+    seed: int | None = None,
+    horizon_tokens: int = HORIZON,
     log_speed: float = 0.0,
     log_efficiency: float = 0.0,
     outcome: Outcome | None = None,
     cost_seconds: float = 10.0,
 ) -> TrialRecord:
-    """A trial of one block, with the loss that such an efficiency gives on the curve."""
-    loss = loss_after(CURVE, HORIZON * math.exp(log_efficiency))
+    """A trial of one block, with the loss that such an efficiency gives on the curve; its seed is the block's."""
+    loss = loss_after(CURVE, horizon_tokens * math.exp(log_efficiency))
     return TrialRecord(
         spec=TrialSpec(
             number=100 * list(Stage).index(stage) + 10 * block + len(label) % 10,
             stage=stage,
             label=label,
             config=knobs if isinstance(knobs, Configuration) else turned(knobs),
-            seed=block,
-            horizon_tokens=HORIZON,
+            seed=block if seed is None else seed,
+            horizon_tokens=horizon_tokens,
             block=block,
         ),
         outcome=outcome or Completed(),
         ready=(),
         slices=slices([log_speed] * ROUNDS),
         reference_slices=() if label == BASELINE else slices([0.0] * ROUNDS),
-        evaluations=(Evaluation(tokens_seen=HORIZON, loss=loss, stderr=0.01, tokens=1_000, bits_per_byte=1.0),),
+        evaluations=(Evaluation(tokens_seen=horizon_tokens, loss=loss, stderr=0.01, tokens=1_000, bits_per_byte=1.0),),
         costs=Costs(total_seconds=cost_seconds),
         interleaved=True,
         started_at="",
@@ -126,17 +129,33 @@ def confirmed(
     *,
     label: str = WINNER,
     stage: Stage = Stage.CONFIRM,
+    horizon_tokens: int = HORIZON,
 ) -> list[TrialRecord]:
-    """Blocks of a configuration beside the baseline, one for each speed and efficiency."""
-    blocks = enumerate(zip(log_speeds, log_efficiencies, strict=True))
-    return [
-        member
-        for block, (speed, efficiency) in blocks
-        for member in (
-            record({}, label=BASELINE, stage=stage, block=block),
-            record(knobs, label=label, stage=stage, block=block, log_speed=speed, log_efficiency=efficiency),
-        )
-    ]
+    """Blocks of a configuration beside the baseline on fresh seeds, one for each speed and efficiency."""
+    found = []
+    for block, (speed, efficiency) in enumerate(zip(log_speeds, log_efficiencies, strict=True)):
+        same: dict[str, Any] = {
+            "stage": stage,
+            "block": block,
+            "seed": CONFIRM_SEED + block,
+            "horizon_tokens": horizon_tokens,
+        }
+        found.append(record({}, label=BASELINE, **same))
+        found.append(record(knobs, label=label, log_speed=speed, log_efficiency=efficiency, **same))
+    return found
+
+
+def rung(
+    knobs: Mapping[str, Any] | Configuration = MappingProxyType({}),
+    *,
+    tokens: int = HORIZON,
+    log_efficiency: float = 0.0,
+    **other: Any,
+) -> TrialRecord:
+    """A trial of the ladder: a complete schedule of that many tokens on the seed of exploration."""
+    label = "trial" if knobs else ANCHOR
+    usual: dict[str, Any] = {"stage": Stage.EXPLORE_LEARNING, "seed": 0, "horizon_tokens": tokens}
+    return record(knobs, label=label, log_efficiency=log_efficiency, **usual | other)
 
 
 def case_of(

@@ -48,8 +48,8 @@ def verdict(
         ((-0.015, 0.001), NOTHING, True, (-1.0, 0.5), TechniqueVerdict.NEUTRAL),
         ((-0.1, 0.15), NOTHING, True, (-1.0, 0.5), TechniqueVerdict.NEUTRAL),
         ((0.1, 0.05), (-0.4, 0.05), True, (-1.0, 0.5), TechniqueVerdict.HARMFUL),
-        ((0.01, 0.05), (0.3, 0.05), False, (1.0, 0.5), TechniqueVerdict.HYPOTHESIS),
-        ((-0.1, 0.05), (0.3, 0.05), False, (1.0, 0.5), TechniqueVerdict.HYPOTHESIS),
+        ((0.01, 0.05), (0.3, 0.05), False, (1.0, 0.5), TechniqueVerdict.EXPECTED),
+        ((-0.1, 0.05), (0.3, 0.05), False, (1.0, 0.5), TechniqueVerdict.EXPECTED),
         ((0.01, 0.05), (0.3, 0.05), True, (1.0, 0.5), TechniqueVerdict.ADOPT),
         ((0.2, 0.05), (0.3, 0.05), False, (1.0, 0.5), TechniqueVerdict.ADOPT),
         ((0.2, 0.05), (0.3, 0.6), False, (1.0, 0.5), TechniqueVerdict.NEUTRAL),
@@ -83,12 +83,12 @@ def test_a_technique_and_its_absence_are_never_both_adopted_nor_both_harmful(
 ) -> None:
     forwards = verdict(speed, quality, claimed=claimed)
     backwards = verdict((-speed[0], speed[1]), (-quality[0], quality[1]), claimed=claimed)
-    gains = {TechniqueVerdict.ADOPT, TechniqueVerdict.HYPOTHESIS}
+    gains = {TechniqueVerdict.ADOPT, TechniqueVerdict.EXPECTED}
     assert (forwards in gains) == (backwards is TechniqueVerdict.HARMFUL)
 
 
 @given(effects, effects)
 def test_claiming_the_learning_part_only_ever_promotes_a_hypothesis(speed: Effect, quality: Effect) -> None:
     unclaimed, claimed = verdict(speed, quality, claimed=False), verdict(speed, quality, claimed=True)
-    was_hypothesis = unclaimed is TechniqueVerdict.HYPOTHESIS
+    was_hypothesis = unclaimed is TechniqueVerdict.EXPECTED
     assert claimed is (TechniqueVerdict.ADOPT if was_hypothesis else unclaimed)

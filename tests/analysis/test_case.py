@@ -1,4 +1,4 @@
-"""What follows from a case: the claim that stands, the reduced one in its place, and what it is worth."""
+"""What follows from a case: the claim that stands, what is expected beyond it, what to do, and what it is worth."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import math
 from dataclasses import replace
 
 import pytest
-from small_case import CALIBRATION, SPACE, case_of, confirmed, record, turned
+from small_case import CALIBRATION, HORIZON, SPACE, TEXT, case_of, confirmed, record, rung, small_space, turned
 
 from autotune.analysis.case import Case
 from autotune.analysis.claims import Claim
 from autotune.analysis.conclude import conclude
+from autotune.analysis.decision import Claimed, Expected, Keep, Look, NotInformative, Prospect
 from autotune.analysis.evidence import CLAIM, REDUCED, SYSTEM_PART, known_speed
 from autotune.analysis.rates import VarianceComponents
-from autotune.analysis.recommendation import TechniqueVerdict, Verdict
+from autotune.analysis.recommendation import Expectation, TechniqueVerdict, Verdict
 from autotune.analysis.techniques import technique_effects
 from autotune.quantity import Interval, Unknown
-from autotune.trial.types import Failed, FailedKind, Stage
+from autotune.trial.types import Failed, FailedKind, Stage, StageEnd, TrialRecord
 
 WHOLE = {"attention": "sdpa", "dtype": "bf16_autocast"}
 LESS = {"dtype": "bf16_autocast"}
 LEARNING = {"schedule": "wsd"}
+ANCHORS = [rung(tokens=tokens) for tokens in (HORIZON // 4, HORIZON // 2, HORIZON, 2 * HORIZON, 4 * HORIZON)]
+NEAR = small_space(TEXT.replace("30_000_000", "1_000_000").replace("runs = 10", "runs = 1_000"))
+"""A plan of many runs that are hardly longer than the longest trial."""
 
 
 def claimed(case: Case) -> Claim:
@@ -34,6 +38,23 @@ def with_reduced(log_speeds: tuple[float, ...]) -> Case:
     return case_of([*confirmed(WHOLE), *reduced])
 
 
+def climbed(log_efficiency: float) -> list[TrialRecord]:
+    """The ladder with one schedule that gains as much at both lengths."""
+    return [*ANCHORS, *(rung(LEARNING, tokens=d, log_efficiency=log_efficiency) for d in (HORIZON, 4 * HORIZON))]
+
+
+def learned(log_efficiency: float, *, fresh: float | None = None) -> list[TrialRecord]:
+    """That ladder, and blocks of the schedule on fresh seeds, where it gains `fresh` (default: the same)."""
+    seen = log_efficiency if fresh is None else fresh
+    return [*climbed(log_efficiency), *confirmed(LEARNING, (0.0,) * 3, (seen,) * 3)]
+
+
+def starved() -> list[TrialRecord]:
+    """A ladder of trials in which the area under the schedule is all that shows."""
+    rates = [rung({"learning_rate": 0.001 * x}, log_efficiency=math.log(x)) for x in (0.7, 0.8, 1.5)]
+    return [*ANCHORS, *rates]
+
+
 def test_without_confirmation_nothing_is_claimed_and_the_baseline_stays() -> None:
     case = case_of()
     assert case.claims == ()
@@ -41,7 +62,7 @@ def test_without_confirmation_nothing_is_claimed_and_the_baseline_stays() -> Non
     assert case.candidate == SPACE.baseline
     assert case.forecast is case.claim
     assert not isinstance(case.economics, Unknown), "the plan with the baseline has its price all the same"
-    assert conclude(case).verdict is Verdict.INCONCLUSIVE
+    assert conclude(case).verdict is Verdict.NOT_INFORMATIVE
 
 
 def test_what_was_confirmed_is_claimed_with_its_speed() -> None:
@@ -50,7 +71,8 @@ def test_what_was_confirmed_is_claimed_with_its_speed() -> None:
     total = claimed(case).total
     assert isinstance(total, Interval)
     assert total.estimate == pytest.approx(0.30)
-    assert conclude(case).verdict is Verdict.ADOPT
+    assert conclude(case).verdict is Verdict.CLAIMED
+    assert case.decision == Claimed(config=turned(WHOLE))
 
 
 def test_everything_is_worked_out_once() -> None:
@@ -68,16 +90,123 @@ def test_the_reduced_configuration_takes_over_where_it_is_not_worse() -> None:
     assert with_reduced((0.31, 0.30, 0.32)).candidate == turned(LESS)
 
 
-def test_a_hypothesis_leaves_the_claim_to_the_system_part() -> None:
-    bold = confirmed(LEARNING | LESS, (0.3, 0.3, 0.3), (0.1, 0.1, 0.1))
+# -- learning: what is expected, and what is shown ----------------------------------------------------
+
+
+def test_a_learning_gain_is_shown_near_the_tested_length_and_expected_far_from_it() -> None:
+    near, far = case_of(learned(0.42), space=NEAR), case_of(learned(0.3))
+    assert claimed(near).config == turned(LEARNING)
+    assert isinstance(near.decision, Claimed)
+    assert isinstance(far.claim, Unknown)
+    assert far.candidate == SPACE.baseline
+    assert isinstance(far.decision, Expected)
+    assert far.decision.config == turned(LEARNING)
+
+
+def test_a_learning_gain_is_shown_only_if_fresh_seeds_agree() -> None:
+    disagreeing = case_of(learned(0.3, fresh=0.0), space=NEAR)
+    assert isinstance(disagreeing.claim, Unknown)
+    assert isinstance(disagreeing.hopeful, Claim)
+    for_speed = [replace(r, evaluations=()) for r in confirmed(LEARNING, (0.0,) * 3)]
+    unseen = case_of([*climbed(0.3), *for_speed], space=NEAR)
+    assert isinstance(unseen.claim, Unknown)
+    assert isinstance(unseen.hopeful, Claim)
+
+
+def test_a_shown_gain_whose_search_may_not_pay_back_is_still_expected_to_pay() -> None:
+    few_runs = small_space(TEXT.replace("30_000_000", "1_000_000").replace("runs = 10", "runs = 60"))
+    shown, unshown = (case_of(learned(0.3, fresh=fresh), space=few_runs) for fresh in (0.3, 0.0))
+    assert isinstance(unshown.decision, Expected)
+    assert not claimed(shown).is_expected
+    assert not isinstance(shown.decision, Keep), "more evidence of the gain is no reason against it"
+
+
+def test_what_only_other_peoples_runs_show_is_not_claimed() -> None:
+    """The baseline keeps its rate constant; a decay is expected to gain 0.8 +- 0.45 whatever trials say."""
+    constant = turned({"schedule": "constant"})
+    text = TEXT.replace("[baseline]", '[baseline]\nschedule = "constant"').replace('["cosine"', '["constant", "cosine"')
+    little = [*climbed(0.3)[: len(ANCHORS) + 1], *confirmed(LEARNING, (0.0,) * 3, (0.3,) * 3)]
+    as_constant = [
+        replace(r, spec=replace(r.spec, config=constant)) if r.spec.config == SPACE.baseline else r for r in little
+    ]
+    case = case_of(as_constant, space=small_space(text))
+    assert isinstance(case.claim, Unknown), "trials show 0.3 at one length, 300 times shorter than the plan"
+
+
+def test_what_is_expected_leaves_the_claim_to_the_system_part_and_is_counted_over_it() -> None:
+    both = confirmed(LEARNING | LESS, log_efficiencies=(0.1, 0.1, 0.1))
     part = [r for r in confirmed(LESS, label=SYSTEM_PART) if r.spec.label == SYSTEM_PART]
-    case = case_of(bold + part)
+    case = case_of([*climbed(0.1), *both, *part])
     assert [c.label for c in case.claims] == ["winner", SYSTEM_PART]
     assert claimed(case).label == SYSTEM_PART
+    hopeful, prospect = case.hopeful, case.prospect
+    assert isinstance(hopeful, Claim)
+    assert isinstance(hopeful.total, Interval)
+    assert isinstance(prospect, Prospect)
+    assert hopeful.config == turned(LEARNING | LESS)
+    assert prospect.mean == pytest.approx(hopeful.total.estimate - 0.30)
+    assert prospect.sd == pytest.approx(hopeful.total.half_width / 1.6448536)
     result = conclude(case)
-    assert result.hypotheses == {"schedule": "wsd"}
-    assert isinstance(result.hypothesis_efficiency, Interval)
-    assert result.hypothesis_efficiency.estimate == pytest.approx(math.exp(0.1))
+    assert result.verdict is Verdict.EXPECTED
+    assert (result.claimed, result.recommended) == (turned(LESS), turned(LEARNING | LESS))
+    assert isinstance(result.expectation, Expectation)
+    assert result.expectation.knobs == {"schedule": "wsd"}
+    assert isinstance(result.over_baseline.speedup, Interval)
+    assert result.over_baseline.speedup.estimate == pytest.approx(math.exp(0.30)), "nothing expected is in the claim"
+
+
+def test_what_adopting_costs_is_taken_off_what_is_expected() -> None:
+    priced = small_space(TEXT.replace("runs = 10", "runs = 10\ndevice_hour_usd = 2.0\nengineer_hour_usd = 100.0"))
+    free, dear = case_of(learned(0.1)).prospect, case_of(learned(0.1), space=priced).prospect
+    assert isinstance(free, Prospect)
+    assert isinstance(dear, Prospect)
+    plan_usd = 10 * 30_000_000 / 1e4 / 3_600 * 2.0
+    assert free.mean - dear.mean == pytest.approx(0.1 * 100.0 / plan_usd)
+    assert dear.sd == free.sd
+
+
+def test_the_first_run_is_the_look_and_a_log_of_a_run_saves_that_of_the_baseline() -> None:
+    without, with_log = (case_of(learned(0.1), has_baseline_log=has).decision for has in (False, True))
+    assert isinstance(without, Expected)
+    assert isinstance(with_log, Expected)
+    assert (without.guard, with_log.guard) == (Look(needs_run=True), Look(needs_run=False))
+    assert with_log.cost < without.cost < 1.0
+
+
+def test_trials_too_short_to_inform_give_no_figure_and_say_what_length_would() -> None:
+    case = case_of([*starved(), *confirmed({"learning_rate": 0.0015}, (0.0,) * 3, (0.4,) * 3)])
+    assert case.is_starved
+    assert isinstance(case.claim, Unknown)
+    assert all(isinstance(c.total, Unknown) for c in case.claims)
+    decision = case.decision
+    assert isinstance(decision, NotInformative)
+    assert decision.tokens >= 4 * HORIZON
+    assert decision.cost_seconds > 0.0
+    assert conclude(case).recommended == SPACE.baseline
+
+
+def test_trials_too_short_to_inform_about_learning_do_not_touch_what_system_knobs_gain() -> None:
+    case = case_of([*starved(), *confirmed(WHOLE)])
+    assert case.decision == Claimed(config=turned(WHOLE))
+
+
+def test_a_search_that_found_nothing_keeps_the_baseline() -> None:
+    slower = record(WHOLE, label="proposal 1", stage=Stage.EXPLORE_SYSTEM, log_speed=-0.1)
+    assert case_of([slower]).decision == Keep()
+    confirmed_slower = case_of(confirmed(WHOLE, (-0.30, -0.31, -0.29)))
+    assert confirmed_slower.decision == Keep()
+    assert confirmed_slower.claimed_config == SPACE.baseline
+    assert case_of(stage_ends={Stage.CONFIRM: StageEnd.NOT_WORTH_IT}).decision == Keep()
+
+
+def test_a_search_that_ended_before_it_could_confirm_what_it_saw_is_not_informative() -> None:
+    faster = record(WHOLE, label="proposal 1", stage=Stage.EXPLORE_SYSTEM, log_speed=0.3)
+    for case in (case_of(), case_of([faster], stage_ends={Stage.CONFIRM: StageEnd.BUDGET})):
+        assert isinstance(case.decision, NotInformative)
+        assert case.decision.tokens == 0.0, "the length of trials is not why"
+
+
+# -- what it is worth ---------------------------------------------------------------------------------
 
 
 def test_the_forecast_is_the_plan_at_the_claimed_speed_less_the_search() -> None:

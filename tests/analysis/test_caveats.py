@@ -9,12 +9,27 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from small_case import CALIBRATION, HORIZON, ROUNDS, TEXT, case_of, confirmed, record, slices, small_space, turned
+from small_case import (
+    CALIBRATION,
+    CURVE,
+    HORIZON,
+    ROUNDS,
+    TEXT,
+    case_of,
+    confirmed,
+    record,
+    slices,
+    small_space,
+    turned,
+)
 
 from autotune.analysis import caveat
 from autotune.analysis.case import Case
 from autotune.analysis.caveat import Caveat
 from autotune.analysis.caveats import caveats_of
+from autotune.analysis.efficiency import loss_after
+from autotune.analysis.evidence import BASELINE
+from autotune.analysis.informative import least_tokens
 from autotune.analysis.power import Power
 from autotune.analysis.rates import VarianceComponents
 from autotune.quantity import Interval, Unknown
@@ -79,6 +94,40 @@ def alternated() -> Case:
     return sound(records)
 
 
+def rung(knobs: dict[str, Any], *, tokens: int = HORIZON, log_efficiency: float = 0.0) -> TrialRecord:
+    """A trial of the ladder: a complete schedule of that many tokens."""
+    label = BASELINE if not knobs else "proposal"
+    made = record(knobs, label=label, stage=Stage.EXPLORE_LEARNING)
+    loss = loss_after(CURVE, tokens * math.exp(log_efficiency))
+    return replace(
+        made,
+        spec=replace(made.spec, horizon_tokens=tokens),
+        evaluations=(replace(made.evaluations[0], tokens_seen=tokens, loss=loss),),
+    )
+
+
+LADDER = [rung({}, tokens=tokens) for tokens in (HORIZON // 4, HORIZON // 2, HORIZON, 2 * HORIZON)]
+"""The baseline's learning knobs at all token budgets."""
+
+
+def hopeful() -> Case:
+    """A schedule that gains a little on the ladder, and nothing to speak of on fresh seeds."""
+    trials = [rung(LEARNING, tokens=tokens, log_efficiency=0.1) for tokens in (HORIZON // 4, HORIZON)]
+    return sound([*LADDER, *trials, *confirmed(LEARNING)])
+
+
+def starved() -> Case:
+    """Trials whose token efficiency is that of the area under the schedule."""
+    rates = {ratio: rung({"learning_rate": 0.001 * ratio}, log_efficiency=math.log(ratio)) for ratio in (0.7, 0.8, 1.5)}
+    return sound([*LADDER, *rates.values(), *confirmed(SYSTEM)])
+
+
+def steepening() -> Case:
+    points = ((25_000, 8.0), (50_000, 7.8), (100_000, 7.4), (200_000, 6.6))
+    return sound(calibration=replace(CALIBRATION, points=points))
+
+
+INFORMATIVE = least_tokens(16 * 128)
 CASES: dict[str, tuple[Callable[[], Case], Caveat]] = {
     "drift": (unsteady, caveat.NoSteadyState(trial=406)),
     "noise": (noisy, caveat.NoisyMachine(floor=pytest.approx(0.20, abs=0.02))),  # type: ignore[arg-type]
@@ -89,15 +138,23 @@ CASES: dict[str, tuple[Callable[[], Case], Caveat]] = {
         caveat.SearchStoppedEarly(stage="explore_system"),
     ),
     "two restarts": (lambda: sound(confirmed(SYSTEM)[:4]), caveat.FewRestarts(restarts=2)),
-    "hypothesis": (
-        lambda: sound(confirmed(LEARNING, log_efficiencies=(0.1, 0.1, 0.1))),
-        caveat.LearningIsHypothesis(knobs="schedule", factor=round(math.exp(0.1), 3)),
+    "expected": (hopeful, caveat.LearningIsExpected(knobs="schedule", factor=pytest.approx(1.1, abs=0.1))),  # type: ignore[arg-type]
+    "starved": (
+        starved,
+        caveat.TrialsTooShort(
+            horizon_tokens=HORIZON,
+            slope=pytest.approx(1.0, abs=0.1),  # type: ignore[arg-type]
+            r_squared=pytest.approx(1.0, abs=0.02),  # type: ignore[arg-type]
+            informative_tokens=round(INFORMATIVE),
+            cost_seconds=round(3 * INFORMATIVE / CALIBRATION.rate.estimate),
+        ),
     ),
+    "steepening": (steepening, caveat.CurveSteepening(horizon_tokens=200_000)),
     "short trials": (
-        lambda: sound(confirmed(LEARNING)),
+        hopeful,
         caveat.ShortHorizon(knobs="schedule", horizon_tokens=HORIZON, plan_tokens=30_000_000.0),
     ),
-    "little text": (lambda: sound(train_tokens=HORIZON), caveat.RepeatedData(epochs=2.0)),
+    "little text": (lambda: sound(train_tokens=HORIZON // 2), caveat.RepeatedData(epochs=2.0)),
     "no curve": (
         lambda: sound(calibration=replace(CALIBRATION, curve=Unknown(reason="it does not fall"))),
         caveat.CurveNotFitted(reason="it does not fall"),
@@ -146,7 +203,7 @@ def test_what_a_caveat_warns_of_makes_it(name: str) -> None:
     found = caveats_of(make())
     assert expected in found
     others = {type(c) for c in found} - {type(expected)}
-    assert others <= {caveat.ShortHorizon, caveat.LearningIsHypothesis}, "nothing else is wrong"
+    assert others <= {caveat.ShortHorizon, caveat.LearningIsExpected}, "nothing else is wrong"
 
 
 def test_there_is_a_case_for_every_caveat() -> None:

@@ -1,4 +1,4 @@
-"""What may be claimed: system knobs as measured, low precision through its gate, learning carried to the plan."""
+"""What may be claimed: system knobs as measured, low precision through its gate, learning as trials showed it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_case import CALIBRATION, CURVE, HORIZON, SPACE, TEXT, case_of, small_space, turned
 
-from autotune.analysis.claims import Claim, choose, claim_of, is_inferior
+from autotune.analysis.claims import Claim, LearningClaim, choose, claim_of, is_inferior
 from autotune.analysis.efficiency import LogEfficiency, loss_after
 from autotune.analysis.evidence import Effect
 from autotune.analysis.gates import NonInferiority
@@ -49,8 +49,25 @@ def effects(
     ]
 
 
-def claim(knobs: dict[str, Any], measured: Sequence[Effect], *, plan_tokens: float = PLAN_TOKENS) -> Claim:
-    return claim_of("winner", turned(knobs), measured, SPACE, CALIBRATION, plan_tokens)
+def claim(
+    knobs: dict[str, Any],
+    measured: Sequence[Effect],
+    *,
+    plan_tokens: float = PLAN_TOKENS,
+    learning: LearningClaim | None = None,
+) -> Claim:
+    return claim_of("winner", turned(knobs), measured, SPACE, CALIBRATION, plan_tokens, learning)
+
+
+def learnt(
+    log_efficiency: float = 0.2, half: float = 0.1, *, numerics: float | None = 0.0, is_shown: bool = True
+) -> LearningClaim:
+    """What learning knobs do at the plan's length; the precision's part is exact, or not known (None)."""
+    return LearningClaim(
+        efficiency=Interval.around(log_efficiency, half, level=0.9),
+        numerics=Unknown(reason="not confirmed") if numerics is None else Interval.exactly(numerics, level=0.9),
+        is_shown=is_shown,
+    )
 
 
 def known(answer: Any) -> Any:
@@ -72,7 +89,7 @@ def test_what_changes_only_how_a_step_is_computed_is_claimed_as_measured_at_any_
     assert claimed.total == interval_over_restarts([e.total for e in measured], 0.9)
     assert claimed.plan_efficiency == claimed.efficiency == interval_over_restarts(SHOWN, 0.9)
     assert claimed.speed == interval_over_restarts([e.speed for e in measured], 0.9)
-    assert not claimed.is_hypothesis
+    assert not claimed.is_expected
     assert isinstance(claimed.numerics, Unknown)
     assert (claimed.restarts, claimed.rounds, claimed.degrees_of_freedom) == (4, 21, 3.0)
     assert claim(SYSTEM, measured, plan_tokens=1e12) == claimed
@@ -106,7 +123,7 @@ def test_low_precision_that_is_shown_to_learn_as_well_is_claimed_as_measured_at_
     assert not is_inferior(numerics)
     assert numerics.seeds == 4
     assert numerics.mean == pytest.approx(sum(SHOWN) / 4)
-    assert not claimed.is_hypothesis
+    assert not claimed.is_expected
     assert claimed.total == interval_over_restarts([e.total for e in measured], 0.9)
     assert claim(NUMERICS, measured, plan_tokens=1e12) == claimed
     assert choose([claimed]) == claimed
@@ -117,16 +134,16 @@ def test_low_precision_that_seeds_do_not_decide_is_claimed_with_all_their_doubt(
     numerics = known(claimed.numerics)
     assert not numerics.is_shown
     assert not is_inferior(numerics)
-    assert not claimed.is_hypothesis
+    assert not claimed.is_expected
     assert claimed.total == interval_over_restarts([e.total for e in effects(UNDECIDED)], 0.9)
     assert width(claimed.total) > 5 * width(claim(NUMERICS, effects(SHOWN)).total)
 
 
 def test_low_precision_that_is_shown_to_learn_worse_pays_for_it_at_the_plan() -> None:
-    claimed, learned = (claim(knobs, effects(INFERIOR)) for knobs in (NUMERICS, LEARNING))
+    claimed = claim(NUMERICS, effects(INFERIOR))
     assert is_inferior(known(claimed.numerics))
-    assert claimed.plan_efficiency == learned.plan_efficiency
-    assert not claimed.is_hypothesis
+    assert known(claimed.plan_efficiency).estimate == pytest.approx(-0.05)
+    assert not claimed.is_expected
     assert known(claimed.total).estimate == pytest.approx(
         known(claimed.speed).estimate + known(claimed.plan_efficiency).estimate
     )
@@ -146,15 +163,17 @@ def test_a_shorter_horizon_does_not_enter_the_gate_but_the_way_to_the_plan() -> 
     inferior = claim(NUMERICS, effects(INFERIOR))
     carried = claim(NUMERICS, effects(INFERIOR) + shorter)
     assert carried.numerics == inferior.numerics
-    assert known(carried.plan_efficiency).high > known(inferior.plan_efficiency).high, "the loss may shrink"
-    assert known(carried.plan_efficiency).estimate <= -0.05 + 1e-9, "but that is not claimed"
+    at_plan = known(carried.plan_efficiency)
+    assert width(at_plan) < width(inferior.plan_efficiency), "two lengths say more than one"
+    assert at_plan.high - at_plan.estimate > at_plan.estimate - at_plan.low, "the loss may shrink"
+    assert at_plan.estimate <= -0.05 + 1e-9, "but that is not claimed"
 
 
 def test_rounding_is_not_judged_where_something_else_is_learned_too() -> None:
-    claimed = claim(NUMERICS | LEARNING, effects(SHOWN))
+    claimed = claim(NUMERICS | LEARNING, effects(SHOWN), learning=learnt())
     assert isinstance(claimed.numerics, Unknown)
     assert claimed.plan_efficiency != claimed.efficiency
-    assert isinstance(claim(LEARNING, effects(SHOWN)).numerics, Unknown)
+    assert isinstance(claim(LEARNING, effects(SHOWN), learning=learnt()).numerics, Unknown)
 
 
 def test_one_seed_without_an_efficiency_leaves_the_gate_and_the_claim_open() -> None:
@@ -198,36 +217,39 @@ def test_inferior_is_what_the_upper_bound_says_too() -> None:
 # -- learning ----------------------------------------------------------------------------------------
 
 
-def test_a_learning_gain_is_claimed_near_the_tested_horizon_and_a_hypothesis_far_from_it() -> None:
-    measured = effects([0.15, 0.16, 0.14])
-    near, far = claim(LEARNING, measured, plan_tokens=HORIZON), claim(LEARNING, measured, plan_tokens=1e4 * HORIZON)
-    assert not near.is_hypothesis
-    assert known(near.total).estimate == pytest.approx(0.15 + known(near.speed).estimate, abs=0.01)
-    assert far.is_hypothesis
-    assert far.total == far.speed, "the speed alone is left"
-    assert choose([far, near]) == near
-    assert isinstance(choose([far]), Unknown)
-
-
-@given(seeds, st.floats(math.log(HORIZON), math.log(1e12)).map(math.exp))
-def test_a_learning_knob_is_a_hypothesis_unless_its_whole_interval_is_a_gain_at_the_plan(
-    log_efficiencies: list[float], plan_tokens: float
+@given(seeds, logs, st.floats(0.0, 1.0), st.booleans())
+def test_a_learning_claim_is_speed_and_what_is_known_of_the_plan_shown_or_expected(
+    log_efficiencies: list[float], at_plan: float, half: float, is_shown: bool
 ) -> None:
-    claimed = claim(LEARNING, effects(log_efficiencies), plan_tokens=plan_tokens)
-    carried = known(claimed.plan_efficiency)
-    assert claimed.is_hypothesis == (carried.low <= 0)
-    if not claimed.is_hypothesis:
-        speed = known(claimed.speed)
-        assert known(claimed.total).estimate == pytest.approx(speed.estimate + carried.estimate)
-        assert width(claimed.total) >= max(width(speed), width(carried)) - 1e-12
+    claimed = claim(LEARNING, effects(log_efficiencies), learning=learnt(at_plan, half, is_shown=is_shown))
+    speed, carried = known(claimed.speed), known(claimed.plan_efficiency)
+    assert (carried.estimate, carried.half_width) == pytest.approx((at_plan, half)), "whatever was measured here"
+    assert known(claimed.total).estimate == pytest.approx(speed.estimate + at_plan)
+    assert width(claimed.total) >= max(width(speed), width(carried)) - 1e-12
+    assert claimed.is_expected == (not is_shown)
+    assert isinstance(choose([claimed]), Claim) == is_shown
 
 
-def test_a_gain_beyond_the_baselines_curve_or_on_one_seed_is_not_carried_to_the_plan() -> None:
-    measured = effects([0.3, 0.31])
-    beyond = [replace(e, efficiency=LogEfficiency(value=0.3, censored=True)) for e in measured]
-    assert isinstance(claim(LEARNING, beyond).plan_efficiency, Unknown)
-    assert claim(LEARNING, beyond).is_hypothesis
-    assert not isinstance(claim(SYSTEM, beyond).plan_efficiency, Unknown), "of a system knob nothing is carried"
+def test_the_length_of_the_plan_is_no_longer_its_business_where_learning_is_known_there() -> None:
+    near, far = (claim(LEARNING, effects(SHOWN), plan_tokens=tokens, learning=learnt()) for tokens in (1e6, 1e12))
+    assert near == far
+
+
+def test_low_precision_beside_learning_knobs_adds_what_it_does_alone() -> None:
+    both = claim(NUMERICS | LEARNING, effects(SHOWN), learning=learnt(0.2, numerics=-0.05))
+    assert known(both.plan_efficiency).estimate == pytest.approx(0.15)
+    unsettled = claim(NUMERICS | LEARNING, effects(SHOWN), learning=learnt(numerics=None))
+    assert unsettled.total == unsettled.plan_efficiency == Unknown(reason="not confirmed")
+    assert isinstance(choose([unsettled]), Unknown)
+
+
+def test_a_learning_knob_of_unknown_effect_is_not_claimed_by_its_speed() -> None:
+    gated = Unknown(reason="trials too short")
+    learning = LearningClaim(efficiency=gated, numerics=Interval.exactly(0.0, level=0.9), is_shown=False)
+    claimed = claim(LEARNING, effects(SHOWN), learning=learning)
+    assert claimed.total is gated
+    assert claimed.is_expected
+    assert isinstance(claimed.speed, Interval)
 
 
 # -- choosing and pricing ----------------------------------------------------------------------------
@@ -236,7 +258,11 @@ def test_a_gain_beyond_the_baselines_curve_or_on_one_seed_is_not_carried_to_the_
 def test_the_first_claim_that_can_stand_is_chosen_and_where_none_can_it_is_said_why() -> None:
     sound, bolder = claim(SYSTEM, effects(SHOWN)), claim(NUMERICS, effects(SHOWN))
     assert choose([bolder, sound]) == bolder
-    assert choose([claim(LEARNING, effects([0.1, 0.1])), sound]) == sound
+    hoped = claim(LEARNING, effects([0.1, 0.1]), learning=learnt(is_shown=False))
+    assert choose([hoped, sound]) == sound
+    assert choose([hoped]) == Unknown(reason="no gain found was shown to last for the whole plan")
+    shown = claim(LEARNING, effects([0.1, 0.1]), learning=learnt())
+    assert choose([shown, sound]) == shown
     assert choose([claim(SYSTEM, effects([0.0])), sound]) == sound
     assert choose([claim(SYSTEM, effects([0.0]))]) == claim(SYSTEM, effects([0.0])).total
     assert isinstance(choose([]), Unknown)
@@ -293,15 +319,22 @@ def test_the_plans_tokens_are_given_or_read_off_the_baselines_curve() -> None:
     assert case_of(space=aimed, calibration=replace(CALIBRATION, curve=lost)).plan_tokens is lost
 
 
-def test_a_learning_gain_is_not_claimed_to_grow_on_the_way_to_the_plan() -> None:
-    growing = [
-        replace(e, horizon_tokens=tokens, efficiency=LogEfficiency(value=value, censored=False))
-        for tokens, value in ((HORIZON // 2, 1.2), (HORIZON, 1.5))
+def test_what_low_precision_loses_is_not_claimed_to_shrink_on_the_way_to_the_plan() -> None:
+    shrinking = [
+        replace(e, horizon_tokens=tokens)
+        for tokens, value in ((HORIZON // 2, -1.5), (HORIZON, -1.2))
         for e in effects((value, value, value))
     ]
-    carried = known(claim(LEARNING, growing).plan_efficiency)
-    assert carried.estimate <= 1.5 + 1e-9
+    carried = known(claim(NUMERICS, shrinking).plan_efficiency)
+    assert carried.estimate <= -1.2 + 1e-9
     assert carried.low < carried.estimate < carried.high
+
+
+def test_a_loss_beyond_the_baselines_curve_is_not_carried_to_the_plan() -> None:
+    measured = effects(INFERIOR)
+    beyond = [replace(e, efficiency=LogEfficiency(value=-0.3, censored=True)) for e in measured]
+    assert isinstance(claim(NUMERICS, beyond).plan_efficiency, Unknown)
+    assert not isinstance(claim(SYSTEM, beyond).plan_efficiency, Unknown), "of a system knob nothing is carried"
 
 
 def test_without_a_curve_system_knobs_are_claimed_by_their_speed_and_nothing_else_is() -> None:
@@ -310,4 +343,4 @@ def test_without_a_curve_system_knobs_are_claimed_by_their_speed_and_nothing_els
     system = claim({"attention": "sdpa"}, measured)
     assert system.total == system.speed
     assert isinstance(claim(NUMERICS, measured).total, Unknown)
-    assert isinstance(claim(LEARNING, measured).total, Unknown)
+    assert isinstance(claim(LEARNING, measured, learning=learnt()).total, Interval), "the ladder has losses of its own"

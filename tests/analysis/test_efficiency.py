@@ -18,6 +18,7 @@ from autotune.analysis.efficiency import (
     curve_variance,
     extrapolate,
     fit_curve,
+    interpolated_log_efficiency,
     log_efficiency,
     loss_after,
     tokens_to_reach,
@@ -188,7 +189,7 @@ def test_one_wild_curve_does_not_make_the_variance() -> None:
 def test_one_horizon_is_carried_with_the_prior_of_the_slope() -> None:
     point = HorizonPoint(tokens=1_000, log_efficiency=0.2, variance=0.01)
     interval = known(extrapolate([point], 1e5, level=0.9))
-    half = 1.6448536 * math.sqrt(0.01 + (0.1 * math.log(100.0)) ** 2)
+    half = 1.6448536 * math.sqrt(0.01 + (0.2 * math.log(100.0)) ** 2)
     assert (interval.estimate, interval.low, interval.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), rel=1e-6)
 
 
@@ -231,7 +232,7 @@ def test_extrapolation_covers_when_slopes_are_as_the_prior_says() -> None:
     rng = np.random.default_rng(5)
     covered = 0
     for _ in range(500):
-        slope, noise = rng.normal(0.0, 0.1), rng.normal(0.0, 0.05, 2)
+        slope, noise = rng.normal(0.0, 0.2), rng.normal(0.0, 0.05, 2)
         points = [
             HorizonPoint(tokens=d, log_efficiency=0.3 + slope * math.log(d / 1e4) + e, variance=0.05**2)
             for d, e in zip((5_000, 20_000), noise, strict=True)
@@ -259,3 +260,83 @@ def test_bad_horizons_give_no_extrapolation(tokens: int, value: float, variance:
 
 def test_no_horizon_gives_no_extrapolation() -> None:
     assert isinstance(extrapolate([], 1e6, level=0.9), Unknown)
+
+
+# -- read off the baseline's own losses ----------------------------------------------------------------
+
+falls = st.lists(st.floats(0.02, 0.5), min_size=1, max_size=5)
+
+
+def interpolated(points: list[tuple[int, float]], tokens: float) -> float:
+    """The loss after `tokens`, linear in ln of the token budget."""
+    lengths, losses = zip(*points, strict=True)
+    return float(np.interp(math.log(tokens), np.log(lengths), losses))
+
+
+@given(falls, st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_between_the_baselines_lengths_the_answer_is_exact_for_losses_that_are_linear_there(
+    steps: list[float], here: float, there: float
+) -> None:
+    losses = 5.0 - np.cumsum([0.0, *steps])
+    points = [(25_000 * 2**n, float(loss)) for n, loss in enumerate(losses)]
+    reach = points[-1][0] / points[0][0]
+    tokens, equivalent = int(points[0][0] * reach**here), points[0][0] * reach**there
+    difference = interpolated(points, equivalent) - interpolated(points, tokens)
+    answer = known(interpolated_log_efficiency(points, tokens, difference))
+    assert answer.value == pytest.approx(math.log(equivalent / tokens), abs=1e-6)
+    assert known(interpolated_log_efficiency(points[::-1], tokens, difference)) == answer
+
+
+@given(st.floats(0.05, 0.3), st.integers(0, 4), st.floats(-1.0, 1.0))
+def test_a_power_law_known_at_every_doubling_is_read_within_two_per_cent_of_tokens(
+    exponent: float, place: int, log_efficiency_: float
+) -> None:
+    truth = replace(TRUTH, exponent=exponent, amplitude=2.0 * 100_000**exponent)
+    points = [(12_500 * 2**n, loss_after(truth, 12_500 * 2**n)) for n in range(9)]
+    tokens = points[2 + place][0]
+    difference = loss_after(truth, tokens * math.exp(log_efficiency_)) - loss_after(truth, tokens)
+    assert known(interpolated_log_efficiency(points, tokens, difference)).value == pytest.approx(
+        log_efficiency_, abs=0.02
+    )
+
+
+def test_what_the_baseline_never_reached_is_bounded_by_twice_its_lengths() -> None:
+    points = [(50_000, 5.0), (100_000, 4.0), (200_000, 3.5)]
+    for difference, equivalent, is_bound in ((-0.25, 282_843, False), (-9.0, 400_000, True), (9.0, 25_000, True)):
+        answer = known(interpolated_log_efficiency(points, 200_000, difference))
+        assert 200_000 * math.exp(answer.value) == pytest.approx(equivalent, rel=1e-5), "the outermost slope goes on"
+        assert answer.censored == is_bound
+
+
+@given(falls, differences, st.floats(0.0, 0.2))
+def test_a_lower_loss_is_never_read_as_less_efficient(steps: list[float], difference: float, better: float) -> None:
+    points = [(25_000 * 2**n, float(loss)) for n, loss in enumerate(5.0 - np.cumsum([0.0, *steps]))]
+    worse, lower = (known(interpolated_log_efficiency(points, 25_000, d)) for d in (difference, difference - better))
+    assert lower.value >= worse.value
+    assert math.log(0.5) - 1e-9 <= worse.value <= math.log(2 * points[-1][0] / 25_000) + 1e-9
+
+
+def test_several_runs_of_a_length_count_as_their_mean() -> None:
+    many = [(50_000, 5.1), (50_000, 4.9), (100_000, 4.0), (100_000, 4.2), (100_000, 3.8)]
+    assert interpolated_log_efficiency(many, 100_000, 0.3) == interpolated_log_efficiency(
+        [(50_000, 5.0), (100_000, 4.0)], 100_000, 0.3
+    )
+
+
+@pytest.mark.parametrize(
+    ("points", "tokens", "difference"),
+    [
+        ([], 100_000, 0.0),
+        ([(100_000, 4.0), (100_000, 4.1)], 100_000, 0.0),
+        ([(50_000, 4.0), (100_000, 4.0)], 100_000, 0.0),
+        ([(50_000, 4.0), (100_000, 4.2), (200_000, 3.0)], 100_000, 0.0),
+        ([(50_000, 5.0), (100_000, 4.0)], 20_000, 0.0),
+        ([(50_000, 5.0), (100_000, 4.0)], 250_000, 0.0),
+        ([(50_000, 5.0), (100_000, 4.0)], 100_000, math.nan),
+        ([(50_000, 5.0), (100_000, 4.0)], 100_000, math.inf),
+    ],
+)
+def test_a_baseline_that_does_not_fall_or_was_not_near_gives_no_answer(
+    points: list[tuple[int, float]], tokens: int, difference: float
+) -> None:
+    assert isinstance(interpolated_log_efficiency(points, tokens, difference), Unknown)

@@ -111,7 +111,7 @@ SENTENCES: list[tuple[Happening, str]] = [
         RaceWon(stage=Stage.RACE, label="finalist 1", changes=CHANGES),
         "race: finalist 1 wins as the simplest of the fastest (dtype=bf16_autocast, tied_head=true)",
     ),
-    (SittingFinished(verdict="keep_baseline"), "search finished: keep baseline"),
+    (SittingFinished(verdict="keep"), "search finished: keep your baseline"),
 ]
 
 

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from report.examples import CREATED_AT, EXAMPLES, WORKLOAD, adopt, interval
+from report.examples import EXAMPLES, expected
+from report.search_examples import CREATED_AT, WORKLOAD, claimed, interval
 from rich.console import Console
 
 from autotune.cli.printers import print_alignment, print_examination, print_knobs, print_recommendation
@@ -53,6 +54,14 @@ def test_the_conclusion_says_the_words_of_the_report(name: str) -> None:
     assert view.headline in text
     for sentence in (*view.why, *(c.text for c in view.caveats)):
         assert sentence in text
+    for part in (*view.parts, *view.unused):
+        for sentence in (part.title, *part.text, part.guard):
+            assert sentence in text
+        for turn in part.turns:
+            assert f"{turn.knob} {turn.old} -> {turn.new}" in text
+        for figure in part.figures:
+            assert figure.label in text
+            assert figure.shown.value in text
     for change in view.changes:
         assert change.knob in text
     for technique in view.techniques:
@@ -61,22 +70,30 @@ def test_the_conclusion_says_the_words_of_the_report(name: str) -> None:
 
 
 def test_every_key_figure_stands_in_the_conclusion_once() -> None:
-    view = build_view(adopt(), study="s", created_at=CREATED_AT)
+    view = build_view(claimed(), study="s", created_at=CREATED_AT)
     figures = [*view.carried, *(f for group in view.groups for f in group.figures)]
     assert len({f.label for f in figures}) == len(figures)
-    text = " ".join(conclusion("adopt", 200).split())
+    text = " ".join(conclusion("claimed", 200).split())
     for figure in figures:
         assert f"{figure.label} {figure.shown.text}" in text
 
 
+def test_what_is_expected_comes_after_what_is_shown_and_in_another_colour() -> None:
+    view = build_view(expected(), study="s", created_at=CREATED_AT)
+    coloured = Console(file=io.StringIO(), width=200, force_terminal=True, color_system="standard")
+    print_recommendation(view, coloured)
+    text = shown(coloured)
+    assert text.index("\x1b[1;32mShown") < text.index("\x1b[1;35mExpected, not shown") < text.index("Key figures")
+
+
 def test_what_is_not_known_is_named_with_its_reason_once() -> None:
-    text = " ".join(conclusion("inconclusive", 200).split())
+    text = " ".join(conclusion("not_informative", 200).split())
     assert text.count(": the budget ended before the confirmation") == 2, "the headline and the table"
     assert "Speed-up to the same loss, Throughput, Token efficiency" in text
 
 
 def test_colour_is_used_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    view = build_view(adopt(), study="s", created_at=CREATED_AT)
+    view = build_view(claimed(), study="s", created_at=CREATED_AT)
     coloured = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard")
     print_recommendation(view, coloured)
     assert "\x1b[1;32m" in shown(coloured)

@@ -1,555 +1,92 @@
-"""Three realistic recommendations, one of each verdict, for the tests of everything that shows them."""
+"""Realistic recommendations, of every decision and every guard, for the tests of everything that shows them."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
-from small_space import SPACE
+from autotune.analysis.decision import Expected, Prospect, RaceInRun, decided
+from autotune.analysis.recommendation import Comparison, Recommendation, Roi
+from autotune.quantity import Unknown
+from autotune.space.configuration import Configuration
 
-from autotune.analysis.caveat import (
-    AlternatedSessions,
-    BudgetEnded,
-    Caveat,
-    CurveNotFitted,
-    EfficiencyCensored,
-    EnergyUnknown,
-    ExpertPartial,
-    FewRestarts,
-    LearningIsHypothesis,
-    NoisyMachine,
-    NoSteadyState,
-    NotEquivalent,
-    NotGated,
-    NumericsInferior,
-    NumericsUndecided,
-    Overflow,
-    RaceSkipped,
-    RepeatedData,
-    SearchStoppedEarly,
-    ShortHorizon,
-    Unpriced,
-    ValuePruned,
-)
-from autotune.analysis.recommendation import (
-    Batches,
-    Comparison,
-    Contender,
-    Curve,
-    Footprint,
-    NetSaving,
-    NoiseScale,
-    Recommendation,
-    Roi,
-    SearchCost,
-    TechniqueEffect,
-    TechniqueVerdict,
-    TrialSummary,
-    Verdict,
-)
-from autotune.quantity import Interval, Quantity, Unknown
-from autotune.space.document import parse_document
-from autotune.space.plan import Plan
-from autotune.workload.space import space_of
-
-CREATED_AT = "2026-11-23T23:40:00+00:00"
-
-WORKLOAD = space_of(parse_document(SPACE, name="small", source="small.toml", folder=Path())).workload
-BASELINE = WORKLOAD.baseline
-EXPERT = BASELINE.with_values(
-    {
-        "micro_batch": 16,
-        "dtype": "bf16_autocast",
-        "attention": "sdpa",
-        "optimizer_kernel": "fused",
-        "compile": "default",
-    }
-)
-WINNER = EXPERT.with_values({"compile": "off"})
-
-ENVIRONMENT = {
-    "torch": "2.13.0+cpu",
-    "python": "3.11.2",
-    "processor": "AMD EPYC 9R14 (avx512_bf16)",
-    "cores": "2",
-    "memory": "7.6 GiB",
-    "system": "Linux 6.1",
-}
-
-CAVEATS: dict[str, Caveat] = {
-    "no_steady_state": NoSteadyState(trial=14),
-    "noisy_machine": NoisyMachine(floor=0.0341),
-    "budget_ended": BudgetEnded(stage="explore_learning"),
-    "race_skipped": RaceSkipped(),
-    "few_restarts": FewRestarts(restarts=2),
-    "learning_is_hypothesis": LearningIsHypothesis(knobs="learning_rate, schedule", factor=1.237),
-    "short_horizon": ShortHorizon(knobs="learning_rate", horizon_tokens=98_304, plan_tokens=1.2e9),
-    "repeated_data": RepeatedData(epochs=1.4),
-    "curve_not_fitted": CurveNotFitted(reason="two budgets finished, three are needed"),
-    "efficiency_censored": EfficiencyCensored(bound=2.04),
-    "alternated_sessions": AlternatedSessions(),
-    "energy_unknown": EnergyUnknown(reason="RAPL is not readable and the plan gives no device_watts"),
-    "unpriced": Unpriced(),
-    "search_stopped_early": SearchStoppedEarly(stage="explore_system"),
-    "expert_partial": ExpertPartial(knobs="compile"),
-    "not_equivalent": NotEquivalent(knobs="attention = sdpa", reason="gradient must agree within 0.001; got 0.7"),
-    "not_gated": NotGated(knobs="attention", reason="a command computes nothing that can be compared"),
-    "overflow": Overflow(skipped=3, steps=1_240),
-    "pruned": ValuePruned(knobs="attention = cudnn", reason="No viable backend was found"),
-    "numerics_undecided": NumericsUndecided(knobs="dtype", lost=0.031, margin=0.02),
-    "numerics_inferior": NumericsInferior(knobs="dtype", lost=0.094, margin=0.02),
-}
-"""One of each class, by the name it is published under."""
+from .search_examples import BASELINE, LEARNING, WINNER, claimed, expectation, keep, not_informative, too_short
 
 
-def interval(estimate: float, low: float, high: float, level: float = 0.9) -> Interval:
-    return Interval(estimate=estimate, low=low, high=high, level=level)
-
-
-def technique(
-    name: str,
-    old: str,
-    new: str,
-    verdict: TechniqueVerdict,
-    reason: str,
-    *,
-    speed: Quantity,
-    quality: Quantity,
-    saving: Quantity,
-    roi: Quantity,
-    break_even: Quantity,
-) -> TechniqueEffect:
-    knob = WORKLOAD.knobs[name]
-    return TechniqueEffect(
-        name=name,
-        title=knob.title,
-        section=knob.technique,
-        knob_class=knob.knob_class,
-        complexity=knob.complexity,
-        baseline_value=old,
-        value=new,
-        speed_effect=speed,
-        quality_effect=quality,
-        saving=saving,
-        roi=roi,
-        break_even_tokens=break_even,
-        verdict=verdict,
-        reason=reason,
+def hopeful(base: Configuration, prospect: Prospect, *, runs: int, has_baseline_log: bool = False) -> Recommendation:
+    """The decision on learning knobs with that prospect over `base`, which is claimed unless it is the baseline."""
+    r = claimed()
+    config = base.with_values(LEARNING)
+    decision = decided(config, prospect, runs=runs, has_baseline_log=has_baseline_log)
+    assert decision is not None
+    r = replace(
+        r,
+        decision=decision,
+        recommended=decision.config if isinstance(decision, Expected) else base,
+        plan=replace(r.plan, runs=runs),
+        baseline_hours=r.baseline_hours.scaled(runs / 4),
+        claimed_hours=r.claimed_hours.scaled(runs / 4),
+        expectation=expectation(base, prospect, speedup=1.0 if base == BASELINE else 1.4213, hours=23.6 * runs),
     )
-
-
-def trial(
-    number: int, stage: str, label: str, outcome: str, reason: str, ratio: Quantity, loss: Quantity, cost: float
-) -> TrialSummary:
-    return TrialSummary(
-        number=number,
-        stage=stage,
-        label=label,
-        outcome=outcome,
-        reason=reason,
-        throughput_ratio=ratio,
-        loss=loss,
-        cost_seconds=cost,
-    )
-
-
-NOT_JUDGED = Unknown(reason="judged on speed only")
-NOT_REACHED = Unknown(reason="no slice was finished")
-SAME = interval(1.0, 1.0, 1.0)
-
-
-def adopt() -> Recommendation:
-    """A clear win in speed, with a learning rate left as a hypothesis."""
-    return Recommendation(
-        verdict=Verdict.ADOPT,
-        baseline=BASELINE,
-        expert_default=EXPERT,
-        candidate=WINNER,
-        recommended=WINNER,
-        knobs=WORKLOAD.knobs,
-        over_baseline=Comparison(
-            speedup=interval(1.4213, 1.3479, 1.4892),
-            throughput=interval(1.4284, 1.3611, 1.4932),
-            token_efficiency=interval(0.995, 0.9861, 1.0042),
-        ),
-        over_expert=Comparison(
-            speedup=interval(1.064, 1.012, 1.118),
-            throughput=interval(1.061, 1.014, 1.109),
-            token_efficiency=interval(1.003, 0.994, 1.012),
-        ),
-        plan=Plan(
-            tokens=1_200_000_000,
-            runs=4,
-            devices=1,
-            device_hour_usd=0.42,
-            engineer_hour_usd=90.0,
-            owned=True,
-            kwh_usd=0.31,
-            pue=1.2,
-        ),
-        plan_tokens=interval(1.2e9, 1.2e9, 1.2e9),
-        baseline_tokens_per_second=interval(14_123.0, 13_410.0, 14_850.0),
-        baseline_hours=interval(94.41, 89.8, 99.4),
-        recommended_hours=interval(61.3, 57.9, 65.2),
-        baseline_footprint=Footprint(parameters=1_312_384, peak_memory_bytes=412 << 20, mfu=0.231),
-        candidate_footprint=Footprint(
-            parameters=1_050_240, peak_memory_bytes=398 << 20, mfu=Unknown(reason="no peak of TF32 was measured")
-        ),
-        net_saving=NetSaving(
-            seconds_per_step=interval(0.0430, 0.0374, 0.0477),
-            hours=interval(27.98, 24.1, 31.2),
-            money=interval(38.4, 18.9, 55.7),
-            kwh=interval(1.62, 1.31, 1.94),
-            baseline_watts=interval(46.1, 45.2, 47.0),
-            candidate_watts=interval(43.8, 42.9, 44.7),
-            energy_provenance="measured (RAPL package zones)",
-        ),
-        roi=Roi(ratio=interval(0.418, 0.206, 0.607), probability_positive=0.9971),
-        break_even_tokens=interval(843_200_000.0, 671_000_000.0, 1_010_000_000.0),
-        search_cost=SearchCost(
-            total_seconds=3_724.0,
-            money=0.434,
-            adoption_money=99.0,
-            seconds_by_stage={
-                "calibrate": 512.0,
-                "explore_system": 1_340.0,
-                "explore_learning": 905.0,
-                "race": 402.0,
-                "confirm": 391.0,
-                "attribute": 174.0,
-            },
-            seconds_by_activity={
-                "steps": 1_630.0,
-                "reference_steps": 1_120.0,
-                "compile": 310.0,
-                "open": 402.0,
-                "evaluate": 150.0,
-                "other": 112.0,
-            },
-        ),
-        noise_floor=interval(0.0213, 0.0154, 0.0291),
-        curve=Curve(
-            points=((24_576, 7.052), (49_152, 6.571), (98_304, 6.168), (98_304, 6.097), (196_608, 5.762)),
-            irreducible=2.13,
-            amplitude=21.4,
-            exponent=0.1457,
-        ),
-        techniques=(
-            technique(
-                "dtype",
-                "fp32",
-                "bf16_autocast",
-                TechniqueVerdict.ADOPT,
-                "faster at equal loss within the margin",
-                speed=interval(1.271, 1.224, 1.319),
-                quality=interval(0.995, 0.986, 1.004),
-                saving=interval(32.1, 21.4, 41.0),
-                roi=interval(0.71, 0.42, 0.94),
-                break_even=interval(510e6, 410e6, 640e6),
-            ),
-            technique(
-                "attention",
-                "math",
-                "sdpa",
-                TechniqueVerdict.ADOPT,
-                "faster, same mathematics",
-                speed=interval(1.087, 1.051, 1.124),
-                quality=SAME,
-                saving=interval(11.9, 6.8, 16.4),
-                roi=interval(1.21, 0.66, 1.72),
-                break_even=interval(190e6, 150e6, 260e6),
-            ),
-            technique(
-                "optimizer_kernel",
-                "for_loop",
-                "fused",
-                TechniqueVerdict.ADOPT,
-                "faster, same mathematics",
-                speed=interval(1.041, 1.024, 1.058),
-                quality=SAME,
-                saving=interval(5.12, 2.88, 7.31),
-                roi=interval(0.57, 0.31, 0.80),
-                break_even=interval(402e6, 310e6, 590e6),
-            ),
-            technique(
-                "micro_batch",
-                "8",
-                "16",
-                TechniqueVerdict.NEUTRAL,
-                "below the noise floor; kept because it costs nothing to keep",
-                speed=interval(1.008, 0.989, 1.027),
-                quality=SAME,
-                saving=interval(0.9, -1.6, 3.3),
-                roi=interval(0.1, -0.18, 0.37),
-                break_even=Unknown(reason="the interval of the speed effect contains 1"),
-            ),
-            technique(
-                "compile",
-                "off",
-                "off",
-                TechniqueVerdict.HARMFUL,
-                "compiled in 28 s and ran 4 % slower",
-                speed=interval(0.957, 0.931, 0.984),
-                quality=SAME,
-                saving=interval(-5.4, -8.9, -2.0),
-                roi=Unknown(reason="it saves nothing"),
-                break_even=Unknown(reason="it never pays"),
-            ),
-            technique(
-                "learning_rate",
-                "0.001",
-                "0.001",
-                TechniqueVerdict.HYPOTHESIS,
-                "gains at 98.3 k tokens, not shown at 1.2 B",
-                speed=SAME,
-                quality=interval(1.237, 1.118, 1.371),
-                saving=Unknown(reason="not claimed for the plan"),
-                roi=Unknown(reason="not claimed for the plan"),
-                break_even=Unknown(reason="not claimed for the plan"),
-            ),
-            technique(
-                "tied_head",
-                "false",
-                "false",
-                TechniqueVerdict.NOT_MEASURED,
-                "the budget ended before its turn",
-                speed=Unknown(reason="the budget ended"),
-                quality=Unknown(reason="the budget ended"),
-                saving=Unknown(reason="the budget ended"),
-                roi=Unknown(reason="the budget ended"),
-                break_even=Unknown(reason="the budget ended"),
-            ),
-        ),
-        hypotheses={"learning_rate": "0.003", "schedule": "wsd"},
-        hypothesis_efficiency=interval(1.237, 1.118, 1.371),
-        noise_scales=(
-            NoiseScale(horizon_tokens=50_000, batch=16, sequences=14.2),
-            NoiseScale(horizon_tokens=100_000, batch=16, sequences=41.7),
-        ),
-        batches=Batches(baseline=16, candidate=16, hypothesis=0),
-        runners_up=(
-            Contender(
-                label="expert default", config=EXPERT, speedup=interval(1.336, 1.271, 1.402), trial_numbers=(4, 21, 22)
-            ),
-            Contender(
-                label="bf16 alone",
-                config=BASELINE.with_values({"dtype": "bf16_autocast"}),
-                speedup=interval(1.274, 1.201, 1.351),
-                trial_numbers=(9,),
-            ),
-        ),
-        trials=(
-            trial(0, "calibrate", "baseline", "completed", "", SAME, interval(6.341, 6.30, 6.38), 131.0),
-            trial(4, "explore_system", "expert default", "completed", "", interval(1.34, 1.27, 1.41), NOT_JUDGED, 96.2),
-            trial(
-                9, "explore_system", "dtype=bf16_autocast", "completed", "", interval(1.27, 1.2, 1.35), NOT_JUDGED, 61.0
-            ),
-            trial(
-                10,
-                "explore_system",
-                "threads=1",
-                "pruned",
-                "certainly slower than the incumbent",
-                interval(0.61, 0.57, 0.66),
-                NOT_JUDGED,
-                12.4,
-            ),
-            trial(
-                11,
-                "explore_system",
-                "micro_batch=128",
-                "predicted_oom",
-                "needs 9.1 GiB of 7.6 GiB",
-                NOT_REACHED,
-                NOT_JUDGED,
-                0.1,
-            ),
-            trial(
-                12,
-                "explore_system",
-                "dtype=fp16_autocast",
-                "too_slow",
-                "one step took more than 30 s",
-                NOT_REACHED,
-                NOT_JUDGED,
-                44.0,
-            ),
-            trial(
-                13,
-                "explore_system",
-                "compile=max-autotune-no-cudagraphs",
-                "compile",
-                "InductorError: C++ compile failed | see log.txt",
-                NOT_REACHED,
-                NOT_JUDGED,
-                71.9,
-            ),
-            trial(
-                17,
-                "explore_learning",
-                "learning_rate=0.1",
-                "diverged",
-                "loss 11.2 after warm-up, above a uniform guess",
-                NOT_REACHED,
-                NOT_JUDGED,
-                18.3,
-            ),
-            trial(
-                23,
-                "confirm",
-                "winner",
-                "completed",
-                "",
-                interval(1.4284, 1.3611, 1.4932),
-                interval(6.352, 6.31, 6.39),
-                140.0,
-            ),
-        ),
-        environment=ENVIRONMENT,
-        caveats=tuple(
-            CAVEATS[kind]
-            for kind in (
-                "learning_is_hypothesis",
-                "short_horizon",
-                "few_restarts",
-                "search_stopped_early",
-                "budget_ended",
-            )
-        ),
-    )
-
-
-def keep_baseline() -> Recommendation:
-    """The best candidate is within the noise of the machine."""
-    candidate = EXPERT.with_values({"dtype": "fp32", "optimizer_kernel": "foreach", "compile": "off"})
-    never = Unknown(reason="the interval of the speed-up contains 1")
-    return Recommendation(
-        verdict=Verdict.KEEP_BASELINE,
-        baseline=EXPERT,
-        expert_default=EXPERT,
-        candidate=candidate,
-        recommended=EXPERT,
-        knobs=WORKLOAD.knobs,
-        over_baseline=Comparison(
-            speedup=interval(1.0062, 0.9874, 1.0253), throughput=interval(1.0062, 0.9874, 1.0253), token_efficiency=SAME
-        ),
-        over_expert=Comparison(
-            speedup=interval(1.0062, 0.9874, 1.0253), throughput=interval(1.0062, 0.9874, 1.0253), token_efficiency=SAME
-        ),
-        plan=Plan(tokens=20_000_000),
-        plan_tokens=interval(20e6, 20e6, 20e6),
-        baseline_tokens_per_second=interval(20_110.0, 18_940.0, 21_330.0),
-        baseline_hours=interval(0.2763, 0.2604, 0.2933),
-        recommended_hours=interval(0.2763, 0.2604, 0.2933),
-        baseline_footprint=Footprint(parameters=1_312_384, peak_memory_bytes=412 << 20, mfu=0.231),
-        candidate_footprint=Unknown(reason="it was never trained to the end of a trial"),
-        net_saving=NetSaving(
-            seconds_per_step=interval(0.00063, -0.0013, 0.0025),
-            hours=interval(-0.412, -0.438, -0.389),
-            money=interval(-0.412, -0.438, -0.389),
-            kwh=Unknown(reason="no meter is readable and the plan gives no device_watts"),
-            baseline_watts=Unknown(reason="no meter is readable and the plan gives no device_watts"),
-            candidate_watts=Unknown(reason="no meter is readable and the plan gives no device_watts"),
-            energy_provenance="no meter is readable and the plan gives no device_watts",
-        ),
-        roi=Roi(ratio=interval(-0.994, -1.04, -0.951), probability_positive=0.0),
-        break_even_tokens=never,
-        search_cost=SearchCost(
-            total_seconds=1_489.0,
-            money=0.4136,
-            adoption_money=0.0,
-            seconds_by_stage={"calibrate": 390.0, "explore_system": 799.0, "confirm": 300.0},
-            seconds_by_activity={"steps": 700.0, "reference_steps": 610.0, "open": 179.0},
-        ),
-        noise_floor=interval(0.0341, 0.0262, 0.0433),
-        curve=Unknown(reason="no learning knob was searched"),
-        techniques=(
-            technique(
-                "micro_batch",
-                "16",
-                "16",
-                TechniqueVerdict.NEUTRAL,
-                "no effect above the noise floor",
-                speed=interval(1.0062, 0.9874, 1.0253),
-                quality=SAME,
-                saving=interval(0.0017, -0.0035, 0.0068),
-                roi=interval(-0.994, -1.04, -0.951),
-                break_even=never,
-            ),
-        ),
-        hypotheses={},
-        hypothesis_efficiency=Unknown(reason="no learning knob was searched"),
-        noise_scales=(),
-        batches=Batches(baseline=0, candidate=0, hypothesis=0),
-        runners_up=(),
-        trials=(
-            trial(0, "calibrate", "baseline", "completed", "", SAME, NOT_JUDGED, 120.0),
-            trial(
-                1,
-                "explore_system",
-                "fp32, foreach",
-                "completed",
-                "",
-                interval(1.0062, 0.9874, 1.0253),
-                NOT_JUDGED,
-                90.0,
-            ),
-            trial(2, "explore_system", "threads=4", "crash", "ended by signal 9", NOT_REACHED, NOT_JUDGED, 9.0),
-        ),
-        environment=ENVIRONMENT,
-        caveats=tuple(CAVEATS[kind] for kind in ("noisy_machine", "unpriced", "energy_unknown")),
-    )
-
-
-def inconclusive() -> Recommendation:
-    """The budget ended before anything could be confirmed: nearly everything is unknown."""
-    unknown = Unknown(reason="the budget ended before the confirmation")
-    nothing = Comparison(speedup=unknown, throughput=unknown, token_efficiency=unknown)
-    return Recommendation(
-        verdict=Verdict.INCONCLUSIVE,
-        baseline=BASELINE,
-        expert_default=EXPERT,
-        candidate=WINNER,
-        recommended=BASELINE,
-        knobs=WORKLOAD.knobs,
+    if base == WINNER:
+        return r
+    none = Unknown(reason="no gain found was shown to last for the whole plan")
+    nothing = Comparison(speedup=none, throughput=none, token_efficiency=none)
+    saving = replace(r.net_saving, seconds_per_step=none, hours=none, money=none, kwh=none, candidate_watts=none)
+    return replace(
+        r,
+        candidate=BASELINE,
+        claimed=BASELINE,
         over_baseline=nothing,
         over_expert=nothing,
-        plan=Plan(target_loss=3.2, runs=1, devices=8, device_hour_usd=2.1),
-        plan_tokens=Unknown(reason="no loss curve to read the target loss from"),
-        baseline_tokens_per_second=interval(14_123.0, 11_410.0, 16_850.0),
-        baseline_hours=Unknown(reason="the length of the plan is not known"),
-        recommended_hours=Unknown(reason="the length of the plan is not known"),
-        baseline_footprint=Footprint(parameters=94_464, peak_memory_bytes=301 << 20, mfu=0.05),
-        candidate_footprint=Footprint(parameters=94_464, peak_memory_bytes=301 << 20, mfu=0.05),
-        net_saving=NetSaving(
-            seconds_per_step=unknown,
-            hours=unknown,
-            money=unknown,
-            kwh=unknown,
-            baseline_watts=interval(65.0, 65.0, 65.0),
-            candidate_watts=unknown,
-            energy_provenance="estimated from device_watts",
-        ),
-        roi=Roi(ratio=unknown, probability_positive=float("nan")),
-        break_even_tokens=unknown,
-        search_cost=SearchCost(
-            total_seconds=300.0,
-            money=0.175,
-            adoption_money=0.0,
-            seconds_by_stage={"calibrate": 220.0, "explore_system": 80.0},
-            seconds_by_activity={"steps": 160.0, "open": 140.0},
-        ),
-        noise_floor=Unknown(reason="fewer than three restarts of the baseline"),
-        curve=Unknown(reason="only one horizon was finished"),
-        techniques=(),
-        hypotheses={},
-        hypothesis_efficiency=unknown,
-        noise_scales=(NoiseScale(horizon_tokens=2_000, batch=16, sequences=unknown),),
-        batches=Batches(baseline=16, candidate=16, hypothesis=0),
-        runners_up=(),
-        trials=(trial(0, "calibrate", "baseline", "completed", "", SAME, NOT_JUDGED, 120.0),),
-        environment={},
-        caveats=tuple(CAVEATS[kind] for kind in ("budget_ended", "curve_not_fitted", "race_skipped")),
+        claimed_hours=r.baseline_hours,
+        candidate_footprint=r.baseline_footprint,
+        net_saving=saving,
+        roi=Roi(ratio=none, probability_positive=float("nan")),
+        break_even_tokens=none,
     )
 
 
-EXAMPLES = {"adopt": adopt, "keep_baseline": keep_baseline, "inconclusive": inconclusive}
+def expected() -> Recommendation:
+    """Recommended on top of the claimed part; run 1 is the look, against a log that the user has."""
+    return hopeful(WINNER, Prospect(mean=0.18, sd=0.20), runs=4, has_baseline_log=True)
+
+
+def expected_with_a_run_to_look() -> Recommendation:
+    """The same with a plan so long that a run of the baseline's learning knobs pays."""
+    return hopeful(WINNER, Prospect(mean=0.16, sd=0.36), runs=40)
+
+
+def expected_alone() -> Recommendation:
+    """Nothing is claimed, and the only run is raced against the baseline from two trunks."""
+    return hopeful(BASELINE, Prospect(mean=0.25, sd=0.50), runs=1)
+
+
+def expected_unguarded() -> Recommendation:
+    """So probable that a race would cost more than it saves."""
+    return hopeful(BASELINE, Prospect(mean=0.30, sd=0.10), runs=1)
+
+
+def race() -> Recommendation:
+    """Only worth trying because it can be dropped; nothing is claimed."""
+    return hopeful(BASELINE, Prospect(mean=0.10, sd=0.40), runs=10)
+
+
+def race_over_the_claimed() -> Recommendation:
+    """Raced from two trunks on top of the claimed part."""
+    r = hopeful(WINNER, Prospect(mean=0.20, sd=0.50), runs=1)
+    assert isinstance(r.decision, RaceInRun)
+    return r
+
+
+EXAMPLES = {
+    "claimed": claimed,
+    "expected": expected,
+    "expected_with_a_run_to_look": expected_with_a_run_to_look,
+    "expected_alone": expected_alone,
+    "expected_unguarded": expected_unguarded,
+    "race": race,
+    "race_over_the_claimed": race_over_the_claimed,
+    "keep": keep,
+    "not_informative": not_informative,
+    "too_short": too_short,
+}

@@ -5,7 +5,7 @@ import pytest
 from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report.quantities import Printer, duration, finite, money, percent, probability, significant, tokens
 
-from .examples import interval
+from .search_examples import interval
 
 P = Printer(0.9)
 

@@ -9,15 +9,18 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from autotune import files
-from autotune.analysis.recommendation import Recommendation
-from autotune.quantity import Interval
+from autotune.analysis.decision import Expected
+from autotune.analysis.recommendation import Expectation, Recommendation
+from autotune.quantity import Interval, Unknown
 from autotune.report import build_view, write_report, writers
 from autotune.report.html_ import render_html, typeset
 from autotune.report.json_ import render_json
 from autotune.report.markdown import code, escape, render_markdown
 from autotune.space.knobs import Choice, Knob
 
-from .examples import BASELINE, CAVEATS, CREATED_AT, EXAMPLES, WORKLOAD, adopt, interval
+from .caveat_examples import CAVEATS
+from .examples import EXAMPLES, expected, expected_alone, race
+from .search_examples import BASELINE, CREATED_AT, WINNER, WORKLOAD, claimed, interval, too_short
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/report.schema.json").read_text())
 FILES = ("report.json", "report.md", "report.html")
@@ -72,7 +75,7 @@ def test_the_schema_of_a_configuration_is_the_table_of_knobs() -> None:
 
 
 def test_the_schema_knows_every_caveat_and_its_fields_are_published() -> None:
-    r = dataclasses.replace(adopt(), caveats=tuple(CAVEATS.values()))
+    r = dataclasses.replace(claimed(), caveats=tuple(CAVEATS.values()))
     report = strict(rendered(r)["report.json"])
     Draft202012Validator(SCHEMA).validate(report)
     kinds = SCHEMA["properties"]["caveats"]["items"]["properties"]["kind"]["enum"]
@@ -100,21 +103,49 @@ def test_the_schema_is_closed_and_describes_every_property() -> None:
 
 
 def test_a_field_that_is_not_published_is_refused() -> None:
-    report = strict(rendered(adopt())["report.json"])
+    report = strict(rendered(claimed())["report.json"])
     assert not Draft202012Validator(SCHEMA).is_valid({**report, "extra": 1})
 
 
 def test_the_json_carries_the_figures_unrounded() -> None:
-    report = strict(rendered(adopt())["report.json"])
+    report = strict(rendered(claimed())["report.json"])
     assert report["speedup"]["over_baseline"] == {"estimate": 1.4213, "low": 1.3479, "high": 1.4892, "level": 0.9}
     assert report["roi"]["probability_positive"] == 0.9971
     assert report["net_saving"]["currency"] == "USD"
     assert report["trials_by_outcome"]["completed"]["trials"] == [0, 4, 9, 23]
     assert report["recommended"]["dtype"] == "bf16_autocast"
+    assert report["decision"] == {"kind": "claimed", "configuration": dict(WINNER)}
+
+
+def test_the_json_keeps_what_is_expected_apart() -> None:
+    r = expected()
+    report, without = (
+        strict(rendered(each)["report.json"])
+        for each in (r, dataclasses.replace(r, expectation=Unknown(reason="nothing is expected")))
+    )
+    assert report["verdict"] == report["decision"]["kind"] == "expected"
+    assert report["decision"]["guard"] == {"kind": "look", "needs_run": False}
+    assert report["decision"]["expected_cost"] < report["decision"]["expected_cost_unguarded"] < 1.0
+    assert report["claimed"] == dict(WINNER)
+    assert report["recommended"] == report["decision"]["configuration"] == report["expectation"]["configuration"]
+    assert report["expectation"]["knobs"] == {"learning_rate": "0.003", "schedule": "wsd"}
+    assert report["expectation"]["over_claimed"]["level"] == 0.9
+    assert without["expectation"] == {"unknown": "nothing is expected"}
+    different = {name for name, value in report.items() if value != without[name]}
+    assert different == {"expectation", "headline"}, "no other figure holds any of it"
+
+
+def test_the_json_of_every_guard_and_of_what_would_inform() -> None:
+    assert strict(rendered(expected_alone())["report.json"])["decision"]["guard"] == {"kind": "trunks", "share": 0.01}
+    raced = strict(rendered(race())["report.json"])
+    assert raced["decision"]["guard"] == {"kind": "look", "needs_run": True}
+    assert raced["recommended"] == raced["claimed"] == raced["baseline"]
+    decision = strict(rendered(too_short())["report.json"])["decision"]
+    assert (decision["kind"], decision["tokens"], decision["cost_seconds"]) == ("not_informative", 2.4e6, 22_800.0)
 
 
 def test_the_json_never_holds_nan_or_infinity() -> None:
-    r = adopt()
+    r = claimed()
     endless = Interval(estimate=8e8, low=5e8, high=float("inf"), level=0.9)
     nothing = dataclasses.replace(r.roi, probability_positive=float("nan"))
     text = rendered(dataclasses.replace(r, break_even_tokens=endless, roi=nothing))["report.json"]
@@ -130,10 +161,16 @@ def test_html_and_markdown_say_the_same_words(name: str) -> None:
     view = build_view(r, study="s", created_at=CREATED_AT)
     markdown, page = render_markdown(view), visible(render_html(view))
     spaced = " ".join(page.split())
-    for sentence in (*view.why, *(c.text for c in view.caveats), *(text for _, text in view.reading)):
+    parts = (*view.parts, *view.unused)
+    texts = [text for part in parts for text in (*part.text, part.guard)]
+    for sentence in (*view.why, *texts, *(c.text for c in view.caveats), *(text for _, text in view.reading)):
         assert escape(sentence) in markdown
         assert sentence in spaced
-    for f in (*view.carried, *(f for group in view.groups for f in group.figures)):
+    for turn in (turn for part in parts for turn in part.turns):
+        assert f"{code(turn.old)} -> {code(turn.new)}" in markdown
+        assert f"{turn.knob} {turn.old} \u2192 {turn.new}" in spaced
+    figures = (*(f for part in parts for f in part.figures), *(f for group in view.groups for f in group.figures))
+    for f in (*view.carried, *figures):
         assert escape(f.shown.text) in markdown
         for half in (f.shown.value, f.shown.interval, f.shown.reason):
             assert half in page
@@ -179,7 +216,7 @@ def test_the_page_is_self_contained_and_well_formed(name: str) -> None:
 
 
 def test_the_page_serves_dark_mode_phones_and_print() -> None:
-    html = rendered(adopt())["report.html"]
+    html = rendered(claimed())["report.html"]
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
     assert 'name="viewport"' in html
@@ -189,15 +226,20 @@ EVIL = "<script>alert(1)</script> | `x` *b* [l](javascript:x)"
 
 
 def evil() -> Recommendation:
-    r = adopt()
+    r = expected()
+    assert isinstance(r.decision, Expected)
+    assert isinstance(r.expectation, Expectation)
+    hoped = r.recommended.with_values({"learning_rate": EVIL})
     return dataclasses.replace(
         r,
+        recommended=hoped,
+        decision=dataclasses.replace(r.decision, config=hoped),
+        expectation=dataclasses.replace(r.expectation, config=hoped, knobs={"learning_rate": EVIL}),
         trials=(dataclasses.replace(r.trials[4], reason=EVIL, label=EVIL),),
         techniques=(dataclasses.replace(r.techniques[0], title=EVIL, reason=EVIL, value=EVIL),),
         runners_up=(dataclasses.replace(r.runners_up[0], label=EVIL),),
         environment={EVIL: EVIL},
         search_cost=dataclasses.replace(r.search_cost, seconds_by_activity={EVIL: 1.0}),
-        hypotheses={"learning_rate": EVIL},
     )
 
 
@@ -209,7 +251,8 @@ def test_text_of_users_and_workers_is_escaped_in_html() -> None:
 
 def test_text_of_users_and_workers_is_escaped_in_markdown() -> None:
     markdown = rendered(evil(), study=EVIL)["report.md"]
-    outside_code = re.sub(r"(`+).*?\1", "", markdown.replace("\\`", ""))
+    prose = re.sub(r"^```toml$.*?^```$", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    outside_code = re.sub(r"(`+).*?\1", "", prose.replace("\\`", ""))
     assert not re.search(r"(?<!\\)<script", outside_code)
     assert not re.search(r"(?<!\\)\[l", outside_code)
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("| Trial")}
@@ -225,7 +268,7 @@ def test_markdown_leaves_plain_words_alone() -> None:
 
 def test_markdown_tables_line_up() -> None:
     block: list[str] = []
-    for line in [*rendered(adopt())["report.md"].splitlines(), ""]:
+    for line in [*rendered(claimed())["report.md"].splitlines(), ""]:
         if line.startswith("|"):
             block.append(line)
         else:
@@ -245,13 +288,13 @@ def write(recommendation: Recommendation, study: str, folder: Path) -> None:
 
 
 def test_a_report_is_written_whole(tmp_path: Path) -> None:
-    write(adopt(), "s", tmp_path)
+    write(claimed(), "s", tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(FILES)
     assert json.loads((tmp_path / "report.json").read_text())["study"] == "s"
 
 
 def test_a_failing_render_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(adopt(), "old", tmp_path)
+    write(claimed(), "old", tmp_path)
     before = {name: (tmp_path / name).read_text() for name in FILES}
 
     def broken(view: object) -> str:
@@ -259,12 +302,12 @@ def test_a_failing_render_leaves_the_old_report(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(writers, "render_html", broken)
     with pytest.raises(RuntimeError, match="no template"):
-        write(adopt(), "new", tmp_path)
+        write(claimed(), "new", tmp_path)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == before
 
 
 def test_a_failing_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(adopt(), "old", tmp_path)
+    write(claimed(), "old", tmp_path)
     before = {name: (tmp_path / name).read_text() for name in FILES}
 
     def full(descriptor: int) -> None:
@@ -272,12 +315,12 @@ def test_a_failing_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, monkey
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write(adopt(), "new", tmp_path)
+        write(claimed(), "new", tmp_path)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == before
 
 
 def test_a_cost_that_is_not_a_number_is_an_error_and_not_a_report(tmp_path: Path) -> None:
-    r = adopt()
+    r = claimed()
     broken = dataclasses.replace(r, search_cost=dataclasses.replace(r.search_cost, money=float("nan")))
     with pytest.raises(ValueError, match="NaN"):
         write(broken, "s", tmp_path)
@@ -285,7 +328,7 @@ def test_a_cost_that_is_not_a_number_is_an_error_and_not_a_report(tmp_path: Path
 
 
 def test_ratios_that_a_logarithmic_axis_cannot_show_are_left_to_the_text() -> None:
-    r = adopt()
+    r = claimed()
     odd = dataclasses.replace(r.over_baseline, speedup=interval(0.4, -0.1, 0.9))
     expert = dataclasses.replace(r.over_expert, speedup=interval(0.4, 0.0, 0.9))
     page = visible(rendered(dataclasses.replace(r, over_baseline=odd, over_expert=expert))["report.html"])

@@ -216,7 +216,7 @@ def test_an_absolute_corpus_and_the_home_folder_stay_where_they_are(
         (
             'budget = "90s"',
             'limit = "90s"  # <<',
-            "[search] there is no key 'limit' here: use one of budget",
+            "[search] there is no key 'limit' here: use one of budget, share_of_plan",
         ),
         (
             "clip_norm = 1",

@@ -108,6 +108,13 @@ class WorkloadContract:
         json.dumps(workload.order(other, seed=2, horizon_tokens=2 * workload.horizon_tokens).payload)
         json.dumps(workload.examination({}).payload)
 
+    def test_the_area_of_a_schedule_is_positive_and_grows_with_its_length(self, workload: Workload) -> None:
+        areas = [workload.schedule_area(workload.baseline, tokens) for tokens in (100_000, 400_000)]
+        known = [area for area in areas if not isinstance(area, Unknown)]
+        assert len(known) in (0, 2)
+        assert known == sorted(known)
+        assert all(area > 0 for area in known)
+
     def test_claims_of_speed_compare_legal_configurations(self, workload: Workload, machine: Machine) -> None:
         for claim in workload.speed_claims(machine):
             workload.check(claim.aligned)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autotune.quantity import Unknown
 from autotune.simulation.example import LognormalNoise
 from autotune.simulation.workload import Footprint, ScriptedWorkload
 from autotune.simulation.world import Slowdown
@@ -77,6 +78,7 @@ def toy_workload(*, gate: Gate | None = None) -> ScriptedWorkload:
         footprint=lambda _: Footprint(parameters=1_000, flops_per_token=6_000.0, peak_memory_bytes=1 << 20),
         gate_of=lambda _: gate or CompareSketches(logits=1e-3, gradient=1e-3, update=1e-3),
         wishes=lambda _: BASELINE.with_values({"rounding": "coarse"}),
+        area=lambda _, __: Unknown(reason="it has no learning rate"),
     )
 
 
