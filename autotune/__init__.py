@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+    from autotune.analysis.look import Looked
     from autotune.api import Finished
     from autotune.executors.base import Executor
     from autotune.study.events import Listener
     from autotune.study.listing import StudySummary
 
-__all__ = ["load_study", "resume", "search", "studies"]
+__all__ = ["load_study", "look", "resume", "search", "studies"]
 __version__: str  # read from the installed package on access
 
 _ROOT = "reports"
@@ -42,6 +43,7 @@ def search(
     root: Path | str = _ROOT,
     executor: str | Executor = "local",
     listeners: Sequence[Listener] = (),
+    baseline_log: Path | str = "",
 ) -> Finished:
     """Search the space in the TOML file at `space_path`, or continue the study of that name.
 
@@ -53,6 +55,7 @@ def search(
         root: the folder of all studies.
         executor: where trials run: a name from `autotune.executors.EXECUTORS`, or your own executor.
         listeners: called with every event (`autotune.study.events`).
+        baseline_log: the log of a run of the plan with the baseline, to compare the first run with (see `look`).
 
     Raises:
         autotune.errors.AutotuneError: its subclasses are the kinds of failure.
@@ -67,6 +70,7 @@ def search(
         root=root,
         executor=executor,
         listeners=listeners,
+        baseline_log=baseline_log,
     )
 
 
@@ -105,6 +109,26 @@ def resume(
         executor=executor,
         listeners=listeners,
     )
+
+
+def look(
+    study: str,
+    log: Path | str,
+    *,
+    baseline_log: Path | str = "",
+    root: Path | str = _ROOT,
+    executor: str | Executor = "local",
+) -> Looked:
+    """What run 1 of the plan, with the configuration to try, decides for the other runs.
+
+    `log` is that run's. It is compared with the baseline's run: `baseline_log`, or the log given to the search.
+
+    Raises:
+        autotune.errors.AutotuneError: its subclasses; BadInput if a log cannot be used, or there is nothing to decide.
+    """
+    from autotune import real_runs
+
+    return real_runs.look(study, log, baseline_log=baseline_log, root=root, executor=executor)
 
 
 def load_study(study: str, *, root: Path | str = _ROOT) -> pd.DataFrame:

@@ -33,6 +33,7 @@ from autotune.space.limits import Pruned
 from autotune.study.events import Listener, SittingStarted
 from autotune.study.listing import DEFAULT_ROOT, StudySummary, studies
 from autotune.study.reading import read_records
+from autotune.study.runlog import log_of_run
 from autotune.study.store import FORMAT, Study, StudyInfo, check_name, differences, written_corpus
 from autotune.trial.types import Completed, Stage, TrialRecord, outcome_kind
 from autotune.workload.base import Values
@@ -85,6 +86,7 @@ def search(
     root: Path | str = DEFAULT_ROOT,
     executor: str | Executor = "local",
     listeners: Sequence[Listener] = (),
+    baseline_log: Path | str = "",
 ) -> Finished:
     """Search the space in the TOML file at `space_path`, or continue the study of that name.
 
@@ -99,6 +101,7 @@ def search(
         root: the folder of all studies.
         executor: where trials run: a name from `autotune.executors.EXECUTORS`, or your own executor.
         listeners: called with every event.
+        baseline_log: the log of a run of the plan with the baseline, to compare the first run with (see `look`).
 
     Raises:
         autotune.errors.AutotuneError: its subclasses are the kinds of failure.
@@ -110,10 +113,15 @@ def search(
     if (folder / "study.json").exists():
         with Study.open(folder) as opened:
             _revise(opened, document, space, budget_is_given=budget_seconds > 0)
+            if baseline_log and opened.machine is not None:
+                opened.keep_baseline_log(log_of_run(Path(baseline_log), space.baseline, space, opened.machine))
             return _go_on(opened, executor, listeners, started)
-    with _running(executor) as running:
+    with running_executor(executor) as running:
         machine = _examine(running, space, space.values)
+        log = log_of_run(Path(baseline_log), space.baseline, space, machine) if baseline_log else None
         with Study.create(folder, _info_of(document, space, machine), document.text) as created:
+            if log is not None:
+                created.keep_baseline_log(log)
             return _run(created, running, machine, listeners, started)
 
 
@@ -151,7 +159,7 @@ def resume(
     folder = Path(root) / check_name(fork)
     if (folder / "study.json").exists():
         raise BadInput(f"a new study needs a new name; got {fork!r}, which exists: choose another --fork")
-    with _running(executor) as running:
+    with running_executor(executor) as running:
         machine = _examine(running, space, space.values)
         info = replace(_info_of(document, space, machine), forked_from=study, warm_start=best)
         with Study.create(folder, info, document.text) as created:
@@ -199,7 +207,7 @@ def dry_run(
     document = read_document(Path(space_path))
     space = _with_overrides(space_of(document), data=data, budget_seconds=budget_seconds)
     folder = Path(root) / check_name(study or document.name)
-    with _running(executor) as running:
+    with running_executor(executor) as running:
         machine = _examine(running, space, {})
     if (folder / "study.json").exists():
         with Study.open(folder) as opened:
@@ -229,7 +237,7 @@ def doctor(
         autotune.errors.AutotuneError: its subclasses.
     """
     space = load_space(Path(space_path))
-    with _running(executor) as running:
+    with running_executor(executor) as running:
         machine = running.examine(space.workload.examination(space.values))
     folder = next(p for p in (Path(root).absolute(), *Path(root).absolute().parents) if p.exists())
     try:
@@ -250,7 +258,7 @@ def alignment(
         autotune.errors.AutotuneError: its subclasses.
     """
     space = load_space(Path(space_path))
-    with _running(executor) as running:
+    with running_executor(executor) as running:
         machine = running.examine(space.workload.examination({}))
         claims = space.workload.speed_claims(machine)
         return measure_alignment(running, space, claims, restarts=restarts, tell=tell)
@@ -291,7 +299,7 @@ def _revise(study: Study, document: SpaceDocument, space: SearchSpace, *, budget
 def _go_on(study: Study, executor: str | Executor, listeners: Sequence[Listener], started: float) -> Finished:
     """Measure what is missing. A finished study is only read, on any machine and by any version."""
     known = study.machine
-    with _running(executor) as running:
+    with running_executor(executor) as running:
         if known is not None and study.is_finished:
             return _run(study, running, known, listeners, started)
         values = {} if known else study.space.values  # the results of probing are stored with the study
@@ -391,7 +399,7 @@ def _with_overrides(space: SearchSpace, *, data: str, budget_seconds: float) -> 
 
 
 @contextlib.contextmanager
-def _running(executor: str | Executor) -> Iterator[Executor]:
+def running_executor(executor: str | Executor) -> Iterator[Executor]:
     """The executor of that name, closed on exit. An executor passed in stays open: the caller closes it."""
     if not isinstance(executor, str):
         yield executor

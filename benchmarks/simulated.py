@@ -198,9 +198,7 @@ def guarded_seconds(found: Recommendation, world: DrawnWorld, space: SearchSpace
 
 def _keeps(prospect: Prospect, seen: float, look_sd: float) -> bool:
     """Whether the configuration tried is kept after `seen`, ln S with an error of `look_sd`."""
-    weight = prospect.sd**2 / (prospect.sd**2 + look_sd**2)
-    mean = prospect.mean + weight * (seen - prospect.mean)
-    return mean > weight * look_sd**2 / 2.0
+    return prospect.given(seen, look_sd).expected_cost < 1.0
 
 
 def split_of(

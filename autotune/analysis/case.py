@@ -32,7 +32,14 @@ from autotune.analysis.evidence import (
 )
 from autotune.analysis.informative import is_steepening, least_tokens
 from autotune.analysis.ladder import RUNG_FACTOR, Ladder
-from autotune.analysis.learning import Learnt, failed_on_ladder, learning_speed, learnt_from, partner_of
+from autotune.analysis.learning import (
+    Learnt,
+    failed_on_ladder,
+    learning_speed,
+    learnt_from,
+    partner_of,
+    tried_on_ladder,
+)
 from autotune.analysis.montecarlo import Economics, Forecast, forecast
 from autotune.analysis.power import Power, measured_power, power_of
 from autotune.analysis.roi import plan_device_seconds
@@ -51,13 +58,29 @@ _EXPLORING = (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineLog:
+    """Whether the user gave a log of a run of the plan with the baseline, and why it cannot be of this model."""
+
+    is_given: bool
+    problem: str = ""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a run can be compared with it."""
+        return self.is_given and not self.problem
+
+
+NO_LOG = BaselineLog(is_given=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
     """Facts about a search besides its records.
 
     `expert` is the hand-tuned default as far as the space can express it, `expert_anywhere` without that limit.
     `search_seconds` is the total search time, `seconds_by_stage` its split, `stage_ends` why each stage ended.
     `peak_flops` is the machine's measured peak by arithmetic, in FLOP/s. `pruned` are values that were not tried.
-    `has_baseline_log` says that the user gave the log of a run of the plan with the baseline.
+    `baseline_log` is that of a run of the plan with the baseline.
     """
 
     expert: Configuration
@@ -69,7 +92,7 @@ class Circumstances:
     environment: Mapping[str, str]
     peak_flops: Mapping[str, float]
     pruned: tuple[Pruned, ...] = ()
-    has_baseline_log: bool = False
+    baseline_log: BaselineLog = NO_LOG
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -166,7 +189,7 @@ class Case:
             surface=surface,
             base=base,
             rungs=tuple(rungs),
-            measured=self.learnt.measured,
+            tried=tried_on_ladder(self.records, self.space),
             failed=failed_on_ladder(self.records),
             log_speed=log_speed,
         )
@@ -314,7 +337,9 @@ class Case:
         """What to do: docs/method.md, 9.4."""
         runs = self.space.plan.runs
         if isinstance(self.prospect, Prospect) and isinstance(self.hopeful, Claim):
-            found = decided(self.hopeful.config, self.prospect, runs=runs, has_baseline_log=self.facts.has_baseline_log)
+            found = decided(
+                self.hopeful.config, self.prospect, runs=runs, has_baseline_log=self.facts.baseline_log.is_usable
+            )
             if found:
                 return found
         if self.is_claimed:

@@ -92,6 +92,13 @@ class CurveSteepening:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineLogUnfit:
+    """The log of the baseline cannot be of this model and text, so it is not used."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EfficiencyCensored:
     """The winner's loss is outside the baseline's curve, so its token efficiency, a ratio, is only a bound."""
 
@@ -191,6 +198,7 @@ Caveat = (
     | RepeatedData
     | CurveNotFitted
     | CurveSteepening
+    | BaselineLogUnfit
     | EfficiencyCensored
     | NotEquivalent
     | NotGated

@@ -94,6 +94,8 @@ def _of_learning(case: Case) -> Iterator[Caveat]:
         yield caveat.CurveNotFitted(reason=case.calibration.curve.reason)
     elif is_steepening(case.calibration.points):
         yield caveat.CurveSteepening(horizon_tokens=case.calibration.points[-1][0])
+    if case.facts.baseline_log.problem:
+        yield caveat.BaselineLogUnfit(reason=case.facts.baseline_log.problem)
     for effect in effects_of(case.confirmation, WINNER, against=BASELINE, curve=case.calibration.curve):
         if not isinstance(effect.efficiency, Unknown) and effect.efficiency.censored:
             yield caveat.EfficiencyCensored(bound=round(math.exp(effect.efficiency.value), 3))

@@ -14,7 +14,8 @@ from autotune.space.configuration import Configuration
 MOST_RISK = 0.33
 """The largest probability of being worse at which a configuration is recommended without being looked at."""
 _LEAST_GAIN = 0.01  # of the plan's cost: less is not worth a look
-_LOOK_SD = 0.05  # of ln S seen in one run of the plan against one of the baseline
+LOOK_SD = 0.05
+"""Standard deviation of ln S seen in one run of the plan against one of the baseline."""
 _COOLDOWN = 0.2  # of a raced trunk
 _TRUNK_DRIFT = 0.15  # of ln e per unit of ln(plan / trunk)
 _TRUNKS = (0.01, 0.02, 0.05, 0.1)  # shares of the plan
@@ -50,6 +51,11 @@ class Prospect:
         both = self.sd**2 + look_sd**2
         q, t = self.sd**2 / math.sqrt(both), self.sd**2 * look_sd**2 / (2.0 * both)
         return _normal((t - self.mean) / q) + self.expected_cost * _normal((self.mean - t - q * q) / q)
+
+    def given(self, seen: float, error: float) -> Prospect:
+        """The belief after ln S was seen, with a normal error of that standard deviation."""
+        weight = self.sd**2 / (self.sd**2 + error**2)
+        return Prospect(mean=self.mean + weight * (seen - self.mean), sd=self.sd * math.sqrt(1.0 - weight))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +140,7 @@ def guarded(prospect: Prospect, *, runs: int, has_baseline_log: bool) -> tuple[G
     if runs > 1 and left < 1:
         return Unguarded(), prospect.expected_cost
     if runs > 1:
-        cost = (prospect.expected_cost + needs_run + left * prospect.cost_if_looked_at(_LOOK_SD)) / runs
+        cost = (prospect.expected_cost + needs_run + left * prospect.cost_if_looked_at(LOOK_SD)) / runs
         return Look(needs_run=needs_run), cost
     races = {share: _cost_of_race(prospect, share) for share in _TRUNKS}
     share = min(races, key=lambda each: races[each])
@@ -162,7 +168,7 @@ def decided(
 
 def _cost_of_race(prospect: Prospect, share: float) -> float:
     """Two trunks to `share` of the run, both cooled over a fifth of it; the winner's trunk goes on."""
-    look_sd = math.hypot(_LOOK_SD, _TRUNK_DRIFT * math.log(1.0 / share))
+    look_sd = math.hypot(LOOK_SD, _TRUNK_DRIFT * math.log(1.0 / share))
     return share + 2.0 * _COOLDOWN * share + prospect.cost_if_looked_at(look_sd)
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from autotune.analysis.rates import FloatArray
-from autotune.analysis.surface import NOISE_SD, Feature, Seen, Surface
+from autotune.analysis.surface import NOISE_SD, Feature, Surface
 from autotune.space.configuration import Configuration
 from autotune.space.knobs import Dimension, FloatRange, KnobClass, KnobValue, Law, members, tidy
 
@@ -83,15 +83,15 @@ class Option:
 class Ladder:
     """What was learnt so far, and what may be tried next.
 
-    `base` has the baseline's learning knobs on the system configuration that trials run with. `measured` are all
-    trials, those too short to inform included, `failed` what could not be trained. `rungs` are the token budgets.
-    `log_speed` gives ln of the throughput of a configuration over that of `base`.
+    `base` has the baseline's learning knobs on the system configuration that trials run with. `tried` are all trials by
+    configuration and length, those that inform of nothing included; `failed` could not be trained. `rungs` are the
+    token budgets. `log_speed` gives ln of the throughput of a configuration over that of `base`.
     """
 
     surface: Surface
     base: Configuration
     rungs: tuple[int, ...]
-    measured: tuple[Seen, ...]
+    tried: tuple[tuple[Configuration, int], ...]
     failed: tuple[Configuration, ...]
     log_speed: Callable[[Configuration], float]
 
@@ -197,7 +197,7 @@ class Ladder:
         candidates = dict.fromkeys([*self.surface.candidates, self.pick, *self._rates_around(self.pick)])
         usable = [c for c in candidates if c != self.base and self._may_be_supported(c) and not self._may_fail(c)]
         for number, tokens in enumerate(self.rungs):
-            if number and not any(seen.tokens == self.rungs[number - 1] for seen in self.measured):
+            if number and not any(length == self.rungs[number - 1] for _, length in self.tried):
                 return
             yield from ((config, tokens) for config in usable if not self.was_tried(config, tokens))
 
@@ -207,10 +207,9 @@ class Ladder:
         return all(f in self._shown or f not in tried for f in self.surface.turned(config))
 
     def was_tried(self, config: Configuration, tokens: int) -> bool:
-        """Whether it was measured after `tokens`, or differed in nothing but a rate, and in that by little."""
+        """Whether it was tried for `tokens`, or differed in nothing but a rate, and in that by little."""
         return any(
-            seen.tokens == tokens and (seen.config == config or self._is_near(seen.config, config))
-            for seen in self.measured
+            length == tokens and (other == config or self._is_near(other, config)) for other, length in self.tried
         )
 
     def _is_near(self, one: Configuration, other: Configuration) -> bool:

@@ -88,6 +88,15 @@ def partner_of(spec: TrialSpec, records: Sequence[TrialRecord], space: SearchSpa
     return Unknown(reason=f"the baseline was not trained on seed {spec.seed} for {spec.horizon_tokens} tokens")
 
 
+def tried_on_ladder(records: Sequence[TrialRecord], space: SearchSpace) -> tuple[tuple[Configuration, int], ...]:
+    """Every configuration and length of the ladder's trials, however they ended: none is run twice."""
+    return tuple(
+        (r.spec.config, r.spec.horizon_tokens)
+        for r in records
+        if r.spec.stage is Stage.EXPLORE_LEARNING and space.changed(r.spec.config, KnobClass.LEARNING)
+    )
+
+
 def failed_on_ladder(records: Sequence[TrialRecord]) -> tuple[Configuration, ...]:
     """The configurations that diverged or could not run."""
     return tuple(

@@ -11,7 +11,7 @@ import typer
 
 from autotune.cli.options import JSON_HELP, OUTPUT, ROOT_HELP, Settings
 from autotune.cli.read import knobs, report, studies
-from autotune.cli.run import doctor, resume, search, techniques
+from autotune.cli.run import doctor, look, resume, search, techniques
 from autotune.errors import ExitCode
 from autotune.study.listing import DEFAULT_ROOT
 
@@ -65,6 +65,7 @@ _command(
     "resume mine --budget 40m",
     "resume mine --fork mine-2 --space my_space.toml",
 )
+_command(look, "Results", "look mine run1.csv", "look mine run1.csv --baseline-log baseline.csv")
 _command(report, "Results", "report mine", "report mine --json")
 _command(studies, "Results", "studies", "studies --root /data/reports --json")
 _command(knobs, "Before a search", "knobs", "knobs learning_rate")

@@ -66,6 +66,15 @@ Budget = Annotated[
     str,
     typer.Option(help="Hard cap on the whole search: 90s, 20m, 1h30m.", metavar="DURATION", show_default=False),
 ]
+BaselineLog = Annotated[
+    Path | None,
+    typer.Option(
+        "--baseline-log",
+        help="Log of a run of the plan with the baseline: CSV, JSON lines, or what the trainer printed.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 ExecutorName = Annotated[
     str,
     typer.Option(

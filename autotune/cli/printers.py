@@ -5,7 +5,9 @@ Texts from users and workers are printed as plain text, never as markup and neve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -16,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.analysis.recommendation import Verdict
-from autotune.quantity import Unknown
+from autotune.quantity import Interval, Unknown
 from autotune.report.quantities import Printer, Shown, percent, significant
 from autotune.report.view import KeyFigure, Part, View
 from autotune.report.words import class_word, complexity_word, plain, value_text
@@ -24,6 +26,7 @@ from autotune.space.knobs import Choice, Domain, FloatRange, IntRange, Knob
 from autotune.space.limits import Pruned
 
 if TYPE_CHECKING:  # it imports the statistics, which `autotune knobs` should not wait for
+    from autotune.analysis.look import Looked
     from autotune.measure.alignment import Alignment
 
 _ACCENT = {
@@ -35,7 +38,8 @@ _ACCENT = {
 }
 _PART_STYLE = {"shown": "green", "expected": "magenta"}
 _TECHNIQUE_STYLE = {"adopt": "green", "harmful": "red", "expected": "magenta"}
-_ALIGNMENT_LEVEL = 0.9
+_LEVEL = 0.9
+_NORMAL_QUANTILE = NormalDist().inv_cdf(0.5 + _LEVEL / 2)
 
 
 def print_recommendation(view: View, console: Console) -> None:
@@ -95,7 +99,7 @@ def print_examination(
 
 def print_alignment(alignment: Alignment, console: Console) -> None:
     """The findings about powers of two, one line per claim."""
-    p = Printer(_ALIGNMENT_LEVEL)
+    p = Printer(_LEVEL)
     table = _table("Claim", "Throughput", "On this machine")
     for finding in alignment.findings:
         table.add_row(Text(plain(finding.claim)), _stacked(p.ratio(finding.ratio)), finding.answer.value)
@@ -104,6 +108,21 @@ def print_alignment(alignment: Alignment, console: Console) -> None:
     known = f"not known: {floor.reason}" if isinstance(floor, Unknown) else percent(floor)
     about = "Throughput is a ratio of tokens per second, with its 90 % interval over process restarts."
     console.print(Text(f"{about} Noise floor: {known}."))
+
+
+def print_look(looked: Looked, console: Console) -> None:
+    """What run 1 showed, and what the other runs should use."""
+    p = Printer(_LEVEL)
+    tried = ", ".join(f"{name} = {value_text(value)}" for name, value in looked.changes.items())
+    verdict = "Keep it for the other runs" if looked.is_kept else "Go back for the other runs"
+    console.print(Text(f"{verdict}: {plain(tried)}", style=Style(color="green" if looked.is_kept else "yellow")))
+    table = _table("", "Speed-up", "Probability of being worse")
+    for words, belief in (("expected before", looked.before), ("expected now", looked.after)):
+        speedup = Interval.around(belief.mean, _NORMAL_QUANTILE * belief.sd, level=_LEVEL).map(math.exp)
+        table.add_row(words, _stacked(p.ratio(speedup)), percent(belief.probability_worse))
+    table.add_row("shown by run 1", _stacked(p.ratio(looked.shown)), "")
+    console.print(table)
+    console.print(Text("Speed-ups are over the claimed part, with 90 % intervals; one run on one seed shows them."))
 
 
 def print_knobs(knobs: Mapping[str, Knob], console: Console) -> None:

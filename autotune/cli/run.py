@@ -14,6 +14,7 @@ from rich.console import Console
 
 from autotune.cli.names import find_space, find_study
 from autotune.cli.options import (
+    BaselineLog,
     Budget,
     ExecutorName,
     Json,
@@ -39,6 +40,7 @@ def search(
         str, typer.Option(help="Name of the study (default: that of the space).", metavar="NAME", show_default=False)
     ] = "",
     budget: Budget = "",
+    baseline_log: BaselineLog = None,
     executor: ExecutorName = "local",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show what would be searched, run nothing.")
@@ -77,6 +79,7 @@ def search(
             root=at.root,
             executor=executor,
             listeners=(progress,),
+            baseline_log=baseline_log or "",
         )
     return _show(finished, as_json=at.as_json)
 
@@ -124,6 +127,31 @@ def resume(
             listeners=(progress,),
         )
     return _show(finished, as_json=at.as_json)
+
+
+def look(
+    context: typer.Context,
+    study: StudyName,
+    log: Annotated[
+        Path, typer.Argument(help="Log of run 1: CSV, JSON lines, or what the trainer printed.", metavar="LOG")
+    ],
+    baseline_log: BaselineLog = None,
+    root: Root = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Decide after the first run of the plan: keep what it tried for the other runs, or go back."""
+    at = settings(context, root, as_json)
+    find_study(study, at.root)
+
+    from autotune.cli.printers import print_look
+    from autotune.real_runs import look as look_at
+
+    found = look_at(study, log, baseline_log=baseline_log or "", root=at.root)
+    if at.as_json:
+        _print_json(found)
+    else:
+        print_look(found, Console())
+    return ExitCode.DONE
 
 
 def doctor(

@@ -8,6 +8,7 @@ from typing import assert_never
 
 from autotune.analysis.caveat import (
     AlternatedSessions,
+    BaselineLogUnfit,
     BudgetEnded,
     Caveat,
     CurveNotFitted,
@@ -268,6 +269,8 @@ def caveat_words(caveat: Caveat) -> tuple[str, str]:
                 f"The baseline's loss falls ever faster up to {tokens(horizon)} tokens, the longest trials. "
                 "So no loss can be predicted for longer runs."
             )
+        case BaselineLogUnfit(reason=reason):
+            return "Baseline log not used", f"It cannot be of this model and text: {reason}."
         case EfficiencyCensored(bound=bound):
             side = "at least" if bound >= 1 else "at most"
             return "Token efficiency is a bound", (

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from autotune.analysis.case import Case, Circumstances
+from autotune.analysis.case import BaselineLog, Case, Circumstances
 from autotune.analysis.evidence import BASELINE, Calibration
 from autotune.analysis.rates import slices_per_restart
 from autotune.analysis.roi import plan_device_seconds
@@ -17,6 +17,7 @@ from autotune.search.propose import mirror
 from autotune.space.configuration import Configuration
 from autotune.space.knobs import Dimension, KnobClass, contains
 from autotune.study.events import StageFinished, StageNotWorthIt, StageStarted
+from autotune.study.runlog import RunLog, misfit
 from autotune.trial.types import Stage, StageEnd, TrialSpec
 
 FEWEST_CONFIRMING = 3  # blocks (docs/method.md, 3.5)
@@ -68,8 +69,16 @@ def case_of(lab: Lab, calibration: Calibration, *, search_seconds: float | None 
         environment=lab.machine.environment,
         peak_flops=lab.machine.peak_flops,
         pruned=lab.pruned,
+        baseline_log=_state_of_log(lab.study.baseline_log, calibration),
     )
     return Case(space=lab.space, records=lab.study.records, calibration=calibration, facts=facts)
+
+
+def _state_of_log(log: RunLog | None, calibration: Calibration) -> BaselineLog:
+    """Whether the user gave a log of the baseline, and whether this model can have its losses."""
+    if log is None:
+        return BaselineLog(is_given=False)
+    return BaselineLog(is_given=True, problem=misfit(log, calibration.points))
 
 
 def expert_of(lab: Lab) -> Configuration:

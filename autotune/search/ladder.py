@@ -38,6 +38,9 @@ _FEWEST_ON_TOP = 3  # runs that the longest budget must leave room for
 _SHARE_OF_TOP = 0.6  # of the stage's time: the longest budget may take that much for them
 _USUAL_LENGTH = RUNG_FACTOR  # of trials, in those of the first token budget, to choose what they run on
 _LEAST_SECONDS = 1e-6
+_ENOUGH = 2 / 3  # of the shortest confirmation: two restarts of three give a claim
+_RESERVE = 1.15  # times the confirmation that is kept time for: trials may take longer than estimated
+_MOST_TRIALS = 100  # whatever they cost: more would not fit one surface better
 _MOST_CHECKS = 3  # times that the configuration chosen is itself run at the longest budget
 _STAGE = Stage.EXPLORE_LEARNING
 
@@ -113,14 +116,14 @@ def _run(climb: _Climb, calibration: Calibration) -> StageEnd:
     pick = climb.base
     while True:
         ladder = _ladder(climb, calibration)
-        if ladder is None:
+        if ladder is None or len(ladder.tried) >= _MOST_TRIALS:
             return StageEnd.BUDGET
         if ladder.pick != pick:
             pick = ladder.pick
             _tell_pick(climb, ladder)
         options = ladder.options(functools.partial(_cost, climb, calibration))
         affordable = [o for o in options if _fits(climb, calibration, o.config, o.tokens)]
-        longest = max((seen.tokens for seen in ladder.measured), default=0)
+        longest = max((tokens for _, tokens in ladder.tried), default=0)
         is_checked = pick == climb.base or ladder.was_tried(pick, longest)
         if affordable:
             config, tokens = affordable[0].config, affordable[0].tokens
@@ -165,7 +168,7 @@ def _seconds(climb: _Climb, config: Configuration, tokens: int) -> float:
 def _fits(climb: _Climb, calibration: Calibration, config: Configuration, tokens: int) -> bool:
     left = min(
         climb.lab.budget.left_seconds(_STAGE),
-        climb.lab.budget.remaining_seconds - claim_seconds(climb.lab, calibration, climb.base),
+        climb.lab.budget.remaining_seconds - _RESERVE * claim_seconds(climb.lab, calibration, climb.base),
     )
     return _seconds(climb, config, tokens) <= left
 
@@ -226,6 +229,6 @@ def finalists_of(
     ranked = [
         Explored(config=each.config, score=each.score - cost_of_compiling(lab, calibration, each.config))
         for each in found.values()
-        if claim_seconds(lab, calibration, each.config) <= left
+        if _ENOUGH * claim_seconds(lab, calibration, each.config) <= left
     ]
     return tuple(sorted(ranked or found.values(), key=lambda each: -each.score))

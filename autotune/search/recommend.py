@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autotune.analysis.case import Case
 from autotune.analysis.conclude import conclude
 from autotune.analysis.evidence import Calibration, calibration_of
 from autotune.analysis.recommendation import Recommendation
@@ -12,8 +13,13 @@ from autotune.study.events import SittingFinished
 
 
 def recommend(lab: Lab, calibration: Calibration) -> Recommendation:
-    """The recommendation from the study's records; the plan's cost uses the baseline's rate over the whole study."""
-    whole = or_else(calibration_of(lab.study.records), calibration)
-    recommendation = conclude(case_of(lab, whole, search_seconds=lab.study.search_seconds))
+    """The recommendation from the study's records."""
+    recommendation = conclude(whole_case(lab, calibration))
     lab.tell(SittingFinished(verdict=recommendation.verdict.value))
     return recommendation
+
+
+def whole_case(lab: Lab, calibration: Calibration) -> Case:
+    """The study as a case; the plan's cost uses the baseline's rate over the whole study."""
+    whole = or_else(calibration_of(lab.study.records), calibration)
+    return case_of(lab, whole, search_seconds=lab.study.search_seconds)

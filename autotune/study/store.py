@@ -33,6 +33,7 @@ from autotune.space.configuration import Configuration
 from autotune.space.document import SpaceDocument, parse_document
 from autotune.study.events import Event
 from autotune.study.reading import decode, last_elapsed, misshapen, open_log, read_all, read_as, read_json, read_number
+from autotune.study.runlog import RunLog
 from autotune.trial.codec import to_json
 from autotune.trial.types import Stage, StageEnd, TrialRecord, TrialSpec
 from autotune.workload.machine import Machine
@@ -321,6 +322,16 @@ class Study:
         """The machine as examined when the study began; None before."""
         path = self.folder / "machine.json"
         return read_as(Machine, path) if path.exists() else None
+
+    def keep_baseline_log(self, log: RunLog) -> None:
+        """Store the log of a run of the plan with the baseline, in place of one stored before."""
+        write_atomically(self.folder / "baseline_log.json", json.dumps(to_json(log)) + "\n")
+
+    @property
+    def baseline_log(self) -> RunLog | None:
+        """The log of a run of the plan with the baseline, if the user gave one."""
+        path = self.folder / "baseline_log.json"
+        return read_as(RunLog, path) if path.exists() else None
 
     def log(self, event: Event) -> None:
         """Append to the decision log."""

@@ -119,7 +119,7 @@ def ladder_of(
         surface=surface or surface_of(SPACE, PLAN_TOKENS, known, candidates=tuple(candidates), first_tokens=rungs[0]),
         base=base,
         rungs=rungs,
-        measured=known,
+        tried=tuple((s.config, s.tokens) for s in known),
         failed=tuple(failed),
         log_speed=log_speed,
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from small_case import CALIBRATION, HORIZON, SPACE, TEXT, case_of, confirmed, record, rung, small_space, turned
 
-from autotune.analysis.case import Case
+from autotune.analysis.case import BaselineLog, Case
 from autotune.analysis.claims import Claim
 from autotune.analysis.conclude import conclude
 from autotune.analysis.decision import Claimed, Expected, Keep, Look, NotInformative, Prospect
@@ -166,7 +166,8 @@ def test_what_adopting_costs_is_taken_off_what_is_expected() -> None:
 
 
 def test_the_first_run_is_the_look_and_a_log_of_a_run_saves_that_of_the_baseline() -> None:
-    without, with_log = (case_of(learned(0.1), has_baseline_log=has).decision for has in (False, True))
+    logs = (BaselineLog(is_given=has) for has in (False, True))
+    without, with_log = (case_of(learned(0.1), baseline_log=log).decision for log in logs)
     assert isinstance(without, Expected)
     assert isinstance(with_log, Expected)
     assert (without.guard, with_log.guard) == (Look(needs_run=True), Look(needs_run=False))

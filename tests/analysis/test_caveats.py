@@ -24,7 +24,7 @@ from small_case import (
 )
 
 from autotune.analysis import caveat
-from autotune.analysis.case import Case
+from autotune.analysis.case import BaselineLog, Case
 from autotune.analysis.caveat import Caveat
 from autotune.analysis.caveats import caveats_of
 from autotune.analysis.efficiency import loss_after
@@ -127,6 +127,10 @@ def steepening() -> Case:
     return sound(calibration=replace(CALIBRATION, points=points))
 
 
+def with_a_log_of_another_model() -> Case:
+    return sound(baseline_log=BaselineLog(is_given=True, problem="a log must have a loss of at least 3"))
+
+
 INFORMATIVE = least_tokens(16 * 128)
 CASES: dict[str, tuple[Callable[[], Case], Caveat]] = {
     "drift": (unsteady, caveat.NoSteadyState(trial=406)),
@@ -148,6 +152,10 @@ CASES: dict[str, tuple[Callable[[], Case], Caveat]] = {
             informative_tokens=round(INFORMATIVE),
             cost_seconds=round(3 * INFORMATIVE / CALIBRATION.rate.estimate),
         ),
+    ),
+    "another model's log": (
+        with_a_log_of_another_model,
+        caveat.BaselineLogUnfit(reason="a log must have a loss of at least 3"),
     ),
     "steepening": (steepening, caveat.CurveSteepening(horizon_tokens=200_000)),
     "short trials": (

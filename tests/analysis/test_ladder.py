@@ -281,11 +281,11 @@ def test_nothing_is_tried_twice_nor_a_rate_next_to_one_that_was(values: list[flo
     ladder = ladder_of(measured(values, lengths), candidates=TRIED)
     for option in ladder.options(free):
         assert option.config != BASE
-        for seen in ladder.measured:
-            if seen.tokens == option.tokens:
-                assert seen.config != option.config
-                if set(seen.config.difference(option.config)) == {"learning_rate"}:
-                    rates = (float(c["learning_rate"]) for c in (seen.config, option.config))
+        for config, tokens in ladder.tried:
+            if tokens == option.tokens:
+                assert config != option.config
+                if set(config.difference(option.config)) == {"learning_rate"}:
+                    rates = (float(c["learning_rate"]) for c in (config, option.config))
                     assert abs(math.log(next(rates) / next(rates))) >= 0.25
 
 

@@ -94,8 +94,9 @@ def test_the_commands_and_their_options() -> None:
 
     assert options_of(group) == {"--version", "--root", "--json"}
     assert {name: options_of(command) for name, command in group.commands.items()} == {
-        "search": {"--data", "--study", "--budget", "--executor", "--dry-run", "--root", "--json"},
+        "search": {"--data", "--study", "--budget", "--baseline-log", "--executor", "--dry-run", "--root", "--json"},
         "resume": {"--fork", "--space", "--budget", "--executor", "--root", "--json"},
+        "look": {"--baseline-log", "--root", "--json"},
         "report": {"--root", "--json"},
         "studies": {"--root", "--json"},
         "knobs": {"--json"},
@@ -104,7 +105,7 @@ def test_the_commands_and_their_options() -> None:
     }
 
 
-COMMANDS = ("search", "resume", "report", "studies", "knobs", "doctor", "techniques")
+COMMANDS = ("search", "resume", "look", "report", "studies", "knobs", "doctor", "techniques")
 
 
 def test_help_groups_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -365,13 +366,13 @@ def test_every_option_of_a_search_reaches_it(
     ):
         assert printed(capsys, main(command.split())) == '{"verdict": "adopt"}\n'
     usual = {"budget_seconds": 0.0, "executor": "local"}
-    search, resume = {"data": "", "study": ""} | usual, {"fork": "", "space_path": ""} | usual
+    search, resume = {"data": "", "study": "", "baseline_log": ""} | usual, {"fork": "", "space_path": ""} | usual
     assert calls == [
         ("search", Path("mine.toml"), search | {"root": Path("reports")}),
         (
             "search",
             Path("mine.toml"),
-            {"data": "d", "study": "n", "budget_seconds": 90.0, "root": Path("r"), "executor": "ray"},
+            search | {"data": "d", "study": "n", "budget_seconds": 90.0, "root": Path("r"), "executor": "ray"},
         ),
         ("resume", "n", resume | {"root": Path("root")}),
         (

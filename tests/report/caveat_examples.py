@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autotune.analysis.caveat import (
     AlternatedSessions,
+    BaselineLogUnfit,
     BudgetEnded,
     Caveat,
     CurveNotFitted,
@@ -43,6 +44,7 @@ CAVEATS: dict[str, Caveat] = {
     "repeated_data": RepeatedData(epochs=1.4),
     "curve_not_fitted": CurveNotFitted(reason="two budgets finished, three are needed"),
     "curve_steepening": CurveSteepening(horizon_tokens=196_608),
+    "baseline_log_unfit": BaselineLogUnfit(reason="a log must have a loss of at least 3 at 800,000 tokens; got 2.5"),
     "efficiency_censored": EfficiencyCensored(bound=2.04),
     "alternated_sessions": AlternatedSessions(),
     "energy_unknown": EnergyUnknown(reason="RAPL is not readable and the plan gives no device_watts"),
