@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune import api, files
+from autotune.analysis import ladder
 from autotune.cli.live import progress_for
 from autotune.executors import local
 from autotune.search import common, explore, propose
@@ -61,7 +62,8 @@ def main() -> int:
     propose.Proposer.__init__ = timed("database", propose.Proposer.__init__)  # type: ignore[method-assign]
     common.mirror = timed("database", common.mirror)  # type: ignore[attr-defined]
     store.write_atomically = timed("study files", files.write_atomically)  # type: ignore[attr-defined]
-    explore.worth_another_trial = timed("deciding", explore.worth_another_trial)  # type: ignore[attr-defined]
+    explore._pays = timed("deciding", explore._pays)
+    ladder.Ladder.options = timed("deciding", ladder.Ladder.options)  # type: ignore[method-assign]
 
     with tempfile.TemporaryDirectory() as folder:
         space = Path(folder) / "overhead.toml"
