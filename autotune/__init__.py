@@ -126,9 +126,9 @@ def look(
     Raises:
         autotune.errors.AutotuneError: its subclasses; BadInput if a log cannot be used, or there is nothing to decide.
     """
-    from autotune import real_runs
+    from autotune import api
 
-    return real_runs.look(study, log, baseline_log=baseline_log, root=root, executor=executor)
+    return api.look(study, log, baseline_log=baseline_log, root=root, executor=executor)
 
 
 def load_study(study: str, *, root: Path | str = _ROOT) -> pd.DataFrame:

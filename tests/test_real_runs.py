@@ -14,8 +14,8 @@ import autotune
 from autotune import cli
 from autotune.analysis.decision import Expected, Look, RaceInRun
 from autotune.analysis.look import Looked
+from autotune.api import look
 from autotune.errors import BadInput, ExitCode
-from autotune.real_runs import look
 from autotune.simulation.example import ExampleWorld, LognormalNoise
 from autotune.study.store import Study
 

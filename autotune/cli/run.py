@@ -143,10 +143,10 @@ def look(
     at = settings(context, root, as_json)
     find_study(study, at.root)
 
+    from autotune import api
     from autotune.cli.printers import print_look
-    from autotune.real_runs import look as look_at
 
-    found = look_at(study, log, baseline_log=baseline_log or "", root=at.root)
+    found = api.look(study, log, baseline_log=baseline_log or "", root=at.root)
     if at.as_json:
         _print_json(found)
     else:
