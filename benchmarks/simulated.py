@@ -55,7 +55,7 @@ learning_rate = { low = 3e-4, high = 1e-2, log = true }
 schedule = ["constant", "linear", "cosine", "wsd"]
 tied_head = [false, true]
 """
-_LEAST_BUDGET_SECONDS = 1_800.0
+_LEAST_BUDGET_SECONDS, _MOST_BUDGET_SECONDS = 1_800.0, 30_000.0
 _USUAL_RATE = 14_000.0  # tokens/s of a baseline
 _BUDGET_SHARE = 0.02  # of a long plan: what its owner would give
 _LOOK_SD = 0.05  # of ln S between two runs of a plan
@@ -79,8 +79,8 @@ def text_of(plan_tokens: float, runs: int = 10) -> str:
 
 
 def budget_seconds(plan_tokens: float, runs: int) -> float:
-    """The hard cap that the owner of such a plan gives."""
-    return max(_LEAST_BUDGET_SECONDS, _BUDGET_SHARE * runs * plan_tokens / _USUAL_RATE)
+    """The hard cap that the owner of such a plan gives: half an hour or 2 % of it, a night at most."""
+    return min(_MOST_BUDGET_SECONDS, max(_LEAST_BUDGET_SECONDS, _BUDGET_SHARE * runs * plan_tokens / _USUAL_RATE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
