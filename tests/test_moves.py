@@ -100,3 +100,11 @@ def test_turning_back_leads_to_the_baseline(changes: list[tuple[str, int]]) -> N
         for back in SPACE.turned_back(config, name):
             assert back[name] == ALONE[name]
             assert set(back.difference(ALONE)) < set(config.difference(ALONE)), "nothing else has changed"
+
+
+def test_the_system_part_is_valid_where_a_batch_took_the_micro_batch_along() -> None:
+    space = space_from(TEXT[: TEXT.index("[knobs]")] + "[knobs]\nglobal_batch = [16, 24]\nmicro_batch = [8, 12]\n")
+    found = space.turned(space.baseline, {"global_batch": 24, "micro_batch": 12})  # 12 does not divide 16
+    assert space.system_part(found) == space.baseline
+    kept = space.turned(space.baseline, {"global_batch": 24, "attention": "sdpa"})
+    assert space.changed(space.system_part(kept)) == {"attention": "sdpa"}

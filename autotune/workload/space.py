@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,11 +89,14 @@ class SearchSpace:
     def system_part(self, configuration: Configuration) -> Configuration:
         """`configuration` with every learning knob back at the baseline's value.
 
-        Raises:
-            InvalidConfiguration: that combination is not valid.
+        Where that is not valid alone, one system knob that depends on them goes back, too, or all of them.
         """
-        learning = self.changed(configuration, KnobClass.LEARNING)
-        return self.turned(configuration, {name: self.baseline[name] for name in learning})
+        learning = {name: self.baseline[name] for name in self.changed(configuration, KnobClass.LEARNING)}
+        others = self.changed(configuration, KnobClass.SYSTEM, KnobClass.NUMERICS)
+        for back in ({}, *({name: self.baseline[name]} for name in others)):
+            with contextlib.suppress(InvalidConfiguration):
+                return self.turned(configuration, learning | back)
+        return self.baseline
 
     def turn(
         self,
