@@ -50,4 +50,5 @@ class Configuration(Mapping[str, KnobValue]):
 
         A knob missing from one of the two (added after its study was stored) is not a difference.
         """
-        return {name: value for name, value in self._values.items() if name in other and other[name] != value}
+        theirs = other._values
+        return {name: value for name, value in self._values.items() if theirs.get(name, value) != value}
