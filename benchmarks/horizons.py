@@ -6,8 +6,8 @@
 
 The model and text of search_spaces/quickstart.toml are trained with complete schedules, linear to zero, on four token
 budgets a factor 4 apart, over learning rates and global batches. Warm-up is the same number of tokens everywhere.
-Only held-out losses count, so the machine may be busy. Each finished run is one line of the results file. Delete the
-file when a constant below or the Python version (its library is the text) has changed.
+Only held-out losses count, so the machine may be busy. Each finished run is one line of horizons.jsonl, which is kept
+with this file. Delete it when a constant below or the Python version (its library is the text) has changed.
 
 ln e is the log of token efficiency (docs/method.md, 4.3) over the reference: learning rate 1e-3, batch 16, linear,
 same seed and token budget. It is read off the curve of the reference from half to twice the token budget: below some
@@ -55,7 +55,7 @@ from autotune_model.schedule import lr_area
 
 T = TypeVar("T")
 
-RESULTS = Path(__file__).parent.parent / "reports" / "horizons.jsonl"
+RESULTS = Path(__file__).with_suffix(".jsonl")
 GPT = GPTConfig(layers=3, heads=3, width=96, sequence_length=128)
 TEXT = DataConfig(tokenizer="bpe:1024")
 WARMUP_TOKENS = 6_400  # just under a tenth of the shortest token budget
