@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from autotune.space.configuration import Configuration
 
-MOST_RISK = 0.33
+MOST_RISK = 0.25
 """The largest probability of being worse at which a configuration is recommended without being looked at."""
 _LEAST_GAIN = 0.01  # of the plan's cost: less is not worth a look
 LOOK_SD = 0.05

@@ -58,7 +58,7 @@ def expected_with_a_run_to_look() -> Recommendation:
 
 def expected_alone() -> Recommendation:
     """Nothing is claimed, and the only run is raced against the baseline from two trunks."""
-    return hopeful(BASELINE, Prospect(mean=0.25, sd=0.50), runs=1)
+    return hopeful(BASELINE, Prospect(mean=0.35, sd=0.50), runs=1)
 
 
 def expected_unguarded() -> Recommendation:

@@ -162,7 +162,7 @@ def test_nothing_that_is_claimed_is_said_where_nothing_is_shown() -> None:
     v = view(expected_alone())
     assert v.headline == (
         "Adopt learning_rate=0.003, schedule=wsd: nothing is shown to pay, "
-        "same validation loss 1.28x sooner is expected (90 % interval 0.56-2.92x)"
+        "same validation loss 1.42x sooner is expected (90 % interval 0.62-3.23x)"
     )
     assert v.why[-1] == "If you rely only on what is shown, keep your baseline."
     assert part(v, "shown").text == ("Nothing is shown to pay.",)
