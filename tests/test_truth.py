@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from autotune.analysis.caveat import SearchStoppedEarly
 from autotune.analysis.recommendation import Verdict
 from autotune.simulation.executor import MACHINE
+from autotune.simulation.families import Family, draw
 from autotune.simulation.finalists import race_of_four
 from autotune.simulation.study import simulate
 from autotune.simulation.worlds import draw_world, same_everywhere
+from autotune.space.knobs import KnobClass
+from autotune.trial.types import Stage
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PLAN_TOKENS, BUDGET_SECONDS = 3e7, 1_800.0
@@ -64,6 +69,29 @@ def test_intervals_hold_the_truth_and_are_narrow_enough_to_be_of_use(truth: Any)
     gains = [math.log(e.costs["the baseline"] / e.costs["this search"]) for e in ended]
     assert any(e.adopts for e in ended)
     assert statistics.median(gains) > 0.0, "search and plan together cost less than the baseline's plan"
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from(list(Family)),
+    st.integers(0, 40),
+    st.floats(60.0, 3_000.0),
+    st.sampled_from([(1, 3e5), (1, 1e10), (10, 3e6), (10, 3e7), (100, 3e8)]),
+)
+@example(Family.POWERS, 13, 300.0, (10, 3e7))  # the base compiles, and there is no time to compile anything else
+def test_every_search_ends_whatever_its_world_budget_and_plan(
+    truth: Any, family: Family, number: int, budget_seconds: float, plan: tuple[int, float]
+) -> None:
+    """A stage that spins would never come back from here: the simulated clock stands still while it does."""
+    runs, tokens = plan
+    found, records = simulate(
+        truth.text_of(tokens, runs), draw(family, number), budget_seconds=budget_seconds, seed=number
+    )
+    assert found.search_cost.total_seconds <= 1.1 * budget_seconds + 60.0, "a compilation at most"
+    space = truth.space_of(tokens, runs)
+    specs = [r.spec for r in records if r.spec.stage is Stage.EXPLORE_LEARNING]
+    tried = [(s.config, s.horizon_tokens) for s in specs if space.changed(s.config, KnobClass.LEARNING)]
+    assert len(set(tried)) == len(tried), "no trial of the ladder is run twice"
 
 
 def test_the_race_finds_the_one_that_leads_with_far_fewer_slices_than_unpaired() -> None:

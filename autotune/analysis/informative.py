@@ -17,7 +17,6 @@ from autotune.quantity import Unknown
 
 _FARTHEST_AREA = 0.7  # in ln of the area: farther off, divergence and the optimum show as well
 _STARVED = 0.8  # slope and share of the variance, from which on a trial measures the area
-_DOUBTFUL = 0.4  # slope from which on the area is part of what a trial measures
 _FEWEST = 4  # points, the baseline among them
 _LEAST_SPREAD = 0.1  # of ln of the area: its standard deviation
 _BATCH_CONSTANT, _BATCH_EXPONENT = 0.75, 0.57  # of the critical batch in tokens (Step Law, arXiv 2503.04715)
@@ -36,10 +35,6 @@ class Starvation:
     def is_starved(self) -> bool:
         """Whether the trials measure the area and nothing else."""
         return self.slope > _STARVED and self.r_squared > _STARVED
-
-    def doubt(self, log_area: float) -> float:
-        """Variance of ln e of a trial whose schedule has `log_area` more area: what the area may account for."""
-        return (self.slope * log_area) ** 2 if self.slope > _DOUBTFUL and self.r_squared > _DOUBTFUL else 0.0
 
 
 def step_starvation(points: Sequence[tuple[float, float]]) -> Starvation | Unknown:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -31,6 +31,7 @@ _NEAR = 0.25  # rates closer than this in ln are one trial
 _STEPS = (0.35, 0.5, 0.7, 1.4, 2.0, 2.8)  # of a rate, to look for a better one
 _SAFE = 1.4  # a rate must be this far below one that diverged
 _LOWEST = 2.0  # a rate may be this far below the lowest tried
+_AGAINST = 0.1  # ln e at the plan: measurements without any prior may speak so much against a configuration
 _LEAST_SD = 1e-9
 _MOST_PASSES = 50
 
@@ -71,10 +72,13 @@ def value_of_measuring(difference: float, sd: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """A trial that may be run, the gain in ln of the plan's cost expected from it, and its cost in the same unit."""
+    """A climb that may be begun: trials of `config` on the token budgets `lengths`, shortest first.
+
+    `gain` in ln of the plan's cost is expected from all of them, `cost` in the same unit is theirs.
+    """
 
     config: Configuration
-    tokens: int
+    lengths: tuple[int, ...]
     gain: float
     cost: float
 
@@ -124,86 +128,117 @@ class Ladder:
         return sd * sd / 2.0 - mean - self.log_speed(config)
 
     def is_supported(self, config: Configuration) -> bool:
-        """Whether trials support `config`: each value made a difference somewhere, and its rate was stable.
+        """Whether trials support `config`: each value made a difference somewhere, within the range that was tried.
 
-        What was measured, drift between two lengths included, must point to a gain at the plan by itself.
+        What was measured, drift between two lengths included, must not by itself speak against a gain at the plan.
         """
-        if self._may_fail(config) or self.sceptical.at_plan(config)[0] + self.log_speed(config) < 0.0:
+        if self._may_fail(config) or not all(feature in self._shown for feature in self.surface.turned(config)):
             return False
-        for dimension in self._scales(Law.RATE):
-            name = dimension.knob.name
-            rates = [float(c[name]) for c in (self.base, *(s.config for s in self.surface.seen))]
-            if not min(rates) / _LOWEST <= float(config[name]) <= max(rates):
-                return False
-        return all(feature in self._shown for feature in self.surface.turned(config))
+        for law, below in ((Law.RATE, _LOWEST), (Law.BATCH, 1.0)):
+            for dimension in self._scales(law):
+                name = dimension.knob.name
+                tried = [float(c[name]) for c in (self.base, *(s.config for s in self.surface.seen))]
+                if not min(tried) / below <= float(config[name]) <= max(tried):
+                    return False
+        return self.sceptical.at_plan(config)[0] + self.log_speed(config) >= -_AGAINST
 
     @cached_property
     def _shown(self) -> frozenset[Feature]:
         """The features that made a difference by themselves in a trial, beyond noise."""
-        noise = _SHOWN * NOISE_SD * math.sqrt(2.0 * self.surface.noise_factor)
         found = set()
         for seen in self.surface.seen:
             turned = self.surface.turned(seen.config)
-            if len(turned) == 1 and abs(seen.log_efficiency) > math.hypot(noise, _SHOWN * math.sqrt(seen.variance)):
+            if len(turned) == 1 and abs(seen.log_efficiency) > self._difference(seen.variance):
                 found |= set(turned)
         return frozenset(found)
+
+    def _difference(self, variance: float) -> float:
+        """The least ln e that is a difference beyond noise; `variance` is that of its conversion from a loss."""
+        return _SHOWN * math.sqrt(2.0 * NOISE_SD**2 * self.surface.noise_factor + variance)
 
     # -- the next trial ------------------------------------------------------------------------------
 
     def options(self, cost: Callable[[Configuration, int], float]) -> list[Option]:
-        """The trials that are expected to gain more than their `cost`, best ratio first.
+        """The climbs that are expected to gain more than they `cost`, best ratio first.
 
-        `cost` is that of a trial of a configuration and token budget over the plan's.
+        One trial tells little about drift, and alone it is often worth nothing; what it begins may be worth a lot. So
+        trials on neighbouring rungs are valued together. `cost` is that of a trial of a configuration and token budget
+        over the plan's.
         """
-        rows, leads, untried = self._alternatives
+        others, leads, untried = self._alternatives
+        rows = {top: _rows(surface, others, self.pick) for top, surface in self._at_top.items()}
         found = []
-        for config, tokens in self._trials():
-            covariance, sd = self.surface.difference_after(config, tokens)
-            moved = np.abs(rows @ covariance) / sd
-            tries = self.surface.turned(config).keys()
+        for config, lengths in self._climbs():
+            top = max(self.surface.top_tokens, lengths[-1])
+            moved = np.linalg.norm(rows[top] @ self._at_top[top].moved_by(config, lengths), axis=1)
+            tries, shows = self.surface.turned(config).keys(), self._chance_to_show(config, lengths)
             gain = max(
                 (
-                    value_of_measuring(lead, change)
+                    value_of_measuring(lead, change) * (shows if values else 1.0)
                     for lead, change, values in zip(leads, moved.tolist(), untried, strict=True)
                     if values <= tries
                 ),
                 default=0.0,
             )
-            if gain > (price := cost(config, tokens)):
-                found.append(Option(config=config, tokens=tokens, gain=gain, cost=price))
+            if gain > (price := sum(cost(config, tokens) for tokens in lengths)):
+                found.append(Option(config=config, lengths=lengths, gain=gain, cost=price))
         return sorted(found, key=lambda option: option.cost / option.gain)
 
+    def _chance_to_show(self, config: Configuration, lengths: Sequence[int]) -> float:
+        """The probability that one of these trials makes a difference: only then may its values be chosen."""
+        return max(self.surface.chance_beyond(self._difference(0.0), config, tokens) for tokens in lengths)
+
     @cached_property
-    def _alternatives(self) -> tuple[FloatArray, list[float], list[frozenset[Feature]]]:
+    def _at_top(self) -> Mapping[int, Surface]:
+        """The surface as if the longest token budget measured were another: drift is then unknown beyond that one."""
+        tops = {max(self.surface.top_tokens, tokens) for tokens in self.rungs} | {self.surface.top_tokens}
+        return {top: replace(self.surface, top_tokens=top) for top in tops}
+
+    @cached_property
+    def _alternatives(self) -> tuple[list[Configuration], list[float], list[frozenset[Feature]]]:
         """What might be chosen instead of the pick.
 
-        Their rows less that of the pick; by how much they lead, where a trial lets them be chosen at all; and the
-        values that this trial has to try for that. What is supported already does not lead, or it would be the pick.
+        Besides, by how much it leads, where a trial lets it be chosen at all; and the values that this trial has to try
+        for that. What is supported already does not lead, or it would be the pick.
         """
-        pick, plan = self.pick, self.surface.plan_tokens
-        least = self.expected_log_cost(pick)
-        around = dict.fromkeys(self._around(pick))
-        others = [c for c in around if self._may_be_supported(c) and not self._may_fail(c)]
-        rows = [self.surface.row(config, plan) - self.surface.row(pick, plan) for config in others]
+        least = self.expected_log_cost(self.pick)
+        around = dict.fromkeys(self._around(self.pick))
+        others = [c for c in around if self._may_be_supported(c, self.rungs[-1]) and not self._may_fail(c)]
         untried = [frozenset(self.surface.turned(config).keys() - self._shown) for config in others]
         leads = [
             least - self.expected_log_cost(config) if values else min(0.0, least - self.expected_log_cost(config))
             for config, values in zip(others, untried, strict=True)
         ]
-        return np.array(rows).reshape(len(others), len(self.surface.belief.mean)), leads, untried
+        return others, leads, untried
 
-    def _trials(self) -> Iterator[tuple[Configuration, int]]:
-        """Every trial that may be run next: values not yet tried, and those that made a difference on longer rungs."""
+    def _climbs(self) -> Iterator[tuple[Configuration, tuple[int, ...]]]:
+        """Every run of neighbouring rungs that trials of a configuration may be begun on.
+
+        Values not yet tried, and those that made a difference, on longer rungs. A rung is open once something was tried
+        on the one below.
+        """
+        reached = {length for _, length in self.tried}
         candidates = dict.fromkeys([*self.surface.candidates, self.pick, *self._rates_around(self.pick)])
-        usable = [c for c in candidates if c != self.base and self._may_be_supported(c) and not self._may_fail(c)]
-        for number, tokens in enumerate(self.rungs):
-            if number and not any(length == self.rungs[number - 1] for _, length in self.tried):
-                return
-            yield from ((config, tokens) for config in usable if not self.was_tried(config, tokens))
+        for config in candidates:
+            if config == self.base or self._may_fail(config):
+                continue
+            is_open = [
+                self._may_be_supported(config, tokens) and not self.was_tried(config, tokens) for tokens in self.rungs
+            ]
+            for first in range(len(self.rungs)):
+                if first and self.rungs[first - 1] not in reached:
+                    break
+                for end in range(first + 1, len(self.rungs) + 1):
+                    if not is_open[end - 1]:
+                        break
+                    yield config, self.rungs[first:end]
 
-    def _may_be_supported(self, config: Configuration) -> bool:
-        """Whether no value of `config` was tried without making a difference."""
-        tried = {feature for seen in self.surface.seen for feature in self.surface.turned(seen.config)}
+    def _may_be_supported(self, config: Configuration, tokens: int) -> bool:
+        """Whether no value of `config` was tried for `tokens` or longer and has made no difference anywhere.
+
+        A value that makes none in shorter trials may have its break-even there: a large batch has.
+        """
+        tried = {f for seen in self.surface.seen if seen.tokens >= tokens for f in self.surface.turned(seen.config)}
         return all(f in self._shown or f not in tried for f in self.surface.turned(config))
 
     def was_tried(self, config: Configuration, tokens: int) -> bool:
@@ -262,3 +297,10 @@ class Ladder:
 
     def _scales(self, law: Law) -> tuple[Dimension, ...]:
         return tuple(d for d in self.surface.space.of_class(KnobClass.LEARNING) if d.knob.law is law)
+
+
+def _rows(surface: Surface, others: Sequence[Configuration], pick: Configuration) -> FloatArray:
+    """What the gain of each of `others` over the pick at the plan depends on; shape (others, coefficients)."""
+    plan = surface.plan_tokens
+    rows = [surface.row(config, plan) - surface.row(pick, plan) for config in others]
+    return np.array(rows).reshape(len(others), len(surface.belief.mean))

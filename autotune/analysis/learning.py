@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,8 +30,8 @@ _SLOPE_ERROR = 0.1  # relative error of ln e: the loss is not linear in ln of to
 class Learnt:
     """What trials of complete schedules showed.
 
-    `measured` is every trial's ln e; `informed` those that inform about learning, with the variance that the gate left
-    them; `starvation` the gate's regression by token budget.
+    `measured` is every trial's ln e; `informed` those that inform about learning; `starvation` the gate's regression by
+    token budget.
     """
 
     measured: tuple[Seen, ...]
@@ -66,14 +66,9 @@ def learnt_from(records: Sequence[TrialRecord], space: SearchSpace) -> Learnt:
         found = step_starvation([(g, s.log_efficiency) for s, g in areas.items() if s.tokens == tokens])
         if isinstance(found, Starvation):
             starvation[tokens] = found
-    informed = []
-    for seen, area in areas.items():
-        gate = starvation.get(seen.tokens)
-        if gate is None:
-            informed.append(seen)
-        elif not gate.is_starved:
-            informed.append(replace(seen, variance=seen.variance + gate.doubt(area)))
-    return Learnt(measured=tuple(measured), informed=tuple(informed), starvation=starvation)
+    starved = {tokens for tokens, found in starvation.items() if found.is_starved}
+    informed = tuple(seen for seen in measured if seen.tokens not in starved)
+    return Learnt(measured=tuple(measured), informed=informed, starvation=starvation)
 
 
 def partner_of(spec: TrialSpec, records: Sequence[TrialRecord], space: SearchSpace) -> TrialRecord | Unknown:

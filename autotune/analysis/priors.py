@@ -75,6 +75,13 @@ SLOPE_CHANGE = Prior(
     source="docs/method.md, 9.3",
     valid="any knob",
 )
+AREA = Prior(
+    name="what ln e per ln of the area under the schedule falls by from one token budget to the next, 4 times longer",
+    mean=0.15,
+    sd=0.20,
+    source="benchmarks/horizons.py: 0.82, 0.68 and 0.50 at 32, 128 and 512 steps",
+    valid="trials of tens to thousands of steps",
+)
 USERS_RATE = Prior(
     name="ln of the best learning rate of the plan over the baseline's",
     mean=0.0,

@@ -6,9 +6,12 @@ ln e of a configuration over the baseline, after complete schedules of D tokens,
 
 with x = u for the learning rate (u = ln of its ratio to the baseline's), x = v for the batch, and x = 1 for any other
 changed value. That is a quadratic surface in u and v whose optimum drifts with ln D; curvature does not drift. D_top is
-the longest token budget measured; beyond it the slope differs from the measured one by an unknown amount. All
-coefficients are beliefs: the priors of `autotune.analysis.priors`, combined with every measurement by precision
-(docs/method.md, 9.2 and 9.3).
+the longest token budget measured; beyond it the slope differs from the measured one by an unknown amount. A trial of
+few steps shows more than that: how far the weights were moved. So a measurement contains a(D) * g besides, where g is
+ln of the area under the schedule over the baseline's. a(D) is the same for all knobs. It falls with D by a coefficient
+of each token budget, all of it over the next factor of 4, so that nothing is left in a plan far longer than D_top. All
+coefficients are beliefs: the priors of `autotune.analysis.priors`, combined with every
+measurement by precision (docs/method.md, 9.2 and 9.3).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from autotune.analysis import priors
 from autotune.analysis.linear import Belief
 from autotune.analysis.priors import Prior
 from autotune.analysis.rates import FloatArray
+from autotune.quantity import Unknown
 from autotune.space.configuration import Configuration
 from autotune.space.knobs import KnobClass, KnobValue, Law
 from autotune.workload.space import SearchSpace
@@ -36,6 +40,7 @@ _BENDING_SD = 0.08  # of ln e per unit of ln D below the longest budget: slopes 
 _VAGUE = 3.0  # standard deviations of a level at the longest budget, in those expected at the plan
 _LEAST_CURVATURE = 0.02
 _CURVATURES = (priors.RATE_CURVATURE, priors.BATCH_CURVATURE, priors.RATE_WITH_BATCH)
+_A_RUNG = math.log(4.0)  # of ln D: over it, a token budget's part of the area's effect falls to 0
 _ON_A_SCALE = (Law.RATE, Law.BATCH)
 
 Feature = tuple[str, KnobValue | None]
@@ -84,15 +89,29 @@ class Surface:
         mean, sd = self.belief.of(self.row(config, tokens))
         return mean, math.hypot(sd, self.interaction_sd(config))
 
-    def difference_after(self, config: Configuration, tokens: int) -> tuple[FloatArray, float]:
-        """What a measurement of `config` after `tokens` would tell: its covariance with the coefficients over its own
-        standard deviation. The change of any prediction `row @ coefficients` has `row @ result` as its sd."""
+    def moved_by(self, config: Configuration, lengths: Sequence[int]) -> FloatArray:
+        """What trials of `config` would tell, one of each token budget in `lengths`; shape (coefficients, lengths).
+
+        The change of any prediction `row @ coefficients` has the norm of `row @ result` as its standard deviation.
+        """
+        rows = np.array([self.measured_row(config, tokens) for tokens in lengths])
+        noise = [self._variance_of(config, tokens) * self.noise_factor for tokens in lengths]
+        for number, tokens in enumerate(lengths):
+            if tokens not in self.rungs:  # the baseline's own run, and what a(D) falls by next
+                noise[number] += NOISE_SD**2 + (priors.AREA.sd * self.log_area(config, tokens)) ** 2
+        covariance = self.belief.covariance @ rows.T
+        root = np.linalg.cholesky(rows @ covariance + np.diag(noise))
+        return np.asarray(np.linalg.solve(root, covariance.T).T)
+
+    def chance_beyond(self, least: float, config: Configuration, tokens: int) -> float:
+        """The probability that a trial of `config` after `tokens` shows |ln e| above `least`."""
         row = self.measured_row(config, tokens)
-        noise = self._variance_of(config, tokens) * self.noise_factor
-        if tokens not in self.rungs:
-            noise += NOISE_SD**2  # the baseline's own run
-        covariance = self.belief.covariance @ row
-        return covariance, math.sqrt(float(row @ covariance) + noise)
+        mean, sd = self.belief.of(row)
+        sd = math.hypot(sd, math.sqrt(self._variance_of(config, tokens) * self.noise_factor))
+        return (
+            1.0
+            - (math.erf((least - mean) / sd / math.sqrt(2.0)) + math.erf((least + mean) / sd / math.sqrt(2.0))) / 2.0
+        )
 
     # -- coefficients ------------------------------------------------------------------------------
 
@@ -131,14 +150,21 @@ class Surface:
             x = turned.get(feature, 0.0)
             row += [x, x * distance, x * min(distance, 0.0)]  # level, slope ahead, slope so far less that ahead
         u, v = (self._on_scale(turned, law) for law in _ON_A_SCALE)
-        return np.array([*row, -u * u, -v * v, -u * v, *np.zeros(len(self.rungs))])
+        area = self.log_area(config, tokens)
+        falls = (area * min(1.0, max(0.0, 1.0 - math.log(tokens / rung) / _A_RUNG)) for rung in self.rungs)
+        return np.array([*row, -u * u, -v * v, -u * v, *np.zeros(len(self.rungs)), *falls])
 
     def measured_row(self, config: Configuration, tokens: int) -> FloatArray:
         """The same for a measurement, with the noise of the baseline's run that it is compared with."""
         row = self.row(config, tokens)
         if tokens in self.rungs:
-            row[len(row) - len(self.rungs) + self.rungs.index(tokens)] = 1.0
+            row[len(row) - 2 * len(self.rungs) + self.rungs.index(tokens)] = 1.0
         return row
+
+    def log_area(self, config: Configuration, tokens: float) -> float:
+        """ln of the area under the learning-rate schedule over the baseline's; 0 if it is not known."""
+        ours, theirs = (self.space.workload.schedule_area(c, int(tokens)) for c in (config, self.space.baseline))
+        return 0.0 if isinstance(ours, Unknown) or isinstance(theirs, Unknown) else math.log(ours / theirs)
 
     def interaction_sd(self, config: Configuration) -> float:
         """Standard deviation of ln e of knobs turned together, beyond the sum of each alone."""
@@ -156,8 +182,9 @@ class Surface:
             known = 0.0 if self.is_sceptical else scale
             means += [level.mean * known, slope.mean * known, 0.0]
             sds += [_VAGUE * level.sd * scale, slope.sd * scale, priors.SLOPE_CHANGE.sd * scale]
-        means += [*(p.mean for p in _CURVATURES), *[0.0] * len(self.rungs)]
-        sds += [*(p.sd for p in _CURVATURES), *[NOISE_SD] * len(self.rungs)]
+        count = len(self.rungs)
+        means += [*(p.mean for p in _CURVATURES), *[0.0] * count, *[priors.AREA.mean] * count]
+        sds += [*(p.sd for p in _CURVATURES), *[NOISE_SD] * count, *[priors.AREA.sd] * count]
         vague = Belief(np.array(means), np.diag(np.square(sds)))
         if self.is_sceptical:
             return vague

@@ -121,12 +121,12 @@ def _run(climb: _Climb, calibration: Calibration) -> StageEnd:
         if ladder.pick != pick:
             pick = ladder.pick
             _tell_pick(climb, ladder)
-        options = ladder.options(functools.partial(_cost, climb, calibration))
-        affordable = [o for o in options if _fits(climb, calibration, o.config, o.tokens)]
+        options = ladder.options(functools.partial(_cost, climb, _plan_seconds(climb, calibration)))
+        affordable = [o for o in options if _fits(climb, calibration, o.config, *o.lengths)]
         longest = max((tokens for _, tokens in ladder.tried), default=0)
         is_checked = pick == climb.base or ladder.was_tried(pick, longest)
         if affordable:
-            config, tokens = affordable[0].config, affordable[0].tokens
+            config, tokens = affordable[0].config, affordable[0].lengths[0]
         elif not is_checked and checks < _MOST_CHECKS and _fits(climb, calibration, pick, longest):
             config, tokens, checks = pick, longest, checks + 1
         else:
@@ -165,18 +165,22 @@ def _seconds(climb: _Climb, config: Configuration, tokens: int) -> float:
     return runs * (opening + (complete_seconds(climb.lab, tokens) - opening) * math.exp(-climb.log_speed))
 
 
-def _fits(climb: _Climb, calibration: Calibration, config: Configuration, tokens: int) -> bool:
+def _fits(climb: _Climb, calibration: Calibration, config: Configuration, *lengths: int) -> bool:
     left = min(
         climb.lab.budget.left_seconds(_STAGE),
         climb.lab.budget.remaining_seconds - _RESERVE * claim_seconds(climb.lab, calibration, climb.base),
     )
-    return _seconds(climb, config, tokens) <= left
+    return sum(_seconds(climb, config, tokens) for tokens in lengths) <= left
 
 
-def _cost(climb: _Climb, calibration: Calibration, config: Configuration, tokens: int) -> float:
-    """Of a trial, as a share of the plan's cost on this system configuration."""
-    plan_seconds = or_else(case_of(climb.lab, calibration).plan_seconds, math.inf)
-    return _seconds(climb, config, tokens) / (plan_seconds * math.exp(-climb.log_speed))
+def _plan_seconds(climb: _Climb, calibration: Calibration) -> float:
+    """Of the plan on this system configuration."""
+    return or_else(case_of(climb.lab, calibration).plan_seconds, math.inf) * math.exp(-climb.log_speed)
+
+
+def _cost(climb: _Climb, plan_seconds: float, config: Configuration, tokens: int) -> float:
+    """Of a trial, as a share of the plan's cost."""
+    return _seconds(climb, config, tokens) / plan_seconds
 
 
 def _tell_pick(climb: _Climb, ladder: Ladder) -> None:
@@ -199,12 +203,13 @@ def _not_worth_it(climb: _Climb, calibration: Calibration, ladder: Ladder) -> St
     economics = case.economics_of(case.baseline, power=case.baseline_power, search_seconds=case.facts.search_seconds)
     if every and not isinstance(economics, Unknown):
         best: Option = max(every, key=lambda option: option.gain)
+        seconds = sum(_seconds(climb, best.config, tokens) for tokens in best.lengths)
         whole = economics.baseline_device_seconds * economics.price_per_device_second
         lab.tell(
             NextTrialNotWorthIt(
                 stage=_STAGE,
                 expected_saving=best.gain * whole * math.exp(-climb.log_speed),
-                trial_cost=_cost(climb, calibration, best.config, best.tokens) * whole * math.exp(-climb.log_speed),
+                trial_cost=seconds * economics.price_per_device_second,
                 currency=lab.space.plan.currency,
             )
         )

@@ -7,6 +7,9 @@ done; past the horizon the last value holds.
 from __future__ import annotations
 
 import math
+from functools import cache
+
+_MOST_POINTS = 1_000  # of a schedule, to sum it up
 
 WSD_DECAY_FRACTION = 0.2
 """The fraction of the horizon over which `wsd` (warm-up, stable, decay; arXiv 2405.18392) falls to zero."""
@@ -43,12 +46,15 @@ def lr_factor(schedule: str, warmup_fraction: float, progress: float) -> float:
     )
 
 
+@cache
 def lr_area(schedule: str, warmup_fraction: float, steps: int) -> float:
-    """The sum of the learning-rate factors over the steps of a complete schedule.
+    """The sum of the learning-rate factors over the steps of a complete schedule; of many steps, to 1e-5 of it.
 
     Times the peak rate, it is how far AdamW can move a weight, whose steps are about as long as the rate.
     """
-    return math.fsum(lr_factor(schedule, warmup_fraction, (step + 0.5) / steps) for step in range(steps))
+    points = min(steps, _MOST_POINTS)
+    factors = (lr_factor(schedule, warmup_fraction, (point + 0.5) / points) for point in range(points))
+    return steps * math.fsum(factors) / points
 
 
 def weight_decay_factor(schedule: str, progress: float) -> float:

@@ -62,7 +62,8 @@ class Truth:
     """ln e over the baseline: -curvature * (u - best)**2, likewise for the batch, plus what each other value gains.
 
     `rate` and `batch` are ln of the best over the baseline's after `RUNGS[0]` tokens; both move by their drift per unit
-    of ln D. The gain of another value is (level, slope).
+    of ln D. The gain of another value is (level, slope). Trials show the area under the schedule, too: per unit of its
+    ln over the baseline's, `area` for every rung from theirs on.
     """
 
     rate: float = 0.0
@@ -72,6 +73,7 @@ class Truth:
     batch_drift: float = 0.0
     batch_curvature: float = 0.17
     others: Mapping[tuple[str, KnobValue], tuple[float, float]] = field(default_factory=dict)
+    area: float = 0.15
 
     def best_rate(self, tokens: float) -> float:
         """ln of the best rate over the baseline's, at the baseline's batch."""
@@ -91,13 +93,21 @@ class Truth:
             total += (level + slope * far) * (config[name] == value)
         return total
 
+    def shown(self, config: Configuration, tokens: int) -> float:
+        """ln e as a trial shows it."""
+        ours, theirs = (SPACE.workload.schedule_area(c, tokens) for c in (config, BASE))
+        assert isinstance(ours, float)
+        assert isinstance(theirs, float)
+        starved = self.area * sum(tokens <= rung for rung in RUNGS)
+        return self.log_efficiency(config, tokens) + starved * math.log(ours / theirs)
+
 
 def seen_in(
     truth: Truth, configs: Iterable[Configuration], lengths: Iterable[int], noise: Callable[[], float] = lambda: 0.0
 ) -> list[Seen]:
     """What trials of those configurations and lengths show, with `noise` added to each."""
     return [
-        Seen(config=config, tokens=tokens, log_efficiency=truth.log_efficiency(config, tokens) + noise())
+        Seen(config=config, tokens=tokens, log_efficiency=truth.shown(config, tokens) + noise())
         for tokens in lengths
         for config in configs
     ]

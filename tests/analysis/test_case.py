@@ -115,7 +115,7 @@ def test_a_learning_gain_is_shown_only_if_fresh_seeds_agree() -> None:
 
 def test_a_shown_gain_whose_search_may_not_pay_back_is_still_expected_to_pay() -> None:
     few_runs = small_space(TEXT.replace("30_000_000", "1_000_000").replace("runs = 10", "runs = 60"))
-    shown, unshown = (case_of(learned(0.3, fresh=fresh), space=few_runs) for fresh in (0.3, 0.0))
+    shown, unshown = (case_of(learned(0.42, fresh=fresh), space=few_runs) for fresh in (0.42, 0.0))
     assert isinstance(unshown.decision, Expected)
     assert not claimed(shown).is_expected
     assert not isinstance(shown.decision, Keep), "more evidence of the gain is no reason against it"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from autotune.analysis.informative import Starvation, is_steepening, least_tokens, step_starvation
+from autotune.analysis.informative import is_steepening, least_tokens, step_starvation
 from autotune.quantity import Unknown
 
 areas = st.integers(-690, 690).map(lambda i: i / 1000)
@@ -87,16 +87,6 @@ def test_too_few_trials_or_too_similar_areas_say_nothing(few: list[tuple[float, 
 def test_trials_that_all_learn_as_the_baseline_does_are_not_starved() -> None:
     found = known(step_starvation([(0.5, 0.0), (-0.5, 0.0), (0.3, 0.0)]))
     assert not found.is_starved
-    assert found.doubt(0.5) == 0.0
-
-
-@given(st.floats(-2.0, 2.0), st.floats(0.0, 1.0), st.floats(-3.0, 3.0))
-def test_a_doubtful_slope_leaves_what_the_area_may_account_for_as_doubt(slope: float, share: float, g: float) -> None:
-    gate = Starvation(slope=slope, r_squared=share, trials=5)
-    if slope > 0.4 and share > 0.4:
-        assert gate.doubt(g) == pytest.approx((slope * g) ** 2)
-    else:
-        assert gate.doubt(g) == 0.0
 
 
 # -- the least length ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ AT_RATES = tuple(knobs(learning_rate=rate) for rate in RATES)
 OTHERS = (knobs(schedule="wsd"), knobs(tied_head=True), knobs(global_batch=8), knobs(global_batch=32))
 TRIED = (*AT_RATES, *OTHERS)
 GAINS = Truth(rate=0.6, others={("schedule", "wsd"): (0.30, 0.02), ("tied_head", True): (0.25, 0.0)})
+RUNS_OF_RUNGS = {RUNGS[first:end] for first in range(3) for end in range(first + 1, 4)}
 differences, sds = st.floats(-2.0, 2.0), st.just(0.0) | st.floats(1e-6, 2.0)
 efficiencies = st.lists(st.floats(-0.8, 0.8), min_size=len(TRIED), max_size=len(TRIED))
 
@@ -170,21 +171,21 @@ def test_as_many_knobs_are_picked_as_gain() -> None:
     assert ladder.expected_log_cost(ladder.pick) <= ladder.expected_log_cost(best)
 
 
-def test_a_value_tried_without_a_difference_is_neither_picked_nor_tried_longer() -> None:
-    truth = Truth(rate_curvature=0.0, batch_curvature=0.0, others={("schedule", "wsd"): (0.3, 0.0)})
-    ladder = ladder_of(seen_in(truth, TRIED, RUNGS[:1]), candidates=TRIED)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_value_tried_without_a_difference_is_not_picked_and_only_tried_again_for_longer(count: int) -> None:
+    truth = Truth(rate_curvature=0.0, batch_curvature=0.0, others={("schedule", "wsd"): (0.3, 0.0)}, area=0.0)
+    ladder = ladder_of(seen_in(truth, TRIED, RUNGS[:count]), candidates=TRIED)
     assert ladder.pick == knobs(schedule="wsd")
-    options = ladder.options(free)
-    assert options
-    for option in options:
-        assert set(SPACE.changed(option.config)) <= {"schedule"}, "rate, batch and tied embeddings made none"
+    options = [option for option in ladder.options(free) if set(SPACE.changed(option.config)) - {"schedule"}]
+    assert bool(options) == (count < 3), "rate, batch and tied embeddings made none so far"
+    assert all(option.lengths[0] >= RUNGS[count] for option in options)
 
 
 @settings(max_examples=40, deadline=None)
-@given(efficiencies)
-def test_with_one_length_nothing_worse_there_is_picked(values: list[float]) -> None:
-    ladder = ladder_of(measured(values), candidates=TRIED)
-    assert ladder.sceptical.at(ladder.pick, RUNGS[0])[0] >= -1e-9
+@given(efficiencies, st.sampled_from([RUNGS[:1], RUNGS[:2]]))
+def test_nothing_that_measurements_speak_against_is_picked(values: list[float], lengths: tuple[int, ...]) -> None:
+    ladder = ladder_of(measured(values, lengths), candidates=TRIED)
+    assert ladder.sceptical.at_plan(ladder.pick)[0] >= -0.1
 
 
 def test_what_is_expected_of_the_plan_does_not_outweigh_the_only_length_measured() -> None:
@@ -221,7 +222,7 @@ def test_no_rate_above_the_highest_stable_one_is_picked(rate: float, drift: floa
 @settings(max_examples=40, deadline=None)
 @given(st.floats(-3.0, -0.5), st.floats(-0.3, 0.0))
 def test_no_rate_far_below_the_lowest_tried_is_picked(rate: float, drift: float) -> None:
-    truth = Truth(rate=rate, rate_drift=drift)
+    truth = Truth(rate=rate, rate_drift=drift, area=0.0)
     pick = ladder_of(seen_in(truth, AT_RATES, RUNGS[:2]), candidates=TRIED).pick
     assert min(RATES) / 2 <= float(pick["learning_rate"]) < float(BASE["learning_rate"])
 
@@ -269,10 +270,11 @@ def test_options_are_worth_their_cost_best_ratio_first_and_climb_rung_by_rung(
         return dear * share_of_plan(config, tokens)
 
     options = ladder.options(cost)
-    assert all(option.gain > option.cost == cost(option.config, option.tokens) for option in options)
+    assert all(option.gain > option.cost == sum(cost(option.config, t) for t in option.lengths) for option in options)
     assert all(one.cost * other.gain <= other.cost * one.gain + 1e-12 for one, other in pairwise(options))
-    assert {option.tokens for option in options} <= set(RUNGS[: len(lengths) + 1])
-    assert len({(option.config, option.tokens) for option in options}) == len(options)
+    assert {option.lengths[0] for option in options} <= set(RUNGS[: len(lengths) + 1])
+    assert all(option.lengths in RUNS_OF_RUNGS for option in options), "neighbouring rungs, shortest first"
+    assert len({(option.config, option.lengths) for option in options}) == len(options)
 
 
 @settings(max_examples=40, deadline=None)
@@ -282,7 +284,7 @@ def test_nothing_is_tried_twice_nor_a_rate_next_to_one_that_was(values: list[flo
     for option in ladder.options(free):
         assert option.config != BASE
         for config, tokens in ladder.tried:
-            if tokens == option.tokens:
+            if tokens in option.lengths:
                 assert config != option.config
                 if set(config.difference(option.config)) == {"learning_rate"}:
                     rates = (float(c["learning_rate"]) for c in (config, option.config))
@@ -292,14 +294,14 @@ def test_nothing_is_tried_twice_nor_a_rate_next_to_one_that_was(values: list[flo
 def test_a_first_trial_of_every_candidate_is_an_option() -> None:
     options = ladder_of(candidates=TRIED).options(share_of_plan)
     assert set(TRIED) <= {option.config for option in options}
-    assert {option.tokens for option in options} == {RUNGS[0]}
+    assert {option.lengths[0] for option in options} == {RUNGS[0]}
 
 
 def test_starved_trials_count_as_measured_so_that_the_ladder_goes_on_to_longer_ones() -> None:
     surface = surface_of(SPACE, PLAN_TOKENS, [], candidates=TRIED, first_tokens=RUNGS[0])
     uninformed = ladder_of(seen_in(GAINS, TRIED, RUNGS[:1]), surface=surface)
     assert uninformed.pick == BASE
-    assert {option.tokens for option in uninformed.options(free) if option.config in TRIED} == {RUNGS[1]}
+    assert {option.lengths[0] for option in uninformed.options(free) if option.config in TRIED} == {RUNGS[1]}
 
 
 def test_where_every_trial_costs_more_than_it_may_gain_there_are_none() -> None:
@@ -312,7 +314,7 @@ def test_a_longer_plan_makes_longer_trials_worth_it() -> None:
     def longest(runs: int) -> int:
         ladder = ladder_of(seen_in(GAINS, TRIED, RUNGS[:2]), candidates=TRIED)
         options = ladder.options(lambda _, tokens: tokens / (runs * PLAN_TOKENS))
-        return max((option.tokens for option in options), default=0)
+        return max((option.lengths[-1] for option in options), default=0)
 
     assert longest(10) == RUNGS[2]
     assert longest(1) <= longest(10)
@@ -327,13 +329,13 @@ def test_trials_without_effect_leave_less_to_gain_from_the_next() -> None:
     assert most[1] < most[0]
 
 
-def test_only_a_trial_that_tries_a_value_is_credited_with_its_lead() -> None:
+def test_only_a_trial_that_tries_a_value_is_credited_with_its_lead_as_far_as_it_may_show_it() -> None:
     ladder = ladder_of(candidates=TRIED)
     gains = {option.config: option.gain for option in ladder.options(free)}
     lead = -ladder.expected_log_cost(knobs(schedule="wsd"))
     assert lead > 0.1, "schedules that decay are expected to gain"
-    assert gains[knobs(schedule="wsd")] >= lead
-    assert gains[knobs(tied_head=True)] < lead
+    assert lead / 2 < gains[knobs(schedule="wsd")] < 2 * lead
+    assert gains[knobs(tied_head=True)] < lead / 2
 
 
 def test_what_failed_is_no_reason_to_try_something_else() -> None:

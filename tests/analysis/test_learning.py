@@ -170,22 +170,13 @@ def test_lengths_at_which_only_the_area_shows_inform_of_nothing_and_longer_ones_
     assert not learnt_from([*ANCHORS, *short], SPACE).is_informative
 
 
-def test_where_the_area_is_part_of_what_shows_doubt_grows_with_it() -> None:
-    learnt = learnt_from([*ANCHORS, *at_rates({f: 0.6 * g for f, g in AREAS.items()})], SPACE)
-    gate = learnt.starvation[HORIZON]
-    assert learnt.starved == ()
-    assert gate.slope == pytest.approx(0.6, abs=0.06)
-    assert len(learnt.informed) == len(learnt.measured) == 4
-    for seen, measured in zip(learnt.informed, learnt.measured, strict=True):
-        area = math.log(float(seen.config["learning_rate"]) / 1e-3)
-        assert seen.log_efficiency == measured.log_efficiency
-        assert seen.variance - measured.variance == pytest.approx((gate.slope * area) ** 2, rel=1e-6)
-
-
-def test_where_the_area_does_not_show_nothing_is_widened() -> None:
-    learnt = learnt_from([*ANCHORS, *at_rates({0.6: -0.2, 0.8: -0.02, 1.4: -0.05, 1.8: -0.3})], SPACE)
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_where_the_area_is_only_part_of_what_shows_every_trial_informs(share: float) -> None:
+    rates = {0.6: -0.2, 0.8: -0.02, 1.4: -0.05, 1.8: -0.3}
+    learnt = learnt_from([*ANCHORS, *at_rates({f: share * AREAS[f] or e for f, e in rates.items()})], SPACE)
     assert learnt.informed == learnt.measured
-    assert HORIZON in learnt.starvation
+    assert learnt.starved == ()
+    assert learnt.starvation[HORIZON].slope == pytest.approx(share or -0.1, abs=0.1)
 
 
 # -- failures and speed -------------------------------------------------------------------------------------------

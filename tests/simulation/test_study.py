@@ -17,7 +17,7 @@ from autotune.simulation.worlds import draw_world
 from autotune.study.reading import read_records
 from autotune.trial.types import Infeasible, InfeasibleKind, Stage, TrialRecord
 
-BUDGET_SECONDS = 400.0
+BUDGET_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
