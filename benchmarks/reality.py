@@ -1,16 +1,18 @@
 """Checks a recommendation against reality: searches a small workload, then runs its plan to the end.
 
-    python benchmarks/reality.py            # five minutes of search, about ten of training
+    python benchmarks/reality.py            # eight minutes of search, half an hour of training
     python benchmarks/reality.py --quick    # everything tiny, in a temporary folder
 
-Baseline, hand-tuned default, claimed part (or the candidate, if nothing is claimed) and what is expected are
-trained to the plan's tokens, with complete schedules, on seeds the search has not seen. All runs of a seed are
-resident together, in fresh processes; every round advances each by the same share of its schedule, in random
-order, so that noise on the machine affects all alike.
+Baseline, claimed part (or the candidate, if nothing is claimed) and what is expected, or to be raced, are trained to
+the plan's tokens, with complete schedules, on seeds the search has not seen. All runs of a seed are resident
+together, in fresh processes; every round advances each by the same share of its schedule, in random order, so that
+noise on the machine affects all alike.
 
 A difference of losses is converted to tokens with the slope at the plan's length; for that, the baseline is also
 trained to half of it: b = (L(D/2) - L(D)) / ln 2 and ln e = -(l - L(D)) / b, seed by seed. This understates a
 large gain, because the slope decreases. Realised ln S = ln(seconds of the baseline / seconds) + ln e.
+
+The runs of the first seed are the look: their logs go into `autotune.look`, as run 1's and the baseline's would.
 
 Writes realised.md beside the study's report; exits with 1 if a figure could not be obtained.
 """
@@ -29,7 +31,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autotune import api
-from autotune.analysis.evidence import BASELINE, WINNER, effects_of, of_stage
+from autotune.analysis.decision import Expected, Look, RaceInRun
+from autotune.analysis.evidence import BASELINE, effects_of, of_stage
+from autotune.analysis.look import Looked
 from autotune.analysis.rates import as_ratio, interval_over_restarts
 from autotune.analysis.recommendation import Comparison, Curve, Expectation, Recommendation, Verdict
 from autotune.cli.live import progress_for
@@ -39,7 +43,6 @@ from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report.quantities import Printer, tokens
 from autotune.space.configuration import Configuration
 from autotune.space.document import parse_duration, read_document
-from autotune.space.knobs import KnobClass
 from autotune.study.reading import read_records
 from autotune.trial.types import Stage, TrialRecord
 from autotune.workload.base import Workload
@@ -50,6 +53,7 @@ GALLERY = Path(__file__).parent.parent / "reports" / "gallery"
 HALF = "baseline, half the tokens"
 FIRST_SEED = 1000
 EVALUATION_TOKENS = 65_536
+EVALUATIONS = 8  # of a run, for its log
 SLICE_SECONDS = 0.5  # of the baseline, each round: the first step after a wait is slow
 PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
 SPACE = """\
@@ -66,8 +70,11 @@ evaluation_tokens = 8_192
 
 [plan]
 tokens = {plan_tokens}
-runs = 100                  # seeds and ablations: enough for a search to pay, and one run can be waited for
+runs = 10
 device_hour_usd = 0.10
+
+[search]
+share_of_plan = {share}     # far more than usual: a plan of days would take days to be held against reality
 
 [baseline]
 micro_batch = 8
@@ -100,11 +107,18 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A completed run: `seconds` of training alone, held-out `loss` in nats per token."""
+    """A completed run: `seconds` of training alone, and the held-out losses in nats per token after so many tokens."""
 
-    tokens: int
     seconds: float
-    loss: float
+    losses: tuple[tuple[int, float], ...]
+
+    @property
+    def tokens(self) -> int:
+        return self.losses[-1][0]
+
+    @property
+    def loss(self) -> float:
+        return self.losses[-1][1]
 
 
 Seed = Mapping[str, Run | Unknown]
@@ -131,30 +145,20 @@ class Figure:
 
 
 def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Member]:
-    """What is trained besides the baseline, each configuration once."""
-    confirmation = of_stage(records, Stage.CONFIRM)
-    winner = next((r.spec.config for r in confirmation if r.spec.label == WINNER), found.candidate)
-    is_claimed = found.claimed != found.baseline
-    if not is_claimed:
-        claims = ("no: not recommended",) * 3
-    elif any(found.knobs[name].knob_class is KnobClass.LEARNING for name in found.candidate.difference(found.baseline)):
-        claims = ("yes, with the efficiency carried to the plan", "yes", "no: seen in short trials")
-    else:
-        claims = ("yes, with the efficiency as measured", "yes", "yes")
-    unclaimed = ("no: seen in short trials",) * 3
-    wanted = (
-        ("recommendation" if is_claimed else "candidate", found.candidate, claims),
-        ("hand-tuned default", found.expert_default, unclaimed),
-        ("expected" if isinstance(found.expectation, Expectation) else "whole winner", winner, unclaimed),
-    )
-    members: dict[Configuration, Member] = {}
-    for name, config, claims in wanted:
-        if config in members:
-            members[config] = replace(members[config], name=f"{members[config].name} = {name}")
-        elif config != found.baseline:
-            confirmed = found.over_baseline if config == found.candidate else seen(config, confirmation, found.curve)
-            members[config] = Member(name=name, config=config, predicted=confirmed, claims=claims)
-    return list(members.values())
+    """What is trained besides the baseline: the best claimed, or else the candidate; and what is expected or raced."""
+    members = []
+    if found.candidate != found.baseline:
+        is_claimed = found.claimed != found.baseline
+        claims = ("yes",) * 3 if is_claimed else ("no: not recommended",) * 3
+        name = "claimed" if is_claimed else "candidate"
+        members.append(Member(name=name, config=found.candidate, predicted=found.over_baseline, claims=claims))
+    hope = found.expectation
+    if isinstance(hope, Expectation) and hope.config != found.candidate:
+        word = "raced" if isinstance(found.decision, RaceInRun) else "expected"
+        tested = seen(hope.config, of_stage(records, Stage.CONFIRM), found.curve)
+        predicted = replace(tested, speedup=hope.speedup, token_efficiency=hope.token_efficiency)
+        members.append(Member(name=word, config=hope.config, predicted=predicted, claims=(f"no: {word}",) * 3))
+    return members
 
 
 def seen(config: Configuration, confirmation: Sequence[TrialRecord], curve: Curve | Unknown) -> Comparison:
@@ -193,6 +197,7 @@ def train(
     sessions: dict[str, Session] = {}
     runs: dict[str, Run | Unknown] = {}
     seconds = dict.fromkeys(plans, 0.0)
+    losses: dict[str, list[tuple[int, float]]] = {name: [] for name in plans}
     with contextlib.ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name, (config, horizon_tokens) in plans.items():
@@ -214,20 +219,62 @@ def train(
                 steps = whole * (number + 1) // rounds - whole * number // rounds
                 try:
                     seconds[name] += sessions[name].advance(steps, number).seconds if steps else 0.0
+                    if (number + 1) * EVALUATIONS % rounds < EVALUATIONS:
+                        losses[name].append(_loss_of(sessions[name]))
                 except SessionEnded as ended:
                     runs[name] = Unknown(reason=f"{name} ended on seed {seed}: {ended.message}")
                     del sessions[name]
-        for name, trained in sessions.items():
-            end = trained.evaluate()
-            runs[name] = Run(tokens=end.tokens_seen, seconds=seconds[name], loss=end.loss)
+        runs |= {name: Run(seconds=seconds[name], losses=tuple(losses[name])) for name in sessions}
     return runs
+
+
+def _loss_of(session: Session) -> tuple[int, float]:
+    evaluated = session.evaluate()
+    return evaluated.tokens_seen, evaluated.loss
+
+
+def look_at(folder: Path, member: Member, runs: Seed, root: Path, study: str) -> Looked | Unknown:
+    """What `autotune.look` makes of the logs of that member's run and of the baseline's, both on one seed."""
+    logs = []
+    for name in (member.name, BASELINE):
+        run = runs[name]
+        if isinstance(run, Unknown):
+            return run
+        path = folder / f"{name}.csv"
+        rows = [f"{tokens},{loss}" for tokens, loss in run.losses]
+        path.write_text("\n".join(["tokens,val_loss", *rows, ""]), encoding="utf-8")
+        logs.append(path)
+    return api.look(study, logs[0], baseline_log=logs[1], root=root)
+
+
+def look_rows(found: Recommendation, looked: Looked, member: Member, seeds: Sequence[Seed]) -> list[tuple[str, ...]]:
+    """What the look showed and decided, and what the plan costs with it over the claimed part: expected and realised.
+
+    The mean over all seeds stands for what the other runs do.
+    """
+    assert isinstance(found.decision, Expected | RaceInRun)
+    show, runs = Printer(LEVEL), found.plan.runs
+    rows = [("speed-up over the claimed part, in the look", show.ratio(looked.shown).text)]
+    rows.append(("the other runs", "use it" if looked.is_kept else "go back to the claimed part"))
+    rows.append(("cost of the plan over the claimed part's, expected before", f"{found.decision.cost:.3f}"))
+    tried, kept = (logs_of(name, seeds) for name in (member.name, "claimed"))
+    if not isinstance(tried, Unknown):
+        ahead = statistics.fmean(sum(pair) for pair in tried)
+        ahead -= 0.0 if isinstance(kept, Unknown) else statistics.fmean(sum(pair) for pair in kept)
+        cost, guard = math.exp(-ahead), found.decision.guard
+        if isinstance(guard, Look):
+            others = runs - 1 - guard.needs_run
+            cost = (cost + guard.needs_run + others * (cost if looked.is_kept else 1.0)) / runs
+        rows.append(("the same, realised", f"{cost:.3f}"))
+    return rows
 
 
 def logs_of(name: str, seeds: Sequence[Seed]) -> list[tuple[float, float]] | Unknown:
     """ln of the rate over the baseline's and ln e, seed by seed."""
     logs = []
     for runs in seeds:
-        ours, theirs, half = runs[name], runs[BASELINE], runs[HALF]
+        ours = runs.get(name, Unknown(reason=f"{name} was not trained"))
+        theirs, half = runs[BASELINE], runs[HALF]
         if isinstance(ours, Unknown) or isinstance(theirs, Unknown) or isinstance(half, Unknown):
             return next(run for run in (theirs, half, ours) if isinstance(run, Unknown))
         slope = (half.loss - theirs.loss) / math.log(theirs.tokens / half.tokens)
@@ -277,7 +324,9 @@ def table(headings: str, rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([f"| {headings} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def page(found: Recommendation, members: Sequence[Member], seeds: Sequence[Seed]) -> tuple[str, bool]:
+def page(
+    found: Recommendation, members: Sequence[Member], seeds: Sequence[Seed], looked: Looked | Unknown
+) -> tuple[str, bool]:
     """Predicted and realised figures in Markdown, and whether every figure was obtained."""
     show = Printer(LEVEL)
     ratios = [figure for member in members for figure in figures_of(member, seeds)]
@@ -293,6 +342,9 @@ def page(found: Recommendation, members: Sequence[Member], seeds: Sequence[Seed]
         runs = [(run.seconds, run.loss) for seed in seeds if isinstance(run := seed[name], Run)]
         means = [f"{statistics.fmean(values):.4g}" for values in zip(*runs, strict=True)] or ["not known"] * 2
         raw.append((name, change or "nothing", *means))
+    look = (
+        [("the look", looked.reason)] if isinstance(looked, Unknown) else look_rows(found, looked, members[-1], seeds)
+    )
     text = f"""# The recommendation held against reality
 
 Verdict of the search: {found.verdict.value}. {tokens(found.plan.tokens)} tokens a run, complete schedules, {len(seeds)}
@@ -303,7 +355,7 @@ intervals, over seeds where they are realised.
 
 {table("configuration | changes | seconds of a run, mean | held-out loss, mean", raw)}
 
-What was seen in short trials was not predicted to last to the plan's length. Its rows show whether it did.
+{table("run 1 as the look | ", look)}
 """
     known = all(isinstance(q, Interval) for f in (*ratios, *times) for q in (f.predicted, f.realised))
     return text, known and found.verdict is not Verdict.NOT_INFORMATIVE
@@ -312,21 +364,22 @@ What was seen in short trials was not predicted to last to the plan's length. It
 def main() -> int:
     """Search, train, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", default="5m", help="of the search")
-    parser.add_argument("--seeds", type=int, default=3, help="at least 2 for an interval")
-    parser.add_argument("--tokens", type=int, default=1_000_000, help="of one run of the plan")
+    parser.add_argument("--budget", default="8m", help="of the search")
+    parser.add_argument("--seeds", type=int, default=2, help="at least 2 for an interval")
+    parser.add_argument("--tokens", type=int, default=4_000_000, help="of one run of the plan")
     parser.add_argument("--root", type=Path, default=GALLERY, help="the folder of the study")
     parser.add_argument("--study", default="reality", help="its name; a finished one is not searched again")
     parser.add_argument("--quick", action="store_true", help="everything tiny, in a temporary folder")
     options = parser.parse_args()
-    horizon_tokens = 60_000
+    horizon_tokens, share = 64_000, 0.25
     if options.quick:
         options.root = Path(tempfile.mkdtemp(prefix="reality-"))
-        options.budget, options.seeds, options.tokens, horizon_tokens = "70s", 2, 60_000, 8_192
+        options.budget, options.seeds, options.tokens, horizon_tokens, share = "70s", 2, 60_000, 8_192, 1.0
 
     with tempfile.TemporaryDirectory() as folder, progress_for(sys.stderr) as progress:
         path = Path(folder) / f"{options.study}.toml"
-        path.write_text(SPACE.format(horizon_tokens=horizon_tokens, plan_tokens=options.tokens), encoding="utf-8")
+        text = SPACE.format(horizon_tokens=horizon_tokens, plan_tokens=options.tokens, share=share)
+        path.write_text(text, encoding="utf-8")
         workload = replace(GPTWorkload.read(read_document(path)), evaluation_tokens=EVALUATION_TOKENS)
         seconds = parse_duration(options.budget)
         finished = api.search(
@@ -343,7 +396,11 @@ def main() -> int:
         for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
             print(f"seed {seed}: training {', '.join(plans)}", file=sys.stderr, flush=True)
             seeds.append(train(executor, workload, plans, seed, rounds))
-    text, is_complete = page(found, members, seeds)
+    looked: Looked | Unknown = Unknown(reason="nothing is expected or raced: there is nothing to look at")
+    if isinstance(found.decision, Expected | RaceInRun):
+        with tempfile.TemporaryDirectory() as folder:
+            looked = look_at(Path(folder), members[-1], seeds[0], options.root, options.study)
+    text, is_complete = page(found, members, seeds, looked)
     (finished.folder / "realised.md").write_text(text, encoding="utf-8")
     print(f"{text}\nWritten to {finished.folder / 'realised.md'}.")
     return 0 if is_complete else 1
