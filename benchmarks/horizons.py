@@ -1,6 +1,6 @@
 """How the best learning rate and batch move with the token budget of a training run, on a small GPT.
 
-    python benchmarks/horizons.py             # about an hour on two quiet cores; run it again to continue
+    python benchmarks/horizons.py             # two hours on two quiet cores; run it again to continue
     python benchmarks/horizons.py --report    # prints what the finished runs say
     python benchmarks/horizons.py --longest   # also trains the pick and the baseline on 16 M tokens: 10 minutes more
 
@@ -37,8 +37,10 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -135,8 +137,8 @@ def planned(results: Results, *, longest: bool) -> list[Run]:
     return sorted(dict.fromkeys(runs), key=lambda run: run.tokens)
 
 
-def train(run: Run, threads: int) -> float | None:
-    """The held-out loss at the end of a run, in nats per token; None if it diverged."""
+def train(run: Run) -> float | None:
+    """The held-out loss at the end of a run on one thread, in nats per token; None if it diverged."""
     import torch  # here, because reports and tests do without
 
     from autotune_model.failures import Diverged
@@ -144,7 +146,7 @@ def train(run: Run, threads: int) -> float | None:
     from autotune_model.trainer import Trainer
 
     learning = {"learning_rate": run.learning_rate, "schedule": run.schedule, "global_batch": run.batch}
-    system = {"micro_batch": min(run.batch, 16), "attention": "sdpa", "optimizer_kernel": "fused", "threads": threads}
+    system = {"micro_batch": min(run.batch, 16), "attention": "sdpa", "optimizer_kernel": "fused", "threads": 1}
     training = TrainingConfig.from_mapping(learning | system | {"warmup_fraction": WARMUP_TOKENS / run.tokens})
     settings = {"seed": run.seed, "horizon_tokens": run.tokens, "evaluation_tokens": EVALUATION_TOKENS}
     session = SessionConfig(gpt=GPT, data=TEXT, training=training, device="cpu", **settings)
@@ -446,17 +448,31 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="one line for each finished run")
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--longest", action="store_true", help=f"also {BEYOND:,} tokens")
-    parser.add_argument("--threads", type=int, default=0, help="0 is torch's default")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
     options = parser.parse_args()
     results = read_results(options.results)
-    while not options.report:
-        run = next((run for run in planned(results, longest=options.longest) if run not in results), None)
-        if run is None:
-            break
-        results[run] = train(run, options.threads)
-        append_result(options.results, Finished(run=run, loss=results[run]))
-        print(f"{run}: loss {results[run]}", flush=True)
+    if not options.report:
+        for run, loss in trained(results, options.jobs, longest=options.longest):
+            append_result(options.results, Finished(run=run, loss=loss))
+            print(f"{run}: loss {loss}", flush=True)
     print("\n".join(report(results)))
+
+
+def trained(results: dict[Run, float | None], jobs: int, *, longest: bool) -> Iterator[tuple[Run, float | None]]:
+    """Train what is planned and not in `results`, and add it to them; some `jobs` runs at a time."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running: dict[Future[float | None], Run] = {}
+        while True:
+            known = {*results, *running.values()}
+            missing = (run for run in planned(results, longest=longest) if run not in known)
+            for run in itertools.islice(missing, jobs - len(running)):
+                running[pool.submit(train, run)] = run
+            if not running:
+                return
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                run = running.pop(done)
+                results[run] = done.result()
+                yield run, results[run]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from autotune.study.store import Study
 from autotune.workload.base import WorkerOrder
 from autotune.workload.machine import Machine
 
-GALLERY = Path(__file__).parent.parent / "reports" / "gallery"
+OLD_STUDIES = Path(__file__).parent / "old_studies"
 TINY = SPACE.replace(
     "tokens = 400_000", "tokens = 1_000"
 )  # a plan that no search can pay for: it ends after two trials
@@ -244,12 +244,12 @@ def test_a_study_moved_to_another_root_and_name_goes_on(search: Callable[..., ap
 
 
 def test_a_study_of_before_this_format_can_be_read(tmp_path: Path) -> None:
-    trials = autotune.load_study("reality", root=GALLERY)
-    assert len(trials) == 121
+    trials = autotune.load_study("before_the_door", root=OLD_STUDIES)
+    assert len(trials) == 18
     assert {"dtype", "micro_batch", "loss", "outcome"} <= set(trials.columns)
-    (summary,) = (s for s in autotune.studies(GALLERY) if s.name == "reality")
+    (summary,) = autotune.studies(OLD_STUDIES)
     assert summary.state in {"adopt", "keep_baseline", "inconclusive"}
-    shutil.copytree(GALLERY / "reality", tmp_path / "reality")
+    shutil.copytree(OLD_STUDIES / "before_the_door", tmp_path / "reality")
     with pytest.raises(BadInput, match="of another version: it can be read") as refused:
         autotune.resume("reality", root=tmp_path, executor=SimulatedMachine())
     assert "\n" not in str(refused.value)
