@@ -8,9 +8,9 @@ with x = u for the learning rate (u = ln of its ratio to the baseline's), x = v 
 changed value. That is a quadratic surface in u and v whose optimum drifts with ln D; curvature does not drift. D_top is
 the longest token budget measured; beyond it the slope differs from the measured one by an unknown amount. A trial of
 few steps shows more than that: how far the weights were moved. So a measurement contains a(D) * g besides, where g is
-ln of the area under the schedule over the baseline's. a(D) is the same for all knobs. It falls with D by a coefficient
-of each token budget, all of it over the next factor of 4, so that nothing is left in a plan far longer than D_top. All
-coefficients are beliefs: the priors of `autotune.analysis.priors`, combined with every
+ln of the area under the schedule over the baseline's. a(D) is the same for all knobs. It falls from each token budget
+to the next by a coefficient; beyond the longest, half of what is left goes with every factor of 4. All coefficients are
+beliefs: the priors of `autotune.analysis.priors`, combined with every
 measurement by precision (docs/method.md, 9.2 and 9.3).
 """
 
@@ -40,7 +40,8 @@ _BENDING_SD = 0.08  # of ln e per unit of ln D below the longest budget: slopes 
 _VAGUE = 3.0  # standard deviations of a level at the longest budget, in those expected at the plan
 _LEAST_CURVATURE = 0.02
 _CURVATURES = (priors.RATE_CURVATURE, priors.BATCH_CURVATURE, priors.RATE_WITH_BATCH)
-_A_RUNG = math.log(4.0)  # of ln D: over it, a token budget's part of the area's effect falls to 0
+_A_RUNG = math.log(4.0)  # of ln D: over it, a token budget's part of the area's effect falls to 0 or, beyond the last,
+_AREA_LEFT = 0.5  # to this: 0.8 in benchmarks/horizons.py, and nearly nothing where trials of few steps are special
 _ON_A_SCALE = (Law.RATE, Law.BATCH)
 
 Feature = tuple[str, KnobValue | None]
@@ -151,8 +152,13 @@ class Surface:
             row += [x, x * distance, x * min(distance, 0.0)]  # level, slope ahead, slope so far less that ahead
         u, v = (self._on_scale(turned, law) for law in _ON_A_SCALE)
         area = self.log_area(config, tokens)
-        falls = (area * min(1.0, max(0.0, 1.0 - math.log(tokens / rung) / _A_RUNG)) for rung in self.rungs)
-        return np.array([*row, -u * u, -v * v, -u * v, *np.zeros(len(self.rungs)), *falls])
+        areas = (area * self._left_of_area(rung, tokens) for rung in self.rungs)
+        return np.array([*row, -u * u, -v * v, -u * v, *np.zeros(len(self.rungs)), *areas])
+
+    def _left_of_area(self, rung: int, tokens: float) -> float:
+        """The share of a token budget's part of a(D) that is left after `tokens`."""
+        beyond = max(0.0, math.log(tokens / rung) / _A_RUNG)
+        return _AREA_LEFT**beyond if rung == self.rungs[-1] else max(0.0, 1.0 - beyond)
 
     def measured_row(self, config: Configuration, tokens: int) -> FloatArray:
         """The same for a measurement, with the noise of the baseline's run that it is compared with."""

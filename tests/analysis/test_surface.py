@@ -86,7 +86,7 @@ def test_the_best_batch_drifts_as_the_best_rate_does() -> None:
 
 def test_where_learning_rates_make_no_difference_none_is_expected_at_the_plan() -> None:
     untried = surface([])
-    flat = surface(seen_in(Truth(rate_curvature=0.0), AT_RATES, RUNGS[:2]))
+    flat = surface(seen_in(Truth(rate_curvature=0.0, area=0.0), AT_RATES, RUNGS[:2]))
     for config in AT_RATES:
         mean, sd = flat.at_plan(config)
         assert abs(mean) < 0.02
@@ -110,15 +110,15 @@ def test_what_the_area_explains_in_every_knob_is_not_carried_to_the_plan_and_oth
         shown = area.shown(config, RUNGS[1])
         assert shown > 0.1
         assert known.at(config, RUNGS[1])[0] == pytest.approx(shown, abs=0.05)
-        assert known.at_plan(config)[0] < shown / 2
+        assert known.at_plan(config)[0] < 0.6 * shown
     tied = surface(seen_in(Truth(others={("tied_head", True): (0.3, 0.0)}), TRIED, RUNGS[:2]))
     assert tied.at_plan(knobs(tied_head=True))[0] > known.at_plan(knobs(global_batch=8))[0]
 
 
-def test_the_effect_of_the_area_falls_to_nothing_over_the_next_factor_of_four() -> None:
+def test_the_effect_of_the_area_falls_from_length_to_length_and_by_halves_beyond_the_longest() -> None:
     known = surface(seen_in(TRUTH, TRIED, RUNGS[:2]))
     twice = knobs(learning_rate=2e-3)
-    for tokens, shares in ((RUNGS[0], (1.0, 1.0)), (2 * RUNGS[0], (0.5, 1.0)), (4 * RUNGS[1], (0.0, 0.0))):
+    for tokens, shares in ((RUNGS[0], (1.0, 1.0)), (2 * RUNGS[0], (0.5, 1.0)), (16 * RUNGS[1], (0.0, 0.25))):
         assert known.row(twice, tokens)[-2:] == pytest.approx(np.array(shares) * math.log(2.0), abs=1e-9)
         assert known.row(BASE, tokens) == pytest.approx(0.0)
 
