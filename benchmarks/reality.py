@@ -146,14 +146,13 @@ class Figure:
 
 def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Member]:
     """What is trained besides the baseline: the best claimed, or else the candidate; and what is expected or raced."""
-    members = []
-    if found.candidate != found.baseline:
-        is_claimed = found.claimed != found.baseline
+    members, hope = [], found.expectation
+    is_claimed, hoped = found.claimed != found.baseline, hope.config if isinstance(hope, Expectation) else None
+    if found.candidate != found.baseline and (is_claimed or found.candidate != hoped):
         claims = ("yes",) * 3 if is_claimed else ("no: not recommended",) * 3
         name = "claimed" if is_claimed else "candidate"
         members.append(Member(name=name, config=found.candidate, predicted=found.over_baseline, claims=claims))
-    hope = found.expectation
-    if isinstance(hope, Expectation) and hope.config != found.candidate:
+    if isinstance(hope, Expectation):
         word = "raced" if isinstance(found.decision, RaceInRun) else "expected"
         tested = seen(hope.config, of_stage(records, Stage.CONFIRM), found.curve)
         predicted = replace(tested, speedup=hope.speedup, token_efficiency=hope.token_efficiency)
