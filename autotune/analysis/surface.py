@@ -10,8 +10,8 @@ the longest token budget measured; beyond it the slope differs from the measured
 few steps shows more than that: how far the weights were moved. So a measurement contains a(D) * g besides, where g is
 ln of the area under the schedule over the baseline's. a(D) is the same for all knobs. It falls from each token budget
 to the next by a coefficient; beyond the longest, half of what is left goes with every factor of 4. All coefficients are
-beliefs: the priors of `autotune.analysis.priors`, combined with every
-measurement by precision (docs/method.md, 9.2 and 9.3).
+beliefs: the priors of `autotune.analysis.priors`, combined with every measurement by precision (docs/method.md, 9.2 and
+9.3).
 """
 
 from __future__ import annotations
@@ -109,10 +109,8 @@ class Surface:
         row = self.measured_row(config, tokens)
         mean, sd = self.belief.of(row)
         sd = math.hypot(sd, math.sqrt(self._variance_of(config, tokens) * self.noise_factor))
-        return (
-            1.0
-            - (math.erf((least - mean) / sd / math.sqrt(2.0)) + math.erf((least + mean) / sd / math.sqrt(2.0))) / 2.0
-        )
+        below, above = ((least + sign * mean) / sd / math.sqrt(2.0) for sign in (1.0, -1.0))
+        return (math.erfc(below) + math.erfc(above)) / 2.0
 
     # -- coefficients ------------------------------------------------------------------------------
 

@@ -282,7 +282,7 @@ def test_the_change_expected_of_a_measurement_is_what_it_takes_off_the_doubt(
 
 
 @pytest.mark.parametrize("config", TRIED)
-def test_trials_of_two_lengths_tell_more_than_either_and_less_than_both_apart(config: Configuration) -> None:
+def test_trials_of_two_lengths_tell_more_than_either_and_no_more_than_is_unknown(config: Configuration) -> None:
     known = surface(seen_in(TRUTH, TRIED[1:4], RUNGS[:1]))
     row = known.row(config, PLAN_TOKENS)
     short, long, both = (

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune_model.knobs import KNOBS
-from autotune_model.schedule import dropout_factor, lr_factor, weight_decay_factor
+from autotune_model.schedule import dropout_factor, lr_area, lr_factor, weight_decay_factor
 
 schedules = st.sampled_from(KNOBS["schedule"].values)
 warmups = st.floats(0.0, 0.9)
@@ -93,3 +95,10 @@ def test_an_unknown_schedule_is_named() -> None:
         weight_decay_factor("steps", 0.5)
     with pytest.raises(ValueError, match="got 'steps'"):
         dropout_factor("steps", 0.5)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "wsd", "inverse_sqrt"])
+@pytest.mark.parametrize("steps", [1, 29, 1_000, 5_003])
+def test_the_area_is_the_sum_over_the_steps_however_many_there_are(schedule: str, steps: int) -> None:
+    exact = math.fsum(lr_factor(schedule, 0.033, (step + 0.5) / steps) for step in range(steps))
+    assert lr_area(schedule, 0.033, steps) == pytest.approx(exact, rel=2e-5)
