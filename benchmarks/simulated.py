@@ -12,7 +12,7 @@ from pathlib import Path
 import rivals
 
 from autotune.analysis.caveat import SearchStoppedEarly
-from autotune.analysis.decision import Expected, Look, NotInformative, Prospect, RaceInRun, Trunks
+from autotune.analysis.decision import Expected, Look, NotInformative, Prospect, RaceInRun, Trunks, Watch
 from autotune.analysis.recommendation import Recommendation, Verdict
 from autotune.quantity import Interval
 from autotune.search.expert import expert_within
@@ -192,6 +192,8 @@ def guarded_seconds(found: Recommendation, world: DrawnWorld, space: SearchSpace
             look_sd = math.hypot(_LOOK_SD, 0.15 * math.log(1.0 / share))
             better = tried if _keeps(decision.prospect, truth + luck * look_sd, look_sd) else kept
             return better + kept * 1.4 * share
+        case Watch():
+            return tried if _keeps(decision.prospect, truth + luck * _LOOK_SD, _LOOK_SD) else kept
         case _:
             return tried
 

@@ -1,4 +1,4 @@
-"""What system knobs are expected to do together, from trials of each: ln of speed as a sum of effects. Pure."""
+"""What system knobs do to ln of speed, from trials of combinations: a sum of effects, and a rest of each. Pure."""
 
 from __future__ import annotations
 
@@ -16,22 +16,32 @@ from autotune.space.knobs import KnobValue
 
 _VALUE_SD = 0.25  # of ln speed: what turning one knob may do
 _INTERACTION_SD = 0.03  # per further knob
+_ASSUMED = 2.0  # values or combinations tried that these are worth: they shrink where none makes a difference
 _TRIAL_SD = 0.04  # one pair of processes
+_REFERENCE_SD = 0.03  # the process that trials are paired with, over other processes of the baseline
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Additive:
-    """The belief about ln speed over `centre`, given the `scores` of configurations that were measured."""
+    """The belief about ln speed over `centre`, the baseline, given the `scores` of configurations that were measured.
+
+    ln of speed is a sum of one effect per value and, where several knobs are turned, a rest of each combination. All
+    scores share the offset of the process that they were measured against.
+    """
 
     centre: Configuration
     scores: Mapping[Configuration, float]
     names: Sequence[str]
 
     def of(self, config: Configuration) -> tuple[float, float]:
-        """Mean and standard deviation of ln speed of `config`; its own measurement is not used twice."""
-        row, unknown = self._row(config)
-        mean, sd = self._belief.of(row)
-        return mean, math.sqrt(sd**2 + unknown * _VALUE_SD**2 + self._interaction(config))
+        """Mean and standard deviation of ln speed of `config`."""
+        return self.over(config, self.centre)
+
+    def over(self, config: Configuration, other: Configuration) -> tuple[float, float]:
+        """Mean and standard deviation of ln speed of `config` over `other`."""
+        ours, theirs = self._row(config), self._row(other)
+        mean, sd = self._belief.of(ours - theirs)
+        return mean, math.sqrt(sd**2 + self._unseen(config, other) + self._unseen(other, config))
 
     def moved_by_measuring(self, config: Configuration) -> float:
         """Standard deviation of the change of the expectation for `config` when it is measured once more."""
@@ -54,23 +64,60 @@ class Additive:
         return tuple(found)
 
     @cached_property
+    def _combinations(self) -> Mapping[frozenset[tuple[str, KnobValue]], int]:
+        """Those measured of several values, and how many more than one."""
+        turned = (frozenset(self._turned(config).items()) for config in self.scores)
+        return {values: len(values) - 1 for values in turned if len(values) > 1}
+
+    @cached_property
+    def _sds(self) -> tuple[float, float]:
+        """Standard deviations of the effect of a value, and of the rest of a combination per further knob.
+
+        Less than assumed where those tried make little difference.
+        """
+        mean, values, further = self._given(_VALUE_SD, _INTERACTION_SD).mean, len(self._features), self._further
+        rests = mean[values:-1] / np.sqrt(further)
+        return _shrunk(_VALUE_SD, mean[:values]), _shrunk(_INTERACTION_SD, rests)
+
+    @cached_property
     def _belief(self) -> Belief:
-        size = len(self._features) + 1  # the last is the centre's own score
-        prior = Belief(np.zeros(size), np.diag([*[_VALUE_SD**2] * (size - 1), 1.0]))
+        return self._given(*self._sds)
+
+    @property
+    def _further(self) -> FloatArray:
+        return np.array(list(self._combinations.values()), dtype=float)
+
+    def _given(self, value_sd: float, interaction_sd: float) -> Belief:
+        """The belief about effects, rests, and the reference's offset; shape (values + combinations + 1,)."""
+        rests = interaction_sd**2 * self._further
+        variances = np.array([*[value_sd**2] * len(self._features), *rests.tolist(), _REFERENCE_SD**2])
+        prior = Belief(np.zeros(len(variances)), np.diag(variances))
         if not self.scores:
             return prior
-        rows = np.array([self._row(config)[0] for config in self.scores])
-        noise = np.array([_TRIAL_SD**2 + self._interaction(config) for config in self.scores])
-        return prior.given(rows, np.array(list(self.scores.values())), noise)
+        rows = np.array([self._row(config) for config in self.scores])
+        rows[:, -1] = 1.0
+        return prior.given(rows, np.array(list(self.scores.values())), np.full(len(rows), _TRIAL_SD**2))
 
-    def _row(self, config: Configuration) -> tuple[FloatArray, int]:
+    def _row(self, config: Configuration) -> FloatArray:
         turned = self._turned(config)
-        row = [float(turned.get(name) == value and name in turned) for name, value in self._features]
-        return np.array([*row, 1.0]), len(turned) - int(sum(row))
+        values = [float(turned.get(name) == value and name in turned) for name, value in self._features]
+        own = frozenset(turned.items())
+        return np.array([*values, *(float(own == each) for each in self._combinations), 0.0])
+
+    def _unseen(self, config: Configuration, other: Configuration) -> float:
+        """The variance that `config` has of values and of a rest that no trial saw, but for values that `other` has."""
+        turned, theirs = self._turned(config), self._turned(other)
+        values = sum(each not in self._features and each not in theirs.items() for each in turned.items())
+        is_seen = frozenset(turned.items()) in self._combinations or turned == theirs
+        further = 0 if is_seen else max(0, len(turned) - 1)
+        value_sd, interaction_sd = self._sds
+        return values * value_sd**2 + further * interaction_sd**2
 
     def _turned(self, config: Configuration) -> Mapping[str, KnobValue]:
         different = config.difference(self.centre)
         return {name: different[name] for name in self.names if name in different}
 
-    def _interaction(self, config: Configuration) -> float:
-        return _INTERACTION_SD**2 * max(0, len(self._turned(config)) - 1)
+
+def _shrunk(assumed: float, seen: FloatArray) -> float:
+    """The standard deviation of effects like those `seen`: their root mean square, and some as assumed; no more."""
+    return min(assumed, math.sqrt((_ASSUMED * assumed**2 + float(seen @ seen)) / (_ASSUMED + len(seen))))

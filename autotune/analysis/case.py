@@ -6,14 +6,16 @@ Properties are computed once, on first use.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from autotune.analysis.claims import Claim, LearningClaim, choose, claim_of
-from autotune.analysis.decision import Claimed, Decision, Keep, NotInformative, Prospect, decided
+from autotune.analysis.additive import Additive
+from autotune.analysis.claims import Claim, LearningClaim, choose, claim_of, faster
+from autotune.analysis.decision import Claimed, Decision, Expected, Keep, NotInformative, Prospect, RaceInRun, decided
 from autotune.analysis.efficiency import tokens_to_reach
 from autotune.analysis.evidence import (
     BASELINE,
@@ -45,15 +47,17 @@ from autotune.analysis.power import Power, measured_power, power_of
 from autotune.analysis.roi import plan_device_seconds
 from autotune.analysis.surface import NOISE_SD, Surface, surface_of
 from autotune.quantity import Interval, Unknown, combine, only_known, or_else
-from autotune.space.configuration import Configuration
+from autotune.space.configuration import Configuration, InvalidConfiguration
 from autotune.space.knobs import ADOPTION_HOURS, KnobClass
 from autotune.space.limits import Pruned
-from autotune.trial.types import Completed, Stage, StageEnd, TrialRecord, outcome_reason
+from autotune.trial.types import Completed, Failed, Infeasible, Stage, StageEnd, TrialRecord, outcome_reason
 from autotune.trial.types import Pruned as PrunedTrial
 from autotune.workload.space import SearchSpace
 
 FEWEST_RESTARTS, _FEWEST_ROUNDS = 3, 12  # for a claim: docs/method.md, 3.5 and 3.4
 _HOUR_SECONDS = 3600.0
+_FAILED = -1.0  # ln of speed that a configuration counts for that could not run
+_SHOWN = 2.5  # standard deviations that a system configuration has to be ahead by, claims aside
 _EXPLORING = (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)
 
 
@@ -145,6 +149,20 @@ class Case:
             stage: {config: effect for config, effect in effects.items() if not isinstance(effect, Unknown)}
             for stage, effects in seen.items()
         }
+
+    @cached_property
+    def system_speed(self) -> Additive:
+        """What trials of system knobs say of ln of speed over the baseline.
+
+        What could not run counts as slow, unless each of its values did run with others: then it is not theirs alone.
+        """
+        names = [d.knob.name for d in self.space.of_class(KnobClass.SYSTEM, KnobClass.NUMERICS)]
+        seen = {config: effect.total for config, effect in self.explored[Stage.EXPLORE_SYSTEM].items()}
+        ran = {value for config in seen for value in self.space.changed(config).items()}
+        trials = self.of_stage(Stage.EXPLORE_SYSTEM)
+        failed = {r.spec.config for r in trials if isinstance(r.outcome, Infeasible | Failed)}
+        slow = {config: _FAILED for config in failed if not self.space.changed(config).items() <= ran}
+        return Additive(centre=self.baseline, scores=slow | seen, names=names)
 
     # -- what was learnt (docs/method.md, 9) ---------------------------------------------------------
 
@@ -272,10 +290,10 @@ class Case:
         shown = min(shown, sceptical.at(config, sceptical.top_tokens)[0])  # a gain is never claimed to grow
         is_gain = shown > NORMAL_QUANTILE * error and ladder.is_supported(config)
         if is_gain and self._fresh_seeds_agree(config, sceptical):
-            efficiency = Interval.around(shown, NORMAL_QUANTILE * error, level=LEVEL)
+            efficiency = _interval(shown, error)
             return LearningClaim(efficiency=efficiency, numerics=numerics, is_shown=True)
         mean, sd = ladder.surface.at_plan(config)
-        efficiency = Interval.around(mean, NORMAL_QUANTILE * sd, level=LEVEL)
+        efficiency = _interval(mean, sd)
         return LearningClaim(efficiency=efficiency, numerics=numerics, is_shown=False)
 
     def _fresh_seeds_agree(self, config: Configuration, surface: Surface) -> bool:
@@ -307,41 +325,110 @@ class Case:
 
     @cached_property
     def hopeful(self) -> Claim | Unknown:
+        """What is expected to gain beyond what is claimed at the least cost, if anything is; it need not be advised."""
+        if not self._hopes:
+            return Unknown(reason="no gain is expected beyond what is shown")
+        return min(self._hopes, key=self._expected_cost)
+
+    @cached_property
+    def _hopes(self) -> tuple[Claim, ...]:
+        """What may be expected to gain beyond what is claimed, the confirmed configuration first."""
+        confirmed = self._confirmed_hope
+        claimed = self.claim if self.is_claimed and isinstance(self.claim, Claim) else None
+        starts = (confirmed, claimed) if confirmed else (claimed,)
+        quicker = (self._with_quicker_system(start) for start in starts)
+        return tuple(hope for hope in (confirmed, *quicker) if hope is not None)
+
+    @property
+    def _confirmed_hope(self) -> Claim | None:
         """The confirmed configuration whose gain is not claimed, if there is one: it is not shown to last.
 
-        Or it is shown, but may not pay for the search, whose cost is spent whatever is decided now.
+        Or it is shown, but may not pay for the search, whose cost is spent whatever is decided now. The fastest of many
+        is ahead by luck alone, so a little more than what a claim needs is asked.
         """
         expected = next((c for c in self.claims if c.is_expected), None)
-        if expected is None and self._is_shown(self.claim) and not self.is_claimed:
-            return self.claim
-        return expected or Unknown(reason="no gain is expected beyond what is shown")
+        shown = self.claim if self._is_shown(self.claim) and not self.is_claimed else None
+        if expected is None and isinstance(shown, Claim) and isinstance(shown.total, Interval):
+            return shown if shown.total.estimate > _SHOWN * shown.total.half_width / NORMAL_QUANTILE else None
+        return expected
+
+    def _with_quicker_system(self, start: Claim | None) -> Claim | None:
+        """`start` (None: the baseline) on a system configuration that trials show to be faster, but nothing confirmed.
+
+        One that compiles may take longer to confirm than a plan can spare, and yet save much of it. Its precision is
+        that of `start`: speed alone says nothing of another.
+        """
+        config = start.config if start else self.baseline
+        system, knobs = self.space.system_part(config), self.space.changed(config, KnobClass.LEARNING)
+        best, least, confirmed = None, 0.0, {self.space.system_part(claim.config) for claim in self.claims}
+        for other in self.explored[Stage.EXPLORE_SYSTEM]:
+            if other in confirmed or self.space.changed(other, KnobClass.NUMERICS, base=system):
+                continue
+            mean, sd = self.system_speed.over(other, system)
+            with contextlib.suppress(InvalidConfiguration):
+                found = faster(start, self.space.turned(other, knobs), _interval(mean, sd))
+                cost = sd * sd / 2.0 - mean + self._setup_cost(found.config) - self._setup_cost(config)
+                if mean > _SHOWN * sd and cost < least:
+                    best, least = found, cost
+        return best
+
+    def _setup_cost(self, config: Configuration) -> float:
+        """What compiling and adopting `config` costs, over the plan with the claimed part."""
+
+        def share(plan: Economics) -> float:
+            own = self._one_off_seconds(config) * plan.device_price_per_second + self.adoption_cost(
+                self.space.changed(config)
+            )
+            return own / (plan.baseline_device_seconds * plan.price_per_device_second * math.exp(-self._claimed_gain))
+
+        return or_else(combine(share, self.economics), 0.0)
+
+    @property
+    def _claimed_gain(self) -> float:
+        """The ln S that is claimed; 0 if nothing is."""
+        known = self.claim.total if self.is_claimed and isinstance(self.claim, Claim) else Interval.exactly(0.0)
+        return or_else(known, Interval.exactly(0.0)).estimate
+
+    def _expected_cost(self, hope: Claim) -> tuple[bool, float]:
+        """The expected cost of what is decided about it; what is not worth a try comes last."""
+        prospect, found = self._prospect_of(hope), self._decided(hope)
+        if found or isinstance(prospect, Unknown):
+            return found is None, found.cost if found else math.inf
+        return True, prospect.expected_cost
+
+    def _decided(self, hope: Claim) -> Expected | RaceInRun | None:
+        prospect = self._prospect_of(hope)
+        if isinstance(prospect, Unknown):
+            return None
+        learns = self.space.changed(hope.config, KnobClass.LEARNING, KnobClass.NUMERICS, base=self.claimed_config)
+        return decided(
+            hope.config,
+            prospect,
+            runs=self.space.plan.runs,
+            has_baseline_log=self.facts.baseline_log.is_usable,
+            is_speed_alone=not learns,
+        )
 
     @cached_property
     def prospect(self) -> Prospect | Unknown:
         """What the hopeful configuration is expected to gain over the claimed one, after the cost of adopting it."""
-        return combine(self._prospect_of, self.hopeful, self.economics)
+        return combine(self._prospect_of, self.hopeful)
 
-    def _prospect_of(self, claim: Claim, economics: Economics) -> Prospect | Unknown:
-        def over_claimed(total: Interval) -> Prospect:
-            known = self.claim.total if self.is_claimed and isinstance(self.claim, Claim) else Interval.exactly(0.0)
-            behind = or_else(known, Interval.exactly(0.0)).estimate
-            learning = self.space.changed(claim.config, base=self.claimed_config)
-            left = economics.baseline_device_seconds * economics.price_per_device_second * math.exp(-behind)
-            price = self.adoption_cost(learning) / left
-            return Prospect(mean=total.estimate - behind - price, sd=total.half_width / NORMAL_QUANTILE)
+    def _prospect_of(self, hope: Claim) -> Prospect | Unknown:
+        price = self._setup_cost(hope.config) - self._setup_cost(self.claimed_config)
 
-        return combine(over_claimed, claim.total)
+        def over_claimed(total: Interval, _: Economics) -> Prospect:
+            ahead = total.estimate - self._claimed_gain - price
+            return Prospect(mean=ahead, sd=total.half_width / NORMAL_QUANTILE)
+
+        return combine(over_claimed, hope.total, self.economics)
 
     @cached_property
     def decision(self) -> Decision:
         """What to do: docs/method.md, 9.4."""
-        runs = self.space.plan.runs
-        if isinstance(self.prospect, Prospect) and isinstance(self.hopeful, Claim):
-            found = decided(
-                self.hopeful.config, self.prospect, runs=runs, has_baseline_log=self.facts.baseline_log.is_usable
-            )
-            if found:
-                return found
+        found = self._decided(self.hopeful) if isinstance(self.hopeful, Claim) else None
+        if found:
+            return found
         if self.is_claimed:
             return Claimed(config=self.claimed_config)
         if self.is_starved:
@@ -416,22 +503,14 @@ class Case:
         )
 
     def _economics_for(self, claim: Claim | Unknown) -> Economics | Unknown:
-        config = self._config_of(claim)
-        compiling = [r.costs.compile_seconds for r in self.records if r.spec.config == config and r.is_complete]
         return self.economics_of(
-            config,
-            power=self.power_for(claim),
-            search_seconds=self.facts.search_seconds,
-            compile_seconds=statistics.median(compiling) if compiling else 0.0,
+            self._config_of(claim), power=self.power_for(claim), search_seconds=self.facts.search_seconds
         )
 
     def economics_of(
-        self, config: Configuration, *, power: Power | Unknown, search_seconds: float, compile_seconds: float = 0.0
+        self, config: Configuration, *, power: Power | Unknown, search_seconds: float
     ) -> Economics | Unknown:
-        """The costs of the plan with the baseline, of the search, and of adopting `config`, in the plan's currency.
-
-        `compile_seconds` are spent once per run, on every device.
-        """
+        """The costs of the plan with the baseline, of the search, and of adopting `config`, in the plan's currency."""
         plan = self.space.plan
         return combine(
             lambda plan_seconds: Economics(
@@ -441,15 +520,33 @@ class Case:
                 kwh_price=plan.kwh_usd if plan.pays_for_energy else 0.0,
                 pue=plan.pue,
                 power=power,
-                one_off_device_seconds=compile_seconds * plan.runs * plan.devices,
+                one_off_device_seconds=self._one_off_seconds(config),
                 search_device_seconds=search_seconds,
                 adoption_cost=self.adoption_cost(self.space.changed(config)),
             ),
             self.plan_seconds,
         )
 
+    @cached_property
+    def _compile_seconds(self) -> Mapping[Configuration, float]:
+        """By system configuration: the median time of its compilations."""
+        seen: dict[Configuration, list[float]] = {}
+        for record in self.records:
+            if record.costs.compile_seconds > 0.0:
+                seen.setdefault(self.space.system_part(record.spec.config), []).append(record.costs.compile_seconds)
+        return {config: statistics.median(seconds) for config, seconds in seen.items()}
+
+    def _one_off_seconds(self, config: Configuration) -> float:
+        """Device-seconds that the plan's runs take to compile `config`: each does, on every device."""
+        seconds = self._compile_seconds.get(self.space.system_part(config), 0.0)
+        return seconds * self.space.plan.runs * self.space.plan.devices
+
     def adoption_cost(self, knobs: Iterable[str]) -> float:
         """The cost of adopting those knobs in the plan's currency; 0 if only device-hours are counted."""
         plan, table = self.space.plan, self.space.workload.knobs
         hours = sum(ADOPTION_HOURS[table[name].complexity] for name in knobs)
         return hours * plan.engineer_hour_usd if plan.currency == "USD" else 0.0
+
+
+def _interval(mean: float, sd: float) -> Interval:
+    return Interval.around(mean, NORMAL_QUANTILE * sd, level=LEVEL)

@@ -47,6 +47,13 @@ class LearningIsExpected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedIsExpected:
+    """System knobs that were fast in a trial, and that there was no time to confirm."""
+
+    knobs: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialsTooShort:
     """The trials of `horizon_tokens` measure the area under the learning-rate schedule: no figure about learning.
 
@@ -193,6 +200,8 @@ Caveat = (
     | RaceSkipped
     | FewRestarts
     | LearningIsExpected
+    | SpeedIsExpected
+    | SpeedIsExpected
     | TrialsTooShort
     | ShortHorizon
     | RepeatedData

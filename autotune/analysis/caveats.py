@@ -9,7 +9,7 @@ from autotune.analysis import caveat
 from autotune.analysis.case import FEWEST_RESTARTS, Case
 from autotune.analysis.caveat import Caveat
 from autotune.analysis.claims import Claim, is_inferior
-from autotune.analysis.evidence import BASELINE, WINNER, effects_of, known_speed
+from autotune.analysis.evidence import BASELINE, EXPLORED, WINNER, effects_of, known_speed
 from autotune.analysis.informative import is_steepening
 from autotune.analysis.rates import PairedSpeed
 from autotune.quantity import Interval, Unknown
@@ -26,6 +26,7 @@ def caveats_of(case: Case) -> tuple[Caveat, ...]:
         *_of_speed(case),
         *_of_stages(case),
         *_of_claims(case),
+        *_of_hopes(case),
         *_of_learning(case),
         *_of_configurations(case),
         *_of_training(case),
@@ -73,6 +74,14 @@ def _of_claims(case: Case) -> Iterator[Caveat]:
         if learned and isinstance(case.plan_tokens, float) and case.learnt.informed:
             longest = max(seen.tokens for seen in case.learnt.informed)
             yield caveat.ShortHorizon(knobs=learned, horizon_tokens=longest, plan_tokens=case.plan_tokens)
+
+
+def _of_hopes(case: Case) -> Iterator[Caveat]:
+    hope = case.hopeful
+    if not isinstance(hope, Unknown) and hope.label == EXPLORED:
+        confirmed = {r.spec.config for r in case.confirmation} | {case.baseline}
+        beside = min((case.space.changed(hope.config, KnobClass.SYSTEM, base=c) for c in confirmed), key=len)
+        yield caveat.SpeedIsExpected(knobs=_names(beside))
 
 
 def _of_learning(case: Case) -> Iterator[Caveat]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from scipy import stats
 
 from autotune.analysis.efficiency import HorizonPoint, curve_variance, extrapolate
-from autotune.analysis.evidence import LEVEL, Calibration, Effect
+from autotune.analysis.evidence import EXPLORED, LEVEL, Calibration, Effect
 from autotune.analysis.gates import NonInferiority, non_inferiority
 from autotune.analysis.rates import KnownSpread, interval_over_restarts
 from autotune.quantity import Interval, Unknown, all_known, combine, only_known, or_else
@@ -19,6 +19,7 @@ from autotune.workload.space import SearchSpace
 
 _NUMERICS_MARGIN = 0.02  # in ln e: low precision that costs at most 2 % of the tokens counts as non-inferior
 _NUMERICS_LEVEL = 0.95  # one-sided
+_MANY = 1e6  # degrees of freedom: normal
 _LEAST_SD = 0.02  # lower bound on the sd of ln e per seed: two or three seeds may agree by chance
 
 
@@ -105,6 +106,31 @@ def claim_of(
         total=total,
         is_expected=learning is not None and not learning.is_shown,
         numerics=numerics,
+        stderr=or_else(combine(lambda known: known.half_width / _quantile(freedom), total), 0.0),
+        degrees_of_freedom=freedom,
+    )
+
+
+def faster(claim: Claim | None, config: Configuration, ahead: Interval) -> Claim:
+    """What is expected of `config`, which differs from that of `claim` (None: the baseline) in system knobs alone.
+
+    `ahead` is ln of its speed over it, as trials showed it: it was not confirmed, so it is never claimed.
+    """
+    nothing = Interval.exactly(0.0, level=LEVEL)
+    speed, efficiency = (claim.speed, claim.plan_efficiency) if claim else (nothing, nothing)
+    total = combine(ahead.plus, claim.total) if claim else ahead
+    freedom = claim.degrees_of_freedom if claim else _MANY
+    return Claim(
+        label=EXPLORED,
+        config=config,
+        restarts=1,
+        rounds=0,
+        speed=combine(ahead.plus, speed),
+        efficiency=claim.efficiency if claim else nothing,
+        plan_efficiency=efficiency,
+        total=total,
+        is_expected=True,
+        numerics=claim.numerics if claim else Unknown(reason="it keeps the baseline's precision"),
         stderr=or_else(combine(lambda known: known.half_width / _quantile(freedom), total), 0.0),
         degrees_of_freedom=freedom,
     )

@@ -74,11 +74,16 @@ class Trunks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Only its speed is in doubt, and that shows in the first minutes of a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unguarded:
     """Nothing in the plan can tell in time whether it is worse, or nothing that costs less than it saves."""
 
 
-Guard = Look | Trunks | Unguarded
+Guard = Look | Trunks | Watch | Unguarded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +113,7 @@ class RaceInRun:
 
     config: Configuration
     prospect: Prospect
-    guard: Look | Trunks
+    guard: Look | Trunks | Watch
     cost: float
 
 
@@ -130,11 +135,16 @@ Decision = Claimed | Expected | RaceInRun | Keep | NotInformative
 """The five possible decisions."""
 
 
-def guarded(prospect: Prospect, *, runs: int, has_baseline_log: bool) -> tuple[Guard, float]:
+def guarded(
+    prospect: Prospect, *, runs: int, has_baseline_log: bool, is_speed_alone: bool = False
+) -> tuple[Guard, float]:
     """How the plan itself guards a change, and the change's expected cost then (1 is that of not changing).
 
-    Plans of several runs look at the first; a single run races two trunks, where that costs less than it saves.
+    Plans of several runs look at the first; a single run races two trunks, where that costs less than it saves. What
+    changes the speed alone is watched in any run.
     """
+    if is_speed_alone:
+        return Watch(), prospect.cost_if_looked_at(LOOK_SD)
     needs_run = not has_baseline_log
     left = runs - 1 - needs_run
     if runs > 1 and left < 1:
@@ -150,15 +160,16 @@ def guarded(prospect: Prospect, *, runs: int, has_baseline_log: bool) -> tuple[G
 
 
 def decided(
-    config: Configuration, prospect: Prospect, *, runs: int, has_baseline_log: bool
+    config: Configuration, prospect: Prospect, *, runs: int, has_baseline_log: bool, is_speed_alone: bool = False
 ) -> Expected | RaceInRun | None:
     """Whether `config` is recommended over the claimed part without being claimed; None if it is not.
 
-    `prospect` is of `config` over that part, costs of adopting it included.
+    `prospect` is of `config` over that part, costs of adopting it included; `is_speed_alone` says that nothing but
+    speed differs between them.
     """
-    guard, cost = guarded(prospect, runs=runs, has_baseline_log=has_baseline_log)
+    guard, cost = guarded(prospect, runs=runs, has_baseline_log=has_baseline_log, is_speed_alone=is_speed_alone)
     if prospect.expected_cost < 1.0 - _LEAST_GAIN and prospect.probability_worse <= MOST_RISK:
-        if cost < prospect.expected_cost:
+        if cost < prospect.expected_cost or is_speed_alone:
             return Expected(config=config, prospect=prospect, guard=guard, cost=cost)
         return Expected(config=config, prospect=prospect, guard=Unguarded(), cost=prospect.expected_cost)
     if not isinstance(guard, Unguarded) and cost < 1.0 - _LEAST_GAIN:

@@ -36,6 +36,8 @@ WINNER = "winner"
 SYSTEM_PART = "winner's system part"
 REDUCED = "reduced"
 CLAIM = "claim"
+EXPLORED = "explored"
+"""A system configuration that trials show to be faster and nothing confirmed: no record has this label."""
 ANCHOR = "baseline's learning"
 """The best system configuration with the baseline's learning knobs: what longer trials are compared with."""
 

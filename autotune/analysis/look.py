@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autotune.analysis.case import Case
-from autotune.analysis.decision import LOOK_SD, Expected, Prospect, RaceInRun
+from autotune.analysis.decision import LOOK_SD, Expected, Prospect, RaceInRun, Watch
 from autotune.analysis.evidence import LEVEL, NORMAL_QUANTILE
 from autotune.quantity import Interval, Unknown, combine, or_else
 from autotune.space.configuration import Configuration
@@ -49,6 +49,8 @@ def compared(case: Case, tried: RunEnd, baseline: RunEnd) -> Looked | Unknown:
     decision = case.decision
     if not isinstance(decision, Expected | RaceInRun):
         return Unknown(reason="the study recommends nothing that has to be looked at")
+    if isinstance(decision.guard, Watch):
+        return Unknown(reason="only its speed is to be watched: compare tokens/s in the first minutes of a run")
     if abs(math.log(tried.tokens / baseline.tokens)) > _SAME_LENGTH:
         return Unknown(
             reason=f"two runs are compared at the same length; got {tried.tokens:,} and {baseline.tokens:,} tokens"

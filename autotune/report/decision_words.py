@@ -15,6 +15,7 @@ from autotune.analysis.decision import (
     RaceInRun,
     Trunks,
     Unguarded,
+    Watch,
 )
 from autotune.analysis.recommendation import Expectation, Recommendation
 from autotune.quantity import Interval, Unknown
@@ -103,6 +104,11 @@ def guard_words(r: Recommendation, config: Configuration, guard: Guard, study: s
                 f"Start two runs, one of {rest_of(r)} and one with {tried}, to {share * 100:g} % of the tokens "
                 f"each{each}. Cool both down over a fifth of that, and keep the better one: it goes on from where its "
                 "cooldown began."
+            )
+        case Watch():
+            return (
+                f"How fast {tried} is shows in the first minutes of a run: compare its tokens/s with those of "
+                f"{rest_of(r)}, and go back if it is no faster."
             )
         case Unguarded():
             if runs > 1:
@@ -217,6 +223,8 @@ def _if_guarded(guard: Guard) -> str:
             return " if its first run is looked at"
         case Trunks():
             return " if both are compared at the start of the run"
+        case Watch():
+            return " if its speed is watched"
         case Unguarded():
             return ""
         case _:

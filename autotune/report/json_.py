@@ -19,6 +19,7 @@ from autotune.analysis.decision import (
     RaceInRun,
     Trunks,
     Unguarded,
+    Watch,
 )
 from autotune.analysis.recommendation import (
     Comparison,
@@ -163,6 +164,8 @@ def _guard(guard: Guard) -> dict[str, Any]:
             return {"kind": "look", "needs_run": needs_run}
         case Trunks(share=share):
             return {"kind": "trunks", "share": share}
+        case Watch():
+            return {"kind": "watch"}
         case Unguarded():
             return {"kind": "unguarded"}
         case _:

@@ -29,6 +29,7 @@ from autotune.analysis.caveat import (
     RepeatedData,
     SearchStoppedEarly,
     ShortHorizon,
+    SpeedIsExpected,
     TrialsTooShort,
     Unpriced,
     ValuePruned,
@@ -233,6 +234,11 @@ def caveat_words(caveat: Caveat) -> tuple[str, str]:
             return "Learning gain expected, not shown", (
                 f"{plain(knobs)}: a token efficiency of {significant(factor)}x is expected at the length of your plan. "
                 "It is not shown, so the claimed speed-up, saving and ROI leave it out."
+            )
+        case SpeedIsExpected(knobs=knobs):
+            return "Speed expected, not shown", (
+                f"{plain(knobs)}: fast in a trial, but there was no time to confirm it over restarts. The claimed "
+                "speed-up, saving and ROI leave it out."
             )
         case TrialsTooShort(
             horizon_tokens=horizon,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autotune.analysis.additive import Additive
+from autotune.analysis.case import Case
 from autotune.analysis.evidence import Calibration
 from autotune.analysis.ladder import value_of_measuring
 from autotune.measure.lab import Lab
@@ -27,14 +28,15 @@ from autotune.search.common import (
 )
 from autotune.search.propose import Proposal, Proposer
 from autotune.space.configuration import Configuration, InvalidConfiguration
-from autotune.space.knobs import KnobClass
+from autotune.space.knobs import Dimension, KnobClass, members
 from autotune.study.events import IncumbentFound, NextTrialNotWorthIt
-from autotune.trial.types import Failed, Infeasible, Stage, StageEnd, TrialRecord, outcome_reason
+from autotune.trial.types import Stage, StageEnd, TrialRecord, outcome_reason
 from autotune.workload.design import one_at_a_time
+from autotune.workload.space import SearchSpace
 
 _MOST_REFUSED = 20  # end the stage after this many proposals in a row that there is no time for, or that do not pay
-_FAILED = -1.0  # ln of speed that a configuration counts for that could not run
 _PRUNING_MARGIN = 0.05  # log units below the best: a single pair of processes resolves no less
+_WORTH_ELSEWHERE = 5.0  # what trials of learning knobs save, over their cost, when the cap on the search ends them
 _STAGE = Stage.EXPLORE_SYSTEM
 
 
@@ -53,24 +55,40 @@ def explore_system(lab: Lab, calibration: Calibration) -> tuple[Explored, ...]:
     if begin(lab, _STAGE):
         reason = StageEnd.NOTHING_TO_DO
         if dimensions:
-            centre = space.system_part(expert_of(lab))
-            design = dict.fromkeys([baseline, centre, *one_at_a_time(space, centre, dimensions)])
-            first, *rest = sorted(design, key=lambda config: space.workload.cost(config).compiles)  # cheap ones first
+            first, *cheap = _quick_design(lab, dimensions)
             proposer = Proposer(
                 storage=lab.storage,
                 space=space,
                 stage=_STAGE,
                 dimensions=dimensions,
                 base=baseline,
-                design=[first, *warm_start(lab, baseline, dimensions), *rest],
+                design=[first, *warm_start(lab, baseline, dimensions), *cheap],
                 seed=0,
             )
             _tell_acknowledged(lab, calibration, proposer)
-            reason = _propose_until_done(lab, calibration, proposer)
+            reason = _propose_until_done(lab, calibration, proposer, [first, *cheap])
             proposer.abandon()  # proposals from before a crash that there is no time left to measure
         end(lab, _STAGE, reason)
-    scores = {baseline: 0.0} | _scores(lab, calibration)
-    return tuple(Explored(config=c, score=score) for c, score in sorted(scores.items(), key=lambda item: -item[1]))
+    case = case_of(lab, calibration)
+    seen = dict.fromkeys([baseline, *case.explored[_STAGE]])
+    return tuple(sorted((Explored(config=c, score=case.system_speed.of(c)[0]) for c in seen), key=lambda e: -e.score))
+
+
+def _quick_design(lab: Lab, dimensions: Sequence[Dimension]) -> list[Configuration]:
+    """The first trials: the baseline, and every value alone around the hand-tuned default, where none compiles.
+
+    Where only what compiles is valid, that. Values that compile are tried later, on the best of the others.
+    """
+    space, baseline = lab.space, lab.space.baseline
+    centre = space.system_part(expert_of(lab))
+    starts = [centre, *(config for d in dimensions for config in space.turned_back(centre, d.knob.name))]
+    quick = next((config for config in starts if not _compiles(space, config)), centre)
+    design = dict.fromkeys([baseline, quick, *one_at_a_time(space, quick, dimensions)])
+    return [config for config in design if not _compiles(space, config)] or list(design)
+
+
+def _compiles(space: SearchSpace, config: Configuration) -> bool:
+    return space.workload.cost(config).compiles
 
 
 def _tell_acknowledged(lab: Lab, calibration: Calibration, proposer: Proposer) -> None:
@@ -81,23 +99,23 @@ def _tell_acknowledged(lab: Lab, calibration: Calibration, proposer: Proposer) -
             _tell(lab, calibration, proposer, proposal, record)
 
 
-def _tell(
-    lab: Lab, calibration: Calibration, proposer: Proposer, proposal: Proposal, record: TrialRecord
-) -> float | None:
-    """Report a proposal's result to the proposer. Returns its score, None if it could not be judged."""
+def _tell(lab: Lab, calibration: Calibration, proposer: Proposer, proposal: Proposal, record: TrialRecord) -> None:
+    """Report a proposal's result to the proposer."""
     seen = case_of(lab, calibration).seen(record)
     score = None if isinstance(seen, Unknown) else seen.total
     why = "" if score is not None else outcome_reason(record.outcome) or "it could not be judged"
     proposer.tell(proposal, trial_number=record.spec.number, score=score, infeasible=why)
-    return score
 
 
-def _propose_until_done(lab: Lab, calibration: Calibration, proposer: Proposer) -> StageEnd:
+def _propose_until_done(
+    lab: Lab, calibration: Calibration, proposer: Proposer, design: Sequence[Configuration]
+) -> StageEnd:
     late = poor = 0  # proposals in a row that there is no time for, or that do not pay
+    told, _ = _best(case_of(lab, calibration))
     while True:
-        scores = _scores(lab, calibration)
-        best = max(scores.values(), default=0.0)
-        _suggest_best_values(lab, proposer, scores)
+        case = case_of(lab, calibration)
+        best, best_config = _best(case)
+        _suggest(case, proposer, design)
         proposal = proposer.ask()
         if proposal is None:
             return StageEnd.EXHAUSTED
@@ -105,14 +123,14 @@ def _propose_until_done(lab: Lab, calibration: Calibration, proposer: Proposer) 
         if config == lab.space.baseline:
             proposer.tell(proposal, score=0.0)  # 0 by definition, no need to measure
             continue
-        seconds, left = _trial_seconds(lab, config), _left_seconds(lab, calibration, scores)
+        seconds, left = _trial_seconds(lab, config), _left_seconds(lab, calibration, best_config)
         if seconds > left:
             proposer.pass_over(proposal, "no time is left for it")
             late += 1
             if late == _MOST_REFUSED or _trial_seconds(lab, lab.space.baseline) > left:
                 return StageEnd.BUDGET
             continue
-        if not _pays(lab, calibration, config, scores, seconds, is_last=poor == _MOST_REFUSED - 1):
+        if not _pays(lab, calibration, config, seconds, is_last=poor == _MOST_REFUSED - 1):
             proposer.pass_over(proposal, "it is expected to gain less than it costs")
             poor += 1
             if poor == _MOST_REFUSED:
@@ -121,34 +139,46 @@ def _propose_until_done(lab: Lab, calibration: Calibration, proposer: Proposer) 
         late = poor = 0
         (spec,) = order_block(lab, _STAGE, proposal.number, [(f"proposal {proposal.number}", config)], seed=0)
         record = lab.trial(spec, rounds=ROUNDS, must_beat=best - _PRUNING_MARGIN, gate=True)
-        score = _tell(lab, calibration, proposer, proposal, record)
-        if score is not None and score > best:
+        _tell(lab, calibration, proposer, proposal, record)
+        lead, leader = _best(case_of(lab, calibration))
+        if leader == config and lead > told:
+            told = lead
             lab.tell(
                 IncumbentFound(
                     stage=_STAGE,
                     number=spec.number,
                     label=spec.label,
-                    speedup=math.exp(score),
+                    speedup=math.exp(lead),
                     changes=lab.space.changed(config),
                 )
             )
 
 
-def _suggest_best_values(lab: Lab, proposer: Proposer, scores: dict[Configuration, float]) -> None:
-    """Propose next, if it is new, the fastest value of every knob in one configuration."""
+def _best(case: Case) -> tuple[float, Configuration]:
+    """The fastest configuration explored, and ln of its speed over the baseline as it is now believed."""
+    seen = [case.baseline, *case.explored[_STAGE]]
+    return max(((case.system_speed.of(config)[0], config) for config in seen), key=lambda each: each[0])
+
+
+def _suggest(case: Case, proposer: Proposer, design: Sequence[Configuration]) -> None:
+    """Propose next, if it is new, the fastest value of every knob in one configuration.
+
+    After the first trials also that with a value that compiles, one for each.
+    """
+    space, best = case.space, case.system_speed.best_values()
     with contextlib.suppress(InvalidConfiguration):
-        proposer.suggest(lab.space.turned(lab.space.baseline, _belief(lab, scores).best_values()))
+        proposer.suggest(space.turned(case.baseline, best))
+    if not all(proposer.knows(config) for config in design):
+        return
+    for dimension in space.of_class(KnobClass.SYSTEM, KnobClass.NUMERICS):
+        for value in members(dimension.domain):
+            with contextlib.suppress(InvalidConfiguration):
+                turned = space.turned(case.baseline, {**best, dimension.knob.name: value})
+                if _compiles(space, turned) and value != best.get(dimension.knob.name):
+                    proposer.suggest(turned)
 
 
-def _pays(
-    lab: Lab,
-    calibration: Calibration,
-    config: Configuration,
-    scores: dict[Configuration, float],
-    seconds: float,
-    *,
-    is_last: bool,
-) -> bool:
+def _pays(lab: Lab, calibration: Calibration, config: Configuration, seconds: float, *, is_last: bool) -> bool:
     """Whether a trial of `config` is expected to gain more than its `seconds` cost (docs/method.md, 5).
 
     True if the plan's length is not known: then only the budget limits the search.
@@ -156,12 +186,12 @@ def _pays(
     case = case_of(lab, calibration)
     if isinstance(case.plan_seconds, Unknown):
         return True
-    best = max([0.0, *scores.values()])
-    belief = _belief(lab, scores)
+    best, _ = _best(case)
+    belief = case.system_speed
     lead = belief.of(config)[0] - best - cost_of_compiling(lab, calibration, config)
     gain = value_of_measuring(lead, belief.moved_by_measuring(config))
     saved_seconds = gain * case.plan_seconds * math.exp(-best)
-    if saved_seconds > seconds:
+    if saved_seconds > seconds * (_WORTH_ELSEWHERE if lab.space.of_class(KnobClass.LEARNING) else 1.0):
         return True
     economics = case.economics_of(case.baseline, power=case.baseline_power, search_seconds=case.facts.search_seconds)
     price = or_else(combine(lambda known: known.price_per_device_second, economics), 0.0)
@@ -177,18 +207,6 @@ def _pays(
     return False
 
 
-def _belief(lab: Lab, scores: dict[Configuration, float]) -> Additive:
-    """What is expected of combinations; what could not run here counts as slow."""
-    names = [d.knob.name for d in lab.space.of_class(KnobClass.SYSTEM, KnobClass.NUMERICS)]
-    failed = {r.spec.config: _FAILED for r in lab.study.of_stage(_STAGE) if isinstance(r.outcome, Infeasible | Failed)}
-    return Additive(centre=lab.space.baseline, scores=failed | scores, names=names)
-
-
-def _scores(lab: Lab, calibration: Calibration) -> dict[Configuration, float]:
-    """The scores of all configurations that could be judged. Those of pruned trials are so far."""
-    return {config: effect.total for config, effect in case_of(lab, calibration).explored[_STAGE].items()}
-
-
 def _trial_seconds(lab: Lab, config: Configuration) -> float:
     """Estimated seconds of a trial of `config`: as the others so far, and its compilation."""
     records = lab.study.of_stage(_STAGE)
@@ -200,7 +218,6 @@ def _trial_seconds(lab: Lab, config: Configuration) -> float:
     return seconds + (compile_seconds(lab) if compiles else 0.0)
 
 
-def _left_seconds(lab: Lab, calibration: Calibration, scores: dict[Configuration, float]) -> float:
+def _left_seconds(lab: Lab, calibration: Calibration, best: Configuration) -> float:
     """Of the stage; what it takes to confirm the best so far is kept."""
-    best = max(scores, key=lambda config: scores[config], default=lab.space.baseline)
     return min(lab.budget.left_seconds(_STAGE), lab.budget.remaining_seconds - claim_seconds(lab, calibration, best))

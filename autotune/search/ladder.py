@@ -231,9 +231,14 @@ def finalists_of(
             config = lab.space.turned(other.config, knobs)
             found.setdefault(config, Explored(config=config, score=gained + other.score))
     left = lab.budget.remaining_seconds
+
+    def is_affordable(config: Configuration) -> bool:
+        share = 1.0 if lab.space.workload.cost(config).compiles else _ENOUGH
+        return share * claim_seconds(lab, calibration, config) <= left
+
     ranked = [
         Explored(config=each.config, score=each.score - cost_of_compiling(lab, calibration, each.config))
         for each in found.values()
-        if _ENOUGH * claim_seconds(lab, calibration, each.config) <= left
+        if is_affordable(each.config)
     ]
     return tuple(sorted(ranked or found.values(), key=lambda each: -each.score))

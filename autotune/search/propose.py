@@ -88,11 +88,16 @@ class Proposer:
                 self._study.enqueue_trial({d.knob.name: config[d.knob.name] for d in self._dimensions})
             self._study.set_user_attr(_DESIGN_QUEUED, True)
 
+    def knows(self, config: Configuration) -> bool:
+        """Whether its result is known, or it was passed over for now."""
+        key = self._key({d.knob.name: config[d.knob.name] for d in self._dimensions})
+        return key in self._scores or key in self._passed_over
+
     def suggest(self, config: Configuration) -> None:
         """Propose `config` next, unless its result is known or it is proposed already."""
         knobs = {d.knob.name: config[d.knob.name] for d in self._dimensions}
         key = self._key(knobs)
-        if key not in self._scores and key not in self._passed_over and key not in self._suggested:
+        if not self.knows(config) and key not in self._suggested:
             self._suggested.add(key)
             self._study.enqueue_trial(knobs)
 

@@ -11,7 +11,7 @@ from small_case import CALIBRATION, HORIZON, SPACE, TEXT, case_of, confirmed, re
 from autotune.analysis.case import BaselineLog, Case
 from autotune.analysis.claims import Claim
 from autotune.analysis.conclude import conclude
-from autotune.analysis.decision import Claimed, Expected, Keep, Look, NotInformative, Prospect
+from autotune.analysis.decision import Claimed, Expected, Keep, Look, NotInformative, Prospect, Watch
 from autotune.analysis.evidence import CLAIM, REDUCED, SYSTEM_PART, known_speed
 from autotune.analysis.rates import VarianceComponents
 from autotune.analysis.recommendation import Expectation, TechniqueVerdict, Verdict
@@ -88,6 +88,60 @@ def test_the_reduced_configuration_takes_over_where_it_is_not_worse() -> None:
     assert claimed(with_reduced((0.20, 0.21, 0.19))).label == "winner"
     assert claimed(with_reduced((0.31,))).label == "winner", "one block confirms nothing"
     assert with_reduced((0.31, 0.30, 0.32)).candidate == turned(LESS)
+
+
+# -- speed: what trials show, and nothing confirmed ---------------------------------------------------
+
+FAST, PRECISE = {"attention": "sdpa"}, {"dtype": "bf16_autocast"}
+
+
+def explored(knobs: dict[str, object], log_speed: float, *, compile_seconds: float = 0.0) -> TrialRecord:
+    """A trial of system knobs, on speed alone."""
+    made = record(knobs, label="proposal", stage=Stage.EXPLORE_SYSTEM, log_speed=log_speed)
+    return replace(made, evaluations=(), costs=replace(made.costs, compile_seconds=compile_seconds))
+
+
+def test_a_system_that_trials_show_to_be_faster_is_expected_and_watched_where_nothing_was_confirmed() -> None:
+    case = case_of([explored(FAST, 0.4)])
+    assert isinstance(case.decision, Expected)
+    assert (case.decision.config, case.decision.guard) == (turned(FAST), Watch())
+    assert 0.25 < case.decision.prospect.mean < 0.4, "one trial may be luck"
+    result = conclude(case)
+    assert (result.verdict, result.claimed, result.recommended) == (Verdict.EXPECTED, SPACE.baseline, turned(FAST))
+    assert isinstance(result.over_baseline.speedup, Unknown), "nothing expected is in the claim"
+    assert isinstance(result.expectation, Expectation)
+    assert result.expectation.knobs == {"attention": "sdpa"}
+
+
+def test_a_lead_within_the_noise_of_a_trial_is_not_expected() -> None:
+    for lead in (-0.4, 0.0, 0.05, 0.1):
+        assert not isinstance(case_of([explored(FAST, lead)]).decision, Expected), lead
+
+
+def test_speed_says_nothing_of_another_precision() -> None:
+    assert not isinstance(case_of([explored(PRECISE, 0.4)]).decision, Expected)
+    beside = case_of([explored(PRECISE, 0.3), explored(FAST | PRECISE, 0.6), *confirmed(PRECISE)])
+    assert isinstance(beside.decision, Expected)
+    assert beside.claimed_config == turned(PRECISE)
+    assert beside.decision.config == turned(FAST | PRECISE), "the precision that was confirmed, and faster"
+
+
+def test_what_compiling_takes_in_every_run_is_taken_off() -> None:
+    free, dear = (case_of([explored(FAST, 0.4, compile_seconds=s)]).prospect for s in (0.0, 300.0))
+    assert isinstance(free, Prospect)
+    assert isinstance(dear, Prospect)
+    assert free.mean - dear.mean == pytest.approx(300.0 * 10 / (10 * 30_000_000 / 1e4))
+    assert not isinstance(case_of([explored(FAST, 0.4, compile_seconds=1e4)]).decision, Expected)
+
+
+def test_a_faster_system_is_added_to_the_learning_knobs_that_are_expected() -> None:
+    case = case_of([explored(FAST, 0.4), *learned(0.1)])
+    assert isinstance(case.decision, Expected)
+    assert case.decision.config == turned(FAST | LEARNING)
+    alone = case_of(learned(0.1)).prospect
+    assert isinstance(alone, Prospect)
+    assert case.decision.prospect.mean > alone.mean + 0.2
+    assert case.decision.guard != Watch(), "its loss is in doubt, too"
 
 
 # -- learning: what is expected, and what is shown ----------------------------------------------------

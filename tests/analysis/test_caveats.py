@@ -116,6 +116,13 @@ def hopeful() -> Case:
     return sound([*LADDER, *trials, *confirmed(LEARNING)])
 
 
+def fast_in_a_trial() -> list[TrialRecord]:
+    """Trials of a precision, and of another attention beside it."""
+    speeds = ((NUMERICS, 0.3), (SYSTEM | NUMERICS, 0.9))
+    made = [record(knobs, label="proposal", stage=Stage.EXPLORE_SYSTEM, log_speed=speed) for knobs, speed in speeds]
+    return [replace(trial, evaluations=()) for trial in made]
+
+
 def starved() -> Case:
     """Trials whose token efficiency is that of the area under the schedule."""
     rates = {ratio: rung({"learning_rate": 0.001 * ratio}, log_efficiency=math.log(ratio)) for ratio in (0.7, 0.8, 1.5)}
@@ -143,6 +150,10 @@ CASES: dict[str, tuple[Callable[[], Case], Caveat]] = {
     ),
     "two restarts": (lambda: sound(confirmed(SYSTEM)[:4]), caveat.FewRestarts(restarts=2)),
     "expected": (hopeful, caveat.LearningIsExpected(knobs="schedule", factor=pytest.approx(1.1, abs=0.1))),  # type: ignore[arg-type]
+    "fast": (
+        lambda: sound([*fast_in_a_trial(), *confirmed(NUMERICS)]),
+        caveat.SpeedIsExpected(knobs="attention"),
+    ),
     "starved": (
         starved,
         caveat.TrialsTooShort(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_case import CALIBRATION, CURVE, HORIZON, SPACE, TEXT, case_of, small_space, turned
+from small_case import CALIBRATION, CURVE, HORIZON, SPACE, TEXT, case_of, record, small_space, turned
 
 from autotune.analysis.claims import Claim, LearningClaim, choose, claim_of, is_inferior
 from autotune.analysis.efficiency import LogEfficiency, loss_after
@@ -275,9 +275,11 @@ def test_the_plan_is_priced_with_the_rate_of_the_whole_study_and_the_luck_of_its
         rate=Interval(estimate=1e4, low=1e4 * math.exp(-reach), high=1e4 * math.exp(reach), level=0.9),
         noise=VarianceComponents(within=0.01, between=0.02**2, copies=4),
     )
+    compiling = [record(SYSTEM, label="winner", block=n) for n in range(3)]
+    compiling = [replace(r, costs=replace(r.costs, compile_seconds=20.0)) for r in compiling]
     economics = known(
-        case_of(calibration=calibration).economics_of(
-            turned(SYSTEM), power=Unknown(reason="not metered"), search_seconds=1_800.0, compile_seconds=20.0
+        case_of(compiling, calibration=calibration).economics_of(
+            turned(SYSTEM), power=Unknown(reason="not metered"), search_seconds=1_800.0
         )
     )
     assert economics.baseline_device_seconds == pytest.approx(10 * PLAN_TOKENS / 1e4)

@@ -17,6 +17,7 @@ from autotune.analysis.decision import (
     RaceInRun,
     Trunks,
     Unguarded,
+    Watch,
     decided,
     guarded,
 )
@@ -127,6 +128,19 @@ def test_with_very_many_runs_the_first_hardly_counts() -> None:
     prospect = Prospect(mean=0.0, sd=0.5)
     _, cost = guarded(prospect, runs=100_000, has_baseline_log=False)
     assert cost == pytest.approx(prospect.cost_if_looked_at(0.05), abs=1e-4)
+
+
+@given(prospects, runs_of_plan, st.booleans())
+def test_what_changes_the_speed_alone_is_watched_in_any_run(prospect: Prospect, runs: int, has_log: bool) -> None:
+    guard, cost = guarded(prospect, runs=runs, has_baseline_log=has_log, is_speed_alone=True)
+    assert (guard, cost) == (Watch(), prospect.cost_if_looked_at(0.05))
+    found = decided(CONFIG, prospect, runs=runs, has_baseline_log=has_log, is_speed_alone=True)
+    assert (found is None) == (cost >= 0.99)
+    if found:
+        assert (found.guard, found.cost) == (Watch(), cost)
+        assert isinstance(found, Expected) == (
+            prospect.probability_worse <= MOST_RISK and prospect.expected_cost < 0.99
+        )
 
 
 # -- what follows ---------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from autotune.analysis.caveat import (
     RepeatedData,
     SearchStoppedEarly,
     ShortHorizon,
+    SpeedIsExpected,
     TrialsTooShort,
     Unpriced,
     ValuePruned,
@@ -37,6 +38,7 @@ CAVEATS: dict[str, Caveat] = {
     "race_skipped": RaceSkipped(),
     "few_restarts": FewRestarts(restarts=2),
     "learning_is_expected": LearningIsExpected(knobs="learning_rate, schedule", factor=1.237),
+    "speed_is_expected": SpeedIsExpected(knobs="compile"),
     "trials_too_short": TrialsTooShort(
         horizon_tokens=60_000, slope=0.94, r_squared=0.97, informative_tokens=2.4e6, cost_seconds=22_800.0
     ),

@@ -9,6 +9,7 @@ from autotune.analysis.recommendation import Comparison, Recommendation, Roi
 from autotune.quantity import Unknown
 from autotune.space.configuration import Configuration
 
+from .caveat_examples import CAVEATS
 from .search_examples import BASELINE, LEARNING, WINNER, claimed, expectation, keep, not_informative, too_short
 
 
@@ -66,6 +67,22 @@ def expected_unguarded() -> Recommendation:
     return hopeful(BASELINE, Prospect(mean=0.30, sd=0.10), runs=1)
 
 
+def expected_speed() -> Recommendation:
+    """Recommended on top of the claimed part for its speed alone, which no restart confirmed."""
+    r = expected()
+    config, prospect = WINNER.with_values({"compile": "default"}), Prospect(mean=0.15, sd=0.04)
+    decision = decided(config, prospect, runs=4, has_baseline_log=False, is_speed_alone=True)
+    assert isinstance(decision, Expected)
+    beyond = replace(expectation(WINNER, prospect, speedup=1.4213, hours=23.6 * 4), config=config)
+    return replace(
+        r,
+        decision=decision,
+        recommended=config,
+        expectation=replace(beyond, knobs={"compile": "default"}),
+        caveats=(*r.caveats, CAVEATS["speed_is_expected"]),
+    )
+
+
 def race() -> Recommendation:
     """Only worth trying because it can be dropped; nothing is claimed."""
     return hopeful(BASELINE, Prospect(mean=0.10, sd=0.40), runs=10)
@@ -84,6 +101,7 @@ EXAMPLES = {
     "expected_with_a_run_to_look": expected_with_a_run_to_look,
     "expected_alone": expected_alone,
     "expected_unguarded": expected_unguarded,
+    "expected_speed": expected_speed,
     "race": race,
     "race_over_the_claimed": race_over_the_claimed,
     "keep": keep,

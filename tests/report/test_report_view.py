@@ -5,7 +5,7 @@ import typing
 import pytest
 
 from autotune.analysis.caveat import Caveat, FewRestarts
-from autotune.analysis.decision import Decision, Expected, Guard, Keep, Look, RaceInRun, Trunks, Unguarded
+from autotune.analysis.decision import Decision, Expected, Guard, Keep, Look, RaceInRun, Unguarded, Watch
 from autotune.analysis.recommendation import Batches, Recommendation, Verdict
 from autotune.quantity import Unknown
 from autotune.report import View, build_view
@@ -18,6 +18,7 @@ from .examples import (
     EXAMPLES,
     expected,
     expected_alone,
+    expected_speed,
     expected_unguarded,
     expected_with_a_run_to_look,
     race,
@@ -187,6 +188,10 @@ GUARDS = {
         "cooldown began."
     ),
     expected_unguarded: "It is not: nothing in the plan can tell in time whether it is worse.",
+    expected_speed: (
+        "How fast compile=default is shows in the first minutes of a run: compare its tokens/s with those of the "
+        "claimed part, and go back if it is no faster."
+    ),
 }
 
 
@@ -196,7 +201,7 @@ def test_a_guard_says_what_to_do_in_the_real_run(make: typing.Callable[[], Recom
 
 
 def test_a_guard_at_its_limits_is_good_english() -> None:
-    def guard(guard: Look | Trunks | Unguarded, runs: int) -> str:
+    def guard(guard: Guard, runs: int) -> str:
         r = expected()
         assert isinstance(r.decision, Expected)
         plan = dataclasses.replace(r.plan, runs=runs)
@@ -206,6 +211,10 @@ def test_a_guard_at_its_limits_is_good_english() -> None:
     assert guard(Look(needs_run=False), 2).endswith("Then decide for the other run.")
     assert guard(Look(needs_run=True), 2).endswith("this one has no other run to decide for.")
     assert guard(Unguarded(), 4).startswith("It is not: a run to compare it with the claimed part would cost more")
+    assert guard(Watch(), 1) == (
+        "How fast learning_rate=0.003, schedule=wsd is shows in the first minutes of a run: compare its tokens/s with "
+        "those of the claimed part, and go back if it is no faster."
+    )
     r = dataclasses.replace(expected_alone(), plan_tokens=Unknown(reason="no curve"))
     assert "to 1 % of the tokens each. Cool both" in part(view(r), "expected").guard
 
