@@ -28,10 +28,10 @@ class Prior:
 
 RATE_CURVATURE = Prior(
     name="loss of ln e per squared ln of the learning rate off its optimum",
-    mean=0.20,
-    sd=0.15,
-    source="1,911 runs of Step Law (arXiv 2503.04715)",
-    valid="within a factor of 4 of the optimum; 215 M to 1 B parameters, hence a wider sd than the 0.04 found there",
+    mean=0.30,
+    sd=0.20,
+    source="0.20 in 1,911 runs of Step Law (arXiv 2503.04715); 0.46, 0.46 and 0.31 in benchmarks/horizons.py",
+    valid="within a factor of 4 of the optimum; half a million to a billion parameters",
 )
 BATCH_CURVATURE = Prior(
     name="loss of ln e per squared ln of the batch off its optimum",

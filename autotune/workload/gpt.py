@@ -170,7 +170,7 @@ class GPTWorkload:
         )
 
     def schedule_area(self, configuration: Configuration, horizon_tokens: int) -> float | Unknown:
-        training = _training(configuration)
+        training = self._training(configuration, horizon_tokens)
         steps = max(1, horizon_tokens // (training.global_batch * self.gpt.sequence_length))
         return training.learning_rate * lr_area(training.schedule, training.warmup_fraction, steps)
 
@@ -194,12 +194,25 @@ class GPTWorkload:
     def _batch_of(self, sequences: int) -> Configuration:
         return self.baseline.with_values({"micro_batch": sequences, "global_batch": sequences})
 
+    def _training(self, configuration: Configuration, horizon_tokens: int) -> model.TrainingConfig:
+        """The training of a session of that length: longer ones warm up for as many tokens as `self.horizon_tokens`.
+
+        So the trials of a ladder differ in their length alone (docs/method.md, 9.2). An inverse square root keeps its
+        share: it falls from the end of its warm-up on.
+        """
+        training = _training(configuration)
+        if horizon_tokens <= self.horizon_tokens or training.schedule == "inverse_sqrt":
+            return training
+        return dataclasses.replace(
+            training, warmup_fraction=training.warmup_fraction * self.horizon_tokens / horizon_tokens
+        )
+
     def _session(self, configuration: Configuration, *, seed: int, horizon_tokens: int) -> model.SessionConfig:
         try:
             return model.SessionConfig(
                 gpt=self.gpt,
                 data=self.data,
-                training=_training(configuration),
+                training=self._training(configuration, horizon_tokens),
                 seed=seed,
                 horizon_tokens=horizon_tokens,
                 evaluation_tokens=self.evaluation_tokens,

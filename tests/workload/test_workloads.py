@@ -85,3 +85,19 @@ def test_what_no_gate_can_compare_is_said(tmp_path: Path) -> None:
     (caveat,) = (c for c in result.caveats if isinstance(c, NotGated))
     assert caveat.reason == "the script prints nothing to compare"
     assert "tile" in caveat.knobs
+
+
+@pytest.mark.parametrize("times", [1, 4, 16])
+def test_longer_trials_warm_up_for_as_many_tokens(times: int) -> None:
+    workload = GPTWorkload.read(document())
+
+    def warmup_tokens(schedule: str, tokens: int) -> float:
+        config = workload.baseline.with_values({"schedule": schedule, "warmup_fraction": 0.1})
+        training = workload.order(config, seed=0, horizon_tokens=tokens).payload["training"]
+        assert isinstance(training, dict)
+        return float(training["warmup_fraction"]) * tokens
+
+    tokens = workload.horizon_tokens
+    assert warmup_tokens("cosine", times * tokens) == pytest.approx(0.1 * tokens)
+    assert warmup_tokens("cosine", tokens // times) == pytest.approx(0.1 * tokens / times)
+    assert warmup_tokens("inverse_sqrt", times * tokens) == pytest.approx(0.1 * times * tokens), "its fall starts there"
