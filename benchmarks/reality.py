@@ -32,10 +32,10 @@ from pathlib import Path
 
 from autotune import api
 from autotune.analysis.decision import Expected, Look, RaceInRun
-from autotune.analysis.evidence import BASELINE, effects_of, of_stage
+from autotune.analysis.evidence import BASELINE
 from autotune.analysis.look import Looked
 from autotune.analysis.rates import as_ratio, interval_over_restarts
-from autotune.analysis.recommendation import Comparison, Curve, Expectation, Recommendation, Verdict
+from autotune.analysis.recommendation import Comparison, Expectation, Recommendation, Verdict
 from autotune.cli.live import progress_for
 from autotune.executors.base import Patience, Session, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
@@ -43,8 +43,6 @@ from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report.quantities import Printer, tokens
 from autotune.space.configuration import Configuration
 from autotune.space.document import parse_duration, read_document
-from autotune.study.reading import read_records
-from autotune.trial.types import Stage, TrialRecord
 from autotune.workload.base import Workload
 from autotune.workload.gpt import GPTWorkload
 
@@ -144,7 +142,7 @@ class Figure:
         return "no, but the intervals overlap" if said.low <= real.high and real.low <= said.high else "no"
 
 
-def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Member]:
+def members_of(found: Recommendation) -> list[Member]:
     """What is trained besides the baseline: the best claimed, or else the candidate; and what is expected or raced."""
     members, hope = [], found.expectation
     is_claimed, hoped = found.claimed != found.baseline, hope.config if isinstance(hope, Expectation) else None
@@ -154,22 +152,9 @@ def members_of(found: Recommendation, records: Sequence[TrialRecord]) -> list[Me
         members.append(Member(name=name, config=found.candidate, predicted=found.over_baseline, claims=claims))
     if isinstance(hope, Expectation):
         word = "raced" if isinstance(found.decision, RaceInRun) else "expected"
-        tested = seen(hope.config, of_stage(records, Stage.CONFIRM), found.curve)
-        predicted = replace(tested, speedup=hope.speedup, token_efficiency=hope.token_efficiency)
+        predicted = Comparison(speedup=hope.speedup, throughput=hope.throughput, token_efficiency=hope.token_efficiency)
         members.append(Member(name=word, config=hope.config, predicted=predicted, claims=(f"no: {word}",) * 3))
     return members
-
-
-def seen(config: Configuration, confirmation: Sequence[TrialRecord], curve: Curve | Unknown) -> Comparison:
-    """A configuration vs. the baseline in the search's confirmation, at the horizon tested there."""
-    label = next((r.spec.label for r in confirmation if r.spec.config == config), "")
-    effects = effects_of(confirmation, label, against=BASELINE, curve=curve)
-    horizon = max((e.horizon_tokens for e in effects), default=0)
-    judged = [e for e in effects if e.horizon_tokens == horizon]
-    for effect in judged:
-        if isinstance(effect.efficiency, Unknown):
-            return compared(effect.efficiency)
-    return compared([(e.speed, e.total - e.speed) for e in judged])
 
 
 def compared(logs: Sequence[tuple[float, float]] | Unknown) -> Comparison:
@@ -253,7 +238,7 @@ def look_rows(found: Recommendation, looked: Looked, member: Member, seeds: Sequ
     """
     assert isinstance(found.decision, Expected | RaceInRun)
     show, runs = Printer(LEVEL), found.plan.runs
-    rows = [("speed-up over the claimed part, in the look", show.ratio(looked.shown).text)]
+    rows: list[tuple[str, ...]] = [("speed-up over the claimed part, in the look", show.ratio(looked.shown).text)]
     rows.append(("the other runs", "use it" if looked.is_kept else "go back to the claimed part"))
     rows.append(("cost of the plan over the claimed part's, expected before", f"{found.decision.cost:.3f}"))
     tried, kept = (logs_of(name, seeds) for name in (member.name, "claimed"))
@@ -379,13 +364,15 @@ def main() -> int:
         path = Path(folder) / f"{options.study}.toml"
         text = SPACE.format(horizon_tokens=horizon_tokens, plan_tokens=options.tokens, share=share)
         path.write_text(text, encoding="utf-8")
-        workload = replace(GPTWorkload.read(read_document(path)), evaluation_tokens=EVALUATION_TOKENS)
+        workload = replace(
+            GPTWorkload.read(read_document(path)), horizon_tokens=options.tokens, evaluation_tokens=EVALUATION_TOKENS
+        )
         seconds = parse_duration(options.budget)
         finished = api.search(
             path, study=options.study, root=options.root, budget_seconds=seconds, listeners=(progress,)
         )
     found = finished.recommendation
-    members = members_of(found, read_records(finished.folder))
+    members = members_of(found)
     plans = {BASELINE: (found.baseline, options.tokens), HALF: (found.baseline, options.tokens // 2)}
     plans |= {m.name: (m.config, options.tokens) for m in members}
     assert isinstance(found.baseline_tokens_per_second, Interval)

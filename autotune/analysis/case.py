@@ -343,14 +343,16 @@ class Case:
     def _confirmed_hope(self) -> Claim | None:
         """The confirmed configuration whose gain is not claimed, if there is one: it is not shown to last.
 
-        Or it is shown, but may not pay for the search, whose cost is spent whatever is decided now. The fastest of many
-        is ahead by luck alone, so a little more than what a claim needs is asked.
+        Or it is shown, but may not pay for the search, whose cost is spent whatever is decided now. Of speed alone a
+        little more is asked: the fastest of many may be ahead by luck.
         """
         expected = next((c for c in self.claims if c.is_expected), None)
         shown = self.claim if self._is_shown(self.claim) and not self.is_claimed else None
-        if expected is None and isinstance(shown, Claim) and isinstance(shown.total, Interval):
-            return shown if shown.total.estimate > _SHOWN * shown.total.half_width / NORMAL_QUANTILE else None
-        return expected
+        if expected or not isinstance(shown, Claim) or not isinstance(shown.total, Interval):
+            return expected
+        learns = self.space.changed(shown.config, KnobClass.LEARNING)
+        is_ahead = shown.total.estimate > _SHOWN * shown.total.half_width / NORMAL_QUANTILE
+        return shown if learns or is_ahead else None
 
     def _with_quicker_system(self, start: Claim | None) -> Claim | None:
         """`start` (None: the baseline) on a system configuration that trials show to be faster, but nothing confirmed.

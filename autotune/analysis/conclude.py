@@ -109,6 +109,7 @@ def _expectation(case: Case) -> Expectation | Unknown:
         config=claim.config,
         knobs={name: str(value) for name, value in beyond.items()},
         speedup=as_ratio(claim.total),
+        throughput=as_ratio(claim.speed),
         token_efficiency=as_ratio(claim.plan_efficiency),
         over_claimed=as_ratio(ahead),
         probability_worse=prospect.probability_worse,

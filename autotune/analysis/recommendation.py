@@ -195,8 +195,9 @@ class Batches:
 class Expectation:
     """What a configuration is expected to do at the plan's length, where that is not shown. Never part of a claim.
 
-    `knobs` are what it changes beyond the claimed part. `speedup` and `token_efficiency` are ratios over the baseline,
-    `over_claimed` is the speed-up over the claimed part; all are at the plan's length, with the interval of the belief.
+    `knobs` are what it changes beyond the claimed part. `speedup`, `throughput` and `token_efficiency` are ratios over
+    the baseline, `over_claimed` is the speed-up over the claimed part; all are at the plan's length, with the interval
+    of the belief.
     `probability_worse` is that of costing more than the claimed part. `hours`, `money` and `roi` are those of the whole
     configuration over the plan, net of the search as in `NetSaving` and `Roi`, before any guard.
     """
@@ -204,6 +205,7 @@ class Expectation:
     config: Configuration
     knobs: Mapping[str, str]
     speedup: Quantity
+    throughput: Quantity
     token_efficiency: Quantity
     over_claimed: Quantity
     probability_worse: float

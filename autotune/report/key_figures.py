@@ -81,6 +81,11 @@ def expected_figures(r: Recommendation, expected: Expectation, p: Printer) -> tu
             note="to the same loss, at your plan's length",
         ),
         KeyFigure(
+            label="Expected throughput",
+            shown=p.ratio(expected.throughput),
+            note="vs your baseline",
+        ),
+        KeyFigure(
             label="Expected token efficiency",
             shown=p.ratio(expected.token_efficiency),
             note="vs your baseline, at your plan's length",

@@ -144,6 +144,20 @@ def test_a_faster_system_is_added_to_the_learning_knobs_that_are_expected() -> N
     assert case.decision.guard != Watch(), "its loss is in doubt, too"
 
 
+def test_a_lead_in_speed_that_may_be_luck_and_does_not_pay_is_not_expected() -> None:
+    few_runs = small_space(TEXT.replace("30_000_000", "1_000_000").replace("runs = 10", "runs = 1"))
+    slight, clear = (
+        case_of(confirmed(FAST, speeds), space=few_runs) for speeds in ((0.025, 0.05, 0.075), (0.04, 0.05, 0.06))
+    )
+    for case in (slight, clear):
+        total = claimed(case).total
+        assert isinstance(total, Interval)
+        assert total.low > 0.0
+        assert not case.is_claimed, "the search cost more"
+    assert isinstance(slight.decision, Keep)
+    assert isinstance(clear.decision, Expected)
+
+
 # -- learning: what is expected, and what is shown ----------------------------------------------------
 
 

@@ -389,6 +389,7 @@ def expectation(base: Configuration, prospect: Prospect, *, speedup: float, hour
         config=base.with_values(LEARNING),
         knobs={name: str(value) for name, value in LEARNING.items()},
         speedup=whole,
+        throughput=Interval.around(speedup, 0.02 * speedup, level=0.9),
         token_efficiency=over_base,
         over_claimed=over_base,
         probability_worse=prospect.probability_worse,
