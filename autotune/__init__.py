@@ -83,6 +83,7 @@ def resume(
     root: Path | str = _ROOT,
     executor: str | Executor = "local",
     listeners: Sequence[Listener] = (),
+    baseline_log: Path | str = "",
 ) -> Finished:
     """Continue a study where it stopped; a finished study returns its recommendation again.
 
@@ -94,6 +95,7 @@ def resume(
         root: the folder of all studies.
         executor: where trials run: a name from `autotune.executors.EXECUTORS`, or your own executor.
         listeners: called with every event (`autotune.study.events`).
+        baseline_log: the log of a run of the plan with the baseline, to compare the first run with (see `look`).
 
     Raises:
         autotune.errors.AutotuneError: its subclasses are the kinds of failure.
@@ -108,6 +110,7 @@ def resume(
         root=root,
         executor=executor,
         listeners=listeners,
+        baseline_log=baseline_log,
     )
 
 

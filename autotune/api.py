@@ -119,15 +119,14 @@ def search(
     if (folder / "study.json").exists():
         with Study.open(folder) as opened:
             _revise(opened, document, space, budget_is_given=budget_seconds > 0)
-            if baseline_log and opened.machine is not None:
-                opened.keep_baseline_log(log_of_run(Path(baseline_log), space.baseline, space, opened.machine))
+            if opened.machine is not None:
+                _keep(opened, _log_of_baseline(baseline_log, space, opened.machine))
             return _go_on(opened, executor, listeners, started)
     with running_executor(executor) as running:
         machine = _examine(running, space, space.values)
-        log = log_of_run(Path(baseline_log), space.baseline, space, machine) if baseline_log else None
+        log = _log_of_baseline(baseline_log, space, machine)
         with Study.create(folder, _info_of(document, space, machine), document.text) as created:
-            if log is not None:
-                created.keep_baseline_log(log)
+            _keep(created, log)
             return _run(created, running, machine, listeners, started)
 
 
@@ -140,12 +139,13 @@ def resume(
     root: Path | str = DEFAULT_ROOT,
     executor: str | Executor = "local",
     listeners: Sequence[Listener] = (),
+    baseline_log: Path | str = "",
 ) -> Finished:
     """Continue a study where it stopped; a finished study returns its recommendation again.
 
     `budget_seconds` replaces the study's budget. `fork` starts a new study of that name. The new study searches the
     space in `space_path` (by default the old study's `space.toml` as it is now), and tries the old study's best
-    configurations first.
+    configurations first. `baseline_log` is as for `search`.
 
     Raises:
         autotune.errors.AutotuneError: its subclasses; BadInput if model, text, code or hardware changed.
@@ -157,6 +157,8 @@ def resume(
         if not fork:
             space = replace(opened.space, budget_seconds=budget_seconds or opened.info.budget_seconds)
             _revise(opened, _document_of(opened), space, budget_is_given=True)
+            if opened.machine is not None:
+                _keep(opened, _log_of_baseline(baseline_log, space, opened.machine))
             return _go_on(opened, executor, listeners, started)
         document = read_document(Path(space_path)) if space_path else _document_of(opened)
         space = space_of(document) if space_path else opened.space
@@ -168,8 +170,20 @@ def resume(
     with running_executor(executor) as running:
         machine = _examine(running, space, space.values)
         info = replace(_info_of(document, space, machine), forked_from=study, warm_start=best)
+        log = _log_of_baseline(baseline_log, space, machine)
         with Study.create(folder, info, document.text) as created:
+            _keep(created, log)
             return _run(created, running, machine, listeners, started)
+
+
+def _log_of_baseline(path: Path | str, space: SearchSpace, machine: Machine) -> RunLog | None:
+    """The log at `path` of a run of the plan with the baseline; None if there is none."""
+    return log_of_run(Path(path), space.baseline, space, machine) if path else None
+
+
+def _keep(study: Study, log: RunLog | None) -> None:
+    if log is not None:
+        study.keep_baseline_log(log)
 
 
 def look(

@@ -80,6 +80,21 @@ def test_a_baseline_log_spares_a_run_and_the_look_decides(space: Path, tmp_path:
         look("without", better, root=root, executor=Machine())
 
 
+def test_a_study_takes_the_log_when_it_goes_on_and_so_does_its_fork(space: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    autotune.search(space, root=root, study="first", executor=Machine(), budget_seconds=5_000.0)
+    log = written(tmp_path / "baseline.csv", 3.65, step_tokens=step_tokens_of(root / "first"))
+    again = autotune.resume("first", root=root, executor=Machine(), baseline_log=log).recommendation
+    fork = autotune.resume("first", fork="second", root=root, executor=Machine(), baseline_log=log).recommendation
+    for found in (again, fork):
+        assert isinstance(found.decision, Expected | RaceInRun)
+        assert found.decision.guard == Look(needs_run=False)
+    wrong = written(tmp_path / "wrong.csv", math.nan, step_tokens=2_048)
+    with pytest.raises(BadInput, match="finite"):
+        autotune.resume("first", fork="third", root=root, executor=Machine(), baseline_log=wrong)
+    assert not (root / "third").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

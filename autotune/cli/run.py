@@ -102,6 +102,7 @@ def resume(
             help="Space file of the fork (default: the one in the folder of STUDY).", metavar="PATH", show_default=False
         ),
     ] = None,
+    baseline_log: BaselineLog = None,
     executor: ExecutorName = "local",
     root: Root = None,
     as_json: Json = False,
@@ -125,6 +126,7 @@ def resume(
             root=at.root,
             executor=executor,
             listeners=(progress,),
+            baseline_log=baseline_log or "",
         )
     return _show(finished, as_json=at.as_json)
 

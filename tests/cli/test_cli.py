@@ -95,7 +95,7 @@ def test_the_commands_and_their_options() -> None:
     assert options_of(group) == {"--version", "--root", "--json"}
     assert {name: options_of(command) for name, command in group.commands.items()} == {
         "search": {"--data", "--study", "--budget", "--baseline-log", "--executor", "--dry-run", "--root", "--json"},
-        "resume": {"--fork", "--space", "--budget", "--executor", "--root", "--json"},
+        "resume": {"--fork", "--space", "--budget", "--baseline-log", "--executor", "--root", "--json"},
         "look": {"--baseline-log", "--root", "--json"},
         "report": {"--root", "--json"},
         "studies": {"--root", "--json"},
@@ -366,7 +366,8 @@ def test_every_option_of_a_search_reaches_it(
     ):
         assert printed(capsys, main(command.split())) == '{"verdict": "adopt"}\n'
     usual = {"budget_seconds": 0.0, "executor": "local"}
-    search, resume = {"data": "", "study": "", "baseline_log": ""} | usual, {"fork": "", "space_path": ""} | usual
+    usual |= {"baseline_log": ""}
+    search, resume = {"data": "", "study": ""} | usual, {"fork": "", "space_path": ""} | usual
     assert calls == [
         ("search", Path("mine.toml"), search | {"root": Path("reports")}),
         (
@@ -378,7 +379,8 @@ def test_every_option_of_a_search_reaches_it(
         (
             "resume",
             "n",
-            {
+            resume
+            | {
                 "fork": "f",
                 "space_path": Path("mine.toml"),
                 "budget_seconds": 7200.0,
