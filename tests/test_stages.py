@@ -113,6 +113,21 @@ def test_a_stage_ends_where_no_time_is_left_to_compile_whatever_is_proposed(
     assert 1 <= told.count("no time is left for it") <= 20
 
 
+def test_what_compiles_is_tried_last_and_on_the_best_of_the_others(tmp_path: Path) -> None:
+    text = SPACE.replace("[knobs]", '[knobs]\ncompile = ["off", "default", "max-autotune-no-cudagraphs"]')
+    study = ScriptedStudy(folder=tmp_path / "study", text=text, budget_seconds=5_000.0)
+    explore = importlib.import_module("autotune.search.explore")
+    with study.open() as opened:
+        lab = study.lab(opened, optuna.storages.InMemoryStorage())
+        explore.explore_system(lab, calibrate(lab))
+        tried = [record.spec.config for record in opened.of_stage(Stage.EXPLORE_SYSTEM)]
+    first = next(number for number, config in enumerate(tried) if config["compile"] != "off")
+    assert first >= 8, "every other value was tried before"
+    assert {config["compile"] for config in tried[first:]} >= {"default", "max-autotune-no-cudagraphs"}
+    compiled = tried[first]
+    assert (compiled["dtype"], compiled["attention"]) == ("bf16_autocast", "sdpa"), "the fastest of the world"
+
+
 # -- what is told ------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ RATE_CURVATURE = Prior(
     name="loss of ln e per squared ln of the learning rate off its optimum",
     mean=0.30,
     sd=0.20,
-    source="0.20 in 1,911 runs of Step Law (arXiv 2503.04715); 0.46, 0.46 and 0.31 in benchmarks/horizons.py",
+    source="0.20 in 1,911 runs of Step Law (arXiv 2503.04715); 0.31 to 0.46 in benchmarks/horizons.py",
     valid="within a factor of 4 of the optimum; half a million to a billion parameters",
 )
 BATCH_CURVATURE = Prior(
@@ -79,7 +79,7 @@ AREA = Prior(
     name="what ln e per ln of the area under the schedule falls by from one token budget to the next, 4 times longer",
     mean=0.15,
     sd=0.20,
-    source="benchmarks/horizons.py: 0.82, 0.68 and 0.50 at 32, 128 and 512 steps",
+    source="benchmarks/horizons.py: 0.82, 0.68, 0.50 and 0.41 at 32, 128, 512 and 2,048 steps",
     valid="trials of tens to thousands of steps",
 )
 USERS_RATE = Prior(
