@@ -102,6 +102,7 @@ class Task:
 class Ended:
     """A study and the truth about its answer: log-ratios, and costs of plan and search together in seconds.
 
+    `adopts` says whether another configuration than the baseline is recommended for every run.
     `is_inside` says whether the claimed interval holds the truth, `is_false` whether the truth is below it; None
     without a claim. `is_expected_inside` is the same of the expected interval. `is_worse` says whether an expected
     configuration is slower than the baseline, `is_harmful` whether it is slower than the claimed part. `split` is the
@@ -109,6 +110,7 @@ class Ended:
     """
 
     verdict: Verdict
+    adopts: bool
     stopped_early: bool
     is_inside: bool | None
     is_false: bool | None
@@ -121,11 +123,6 @@ class Ended:
     search_seconds: float
     costs: Mapping[str, float]
     split: Mapping[str, float]
-
-    @property
-    def adopts(self) -> bool:
-        """Whether another configuration than the baseline is recommended for every run."""
-        return self.verdict in (Verdict.CLAIMED, Verdict.EXPECTED)
 
     def regret(self, name: str) -> float:
         """Of the plan with search, over the oracle's plan; a share of the baseline's."""
@@ -160,6 +157,7 @@ def run_study(task: Task) -> Ended:
     learned = {d.knob.name for d in space.of_class(KnobClass.LEARNING)}
     return Ended(
         verdict=found.verdict,
+        adopts=found.recommended != found.baseline,
         stopped_early=any(isinstance(c, SearchStoppedEarly) for c in found.caveats),
         is_inside=claim.low <= truth <= claim.high if is_claim else None,  # type: ignore[union-attr]
         is_false=truth < claim.low if is_claim else None,  # type: ignore[union-attr]
