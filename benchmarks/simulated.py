@@ -234,7 +234,8 @@ def is_expected_inside(found: Recommendation, world: DrawnWorld, space: SearchSp
         return None
     prospect = found.decision.prospect
     half = statistics.NormalDist().inv_cdf(0.95) * prospect.sd
-    truth = -math.log1p(_seconds_over(world, space, found.decision.config, found.claimed))
+    ours, theirs = (plan_seconds(world, space, config) for config in (found.decision.config, found.claimed))
+    truth = math.log(theirs) - math.log(ours)  # one may be next to nothing of the other
     return abs(truth - prospect.mean) <= half
 
 
