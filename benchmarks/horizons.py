@@ -380,8 +380,10 @@ def pick_wins(results: Results) -> str:
     ours, base = pick(results), baseline(LONGEST)
     gains = [gain(results, replace(ours, seed=seed), replace(base, seed=seed)) for seed in SEEDS]
     figures = f"rate {ours.learning_rate:g}, batch {ours.batch}: ln e {', '.join(f'{e:+.2f}' for e in gains)} by seed"
-    losses = [results.get(replace(run, tokens=BEYOND)) for run in (ours, base)]
-    return _verdict(statistics.fmean(gains) > 0, figures + (f"; at {BEYOND:,} tokens {losses}" if any(losses) else ""))
+    pick_loss, base_loss = (results.get(replace(run, tokens=BEYOND)) for run in (ours, base))
+    if pick_loss is not None and base_loss is not None:
+        figures += f"; at {BEYOND:,} tokens a loss of {pick_loss:.3f} against {base_loss:.3f}"
+    return _verdict(statistics.fmean(gains) > 0, figures)
 
 
 PREDICTIONS: Mapping[str, Callable[[Results], str]] = {
