@@ -185,8 +185,13 @@ class Case:
     def ladder(
         self, base: Configuration, candidates: Sequence[Configuration] = (), rungs: Sequence[int] = ()
     ) -> Ladder | Unknown:
-        """The ladder of trials on the system configuration of `base`, after the trials so far."""
-        return combine(lambda plan_tokens: self._ladder(base, candidates, rungs, plan_tokens), self.plan_tokens)
+        """The ladder of trials on the system configuration of `base`, after the trials so far.
+
+        Its `rungs` are those where trials were not seen to be too short to inform; the longest in any case.
+        """
+        informing = [tokens for tokens in rungs[:-1] if tokens not in self.learnt.starved]
+        open_rungs = (*informing, *rungs[-1:])
+        return combine(lambda plan_tokens: self._ladder(base, candidates, open_rungs, plan_tokens), self.plan_tokens)
 
     def _ladder(
         self, base: Configuration, candidates: Sequence[Configuration], rungs: Sequence[int], plan_tokens: float

@@ -101,13 +101,17 @@ def _quickest(lab: Lab, explored: Sequence[Explored]) -> Explored:
 
 
 def _rungs(lab: Lab, base: Configuration, plan_tokens: float) -> tuple[int, ...]:
-    """The token budgets: up to what serves the plan best, or to what time and text allow (docs/method.md, 9.6)."""
+    """The token budgets: up to what serves the plan best, or informs at all, or to what time and text allow.
+
+    (docs/method.md, 9.6 and 9.1.)
+    """
     horizon = lab.space.workload.horizon_tokens
     seconds = _SHARE_OF_TOP * lab.budget.allotted_seconds(_STAGE) / _FEWEST_ON_TOP
     affordable = horizon * seconds / max(complete_seconds(lab, horizon), _LEAST_SECONDS)
-    longest = min(longest_rung(plan_tokens, lab.space.plan.runs), affordable, lab.machine.corpus.train_tokens)
-    wanted = least_tokens(lab.space.workload.cost(base).tokens) / RUNG_FACTOR
-    return rungs_between(max(horizon, min(wanted, longest / RUNG_FACTOR)), longest)
+    least = least_tokens(lab.space.workload.cost(base).tokens)
+    wanted = max(longest_rung(plan_tokens, lab.space.plan.runs), min(least, plan_tokens / RUNG_FACTOR))
+    longest = min(wanted, affordable, lab.machine.corpus.train_tokens)
+    return rungs_between(max(horizon, min(least, longest) / RUNG_FACTOR), longest)
 
 
 def _run(climb: _Climb, calibration: Calibration) -> StageEnd:

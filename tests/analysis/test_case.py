@@ -13,6 +13,7 @@ from autotune.analysis.claims import Claim
 from autotune.analysis.conclude import conclude
 from autotune.analysis.decision import Claimed, Expected, Keep, Look, NotInformative, Prospect, Watch
 from autotune.analysis.evidence import CLAIM, REDUCED, SYSTEM_PART, known_speed
+from autotune.analysis.ladder import Ladder
 from autotune.analysis.rates import VarianceComponents
 from autotune.analysis.recommendation import Expectation, TechniqueVerdict, Verdict
 from autotune.analysis.techniques import technique_effects
@@ -240,6 +241,15 @@ def test_the_first_run_is_the_look_and_a_log_of_a_run_saves_that_of_the_baseline
     assert isinstance(with_log, Expected)
     assert (without.guard, with_log.guard) == (Look(needs_run=True), Look(needs_run=False))
     assert with_log.cost < without.cost < 1.0
+
+
+def test_no_more_trials_are_run_where_they_were_seen_to_be_too_short() -> None:
+    case = case_of(starved())
+    for rungs, left in (((HORIZON, 4 * HORIZON), (4 * HORIZON,)), ((HORIZON,), (HORIZON,))):
+        ladder = case.ladder(SPACE.baseline, (turned(LEARNING),), rungs)
+        assert isinstance(ladder, Ladder)
+        assert ladder.rungs == left
+        assert {length for option in ladder.options(lambda _, __: 0.0) for length in option.lengths} <= set(left)
 
 
 def test_trials_too_short_to_inform_give_no_figure_and_say_what_length_would() -> None:
