@@ -318,12 +318,14 @@ def _check_last(rows: Sequence[Row], column: str) -> None:
 def _check_fit(points: Sequence[LogPoint], cooled: Sequence[tuple[int, float]]) -> None:
     """Refuse losses that this model cannot have, given the final losses measured here.
 
-    In the middle of a run the learning rate is still high, so the loss should be above that of a complete schedule.
+    In the middle of a long run the learning rate is still at its height, so the weights have moved as far as in a
+    complete schedule of up to twice the tokens; the loss should be above that of one.
     """
     for tokens, loss in cooled:
-        at = _loss_at(points, tokens)
+        half = tokens // 2
+        at = _loss_at(points, half)
         if at is not None and at < loss - _FIT_NATS:
-            _misfit(tokens, f"at least {loss - _FIT_NATS:.3g} at {tokens:,} tokens", at)
+            _misfit(tokens, f"at least {loss - _FIT_NATS:.3g} at {half:,} tokens", at)
     if cooled:
         tokens, loss = max(cooled)
         if points[-1].tokens >= tokens and points[-1].loss > loss:
