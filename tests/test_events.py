@@ -105,12 +105,12 @@ def test_a_usual_search_tells_its_stages_trials_incumbents_race_and_verdict(told
     assert Verdict(finished.verdict) in (Verdict.CLAIMED, Verdict.EXPECTED, Verdict.RACE)
 
 
-def test_the_best_so_far_shows_the_speed_up_that_was_measured(told: Mapping[str, Told]) -> None:
+def test_the_best_so_far_shows_the_speed_up_that_is_believed_of_what_was_measured(told: Mapping[str, Told]) -> None:
     usual = told["usual"]
     ratios = {t.number: t.throughput_ratio for t in of(TrialFinished, usual)}
     for best in of(IncumbentFound, usual):
         if best.stage is Stage.EXPLORE_SYSTEM:
-            assert best.speedup == pytest.approx(ratios[best.number], rel=1e-3)
+            assert best.speedup == pytest.approx(ratios[best.number], rel=0.05), "one trial may be luck"
     progress = Progress()
     for what in usual:
         progress = fold(progress, Event(elapsed_seconds=1.0, what=what))
