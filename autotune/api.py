@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import autotune
 import autotune_model
+from autotune.analysis.choice import Choice
 from autotune.analysis.decision import Expected, RaceInRun
 from autotune.analysis.look import Looked, RunEnd, compared
 from autotune.analysis.recommendation import Recommendation
@@ -211,21 +212,21 @@ def look(
             lab = Lab(
                 study=opened, executor=running, machine=machine, storage=storage, clock=time.monotonic, listeners=()
             )
-            case = whole_case(lab, calibrate(lab))
-        if not isinstance(case.decision, Expected | RaceInRun):
+            choice = Choice(case=whole_case(lab, calibrate(lab)))
+        if not isinstance(choice.decision, Expected | RaceInRun):
             raise BadInput(
                 f"a look decides about what is expected; {study!r} expects nothing: `autotune report {study}` says why"
             )
-        points = case.calibration.points
+        points = choice.case.calibration.points
         baseline = opened.baseline_log
         if baseline_log:
             baseline = log_of_run(Path(baseline_log), space.baseline, space, machine, points)
         if baseline is None:
             raise BadInput("a look compares two runs; got no log of the baseline's: add --baseline-log FILE")
-        tried = log_of_run(Path(log), case.decision.config, space, machine, points)
+        tried = log_of_run(Path(log), choice.decision.config, space, machine, points)
     if tried.is_held_out != baseline.is_held_out:
         raise BadInput("two logs must have the same loss; got held-out and training loss: log the held-out loss")
-    found = compared(case, _end_of(tried), _end_of(baseline))
+    found = compared(choice, _end_of(tried), _end_of(baseline))
     if isinstance(found, Unknown):
         raise BadInput(found.reason)
     return found

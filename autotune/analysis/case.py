@@ -6,7 +6,6 @@ Properties are computed once, on first use.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from autotune.analysis.additive import Additive
-from autotune.analysis.claims import Claim, LearningClaim, choose, claim_of, faster
-from autotune.analysis.decision import Claimed, Decision, Expected, Keep, NotInformative, Prospect, RaceInRun, decided
+from autotune.analysis.claims import Claim, LearningClaim, choose, claim_of
 from autotune.analysis.efficiency import tokens_to_reach
 from autotune.analysis.evidence import (
     BASELINE,
@@ -30,6 +28,7 @@ from autotune.analysis.evidence import (
     Effect,
     against_reference,
     effects_of,
+    normal_interval,
     of_stage,
 )
 from autotune.analysis.informative import is_steepening, least_tokens
@@ -47,17 +46,16 @@ from autotune.analysis.power import Power, measured_power, power_of
 from autotune.analysis.roi import plan_device_seconds
 from autotune.analysis.surface import NOISE_SD, Surface, surface_of
 from autotune.quantity import Interval, Unknown, combine, only_known, or_else
-from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.space.configuration import Configuration
 from autotune.space.knobs import ADOPTION_HOURS, KnobClass
 from autotune.space.limits import Pruned
 from autotune.trial.types import Completed, Failed, Infeasible, Stage, StageEnd, TrialRecord, outcome_reason
 from autotune.trial.types import Pruned as PrunedTrial
 from autotune.workload.space import SearchSpace
 
-FEWEST_RESTARTS, _FEWEST_ROUNDS = 3, 12  # for a claim: docs/method.md, 3.5 and 3.4
+FEWEST_RESTARTS, FEWEST_ROUNDS = 3, 12  # for a claim: docs/method.md, 3.5 and 3.4
 _HOUR_SECONDS = 3600.0
 _FAILED = -1.0  # ln of speed that a configuration counts for that could not run
-_SHOWN = 2.5  # standard deviations that a system configuration has to be ahead by, claims aside
 _EXPLORING = (Stage.EXPLORE_SYSTEM, Stage.EXPLORE_LEARNING)
 
 
@@ -263,7 +261,7 @@ class Case:
     def floor_of(self, claim: Claim | Unknown) -> float | Unknown:
         """The noise floor in log units at the claim's resolution; without a claim, at the coarsest one allowed."""
         if isinstance(claim, Unknown) or claim.restarts < 1:
-            return self.calibration.floor(FEWEST_RESTARTS, _FEWEST_ROUNDS)
+            return self.calibration.floor(FEWEST_RESTARTS, FEWEST_ROUNDS)
         return self.calibration.floor(claim.restarts, claim.rounds)
 
     def _claim_of(self, label: str, blocks: Sequence[TrialRecord]) -> Claim | Unknown:
@@ -295,10 +293,10 @@ class Case:
         shown = min(shown, sceptical.at(config, sceptical.top_tokens)[0])  # a gain is never claimed to grow
         is_gain = shown > NORMAL_QUANTILE * error and ladder.is_supported(config)
         if is_gain and self._fresh_seeds_agree(config, sceptical):
-            efficiency = _interval(shown, error)
+            efficiency = normal_interval(shown, error)
             return LearningClaim(efficiency=efficiency, numerics=numerics, is_shown=True)
         mean, sd = ladder.surface.at_plan(config)
-        efficiency = _interval(mean, sd)
+        efficiency = normal_interval(mean, sd)
         return LearningClaim(efficiency=efficiency, numerics=numerics, is_shown=False)
 
     def _fresh_seeds_agree(self, config: Configuration, surface: Surface) -> bool:
@@ -310,14 +308,15 @@ class Case:
     def _config_of(self, claim: Claim | Unknown) -> Configuration:
         return self.baseline if isinstance(claim, Unknown) else claim.config
 
-    # -- what is recommended (docs/method.md, 9.4) --------------------------------------------------------
+    # -- what is claimed (docs/method.md, 8) --------------------------------------------------------
 
     @cached_property
     def is_claimed(self) -> bool:
         """Whether the claim is shown to pay, the search included, and exceeds the noise floor."""
-        return self._is_shown(self.claim) and not isinstance(self.forecast, Unknown) and self.forecast.net.low > 0
+        return self.is_shown(self.claim) and not isinstance(self.forecast, Unknown) and self.forecast.net.low > 0
 
-    def _is_shown(self, claim: Claim | Unknown) -> bool:
+    def is_shown(self, claim: Claim | Unknown) -> bool:
+        """Whether the gain of `claim` is shown, on the plan as it is tested; it may not pay for the search."""
         if isinstance(claim, Unknown) or isinstance(claim.total, Unknown) or claim.is_expected:
             return False
         floor = self.floor_of(claim)
@@ -328,138 +327,11 @@ class Case:
         """The part of any recommendation that is shown; the baseline if nothing is."""
         return self.candidate if self.is_claimed else self.baseline
 
-    @cached_property
-    def hopeful(self) -> Claim | Unknown:
-        """What is expected to gain beyond what is claimed at the least cost, if anything is; it need not be advised."""
-        if not self._hopes:
-            return Unknown(reason="no gain is expected beyond what is shown")
-        return min(self._hopes, key=self._expected_cost)
-
-    @cached_property
-    def _hopes(self) -> tuple[Claim, ...]:
-        """What may be expected to gain beyond what is claimed, the confirmed configuration first."""
-        confirmed = self._confirmed_hope
-        claimed = self.claim if self.is_claimed and isinstance(self.claim, Claim) else None
-        starts = (confirmed, claimed) if confirmed else (claimed,)
-        quicker = (self._with_quicker_system(start) for start in starts)
-        return tuple(hope for hope in (confirmed, *quicker) if hope is not None)
-
     @property
-    def _confirmed_hope(self) -> Claim | None:
-        """The confirmed configuration whose gain is not claimed, if there is one: it is not shown to last.
-
-        Or it is shown, but may not pay for the search, whose cost is spent whatever is decided now. Of speed alone a
-        little more is asked: the fastest of many may be ahead by luck.
-        """
-        expected = next((c for c in self.claims if c.is_expected), None)
-        shown = self.claim if self._is_shown(self.claim) and not self.is_claimed else None
-        if expected or not isinstance(shown, Claim) or not isinstance(shown.total, Interval):
-            return expected
-        learns = self.space.changed(shown.config, KnobClass.LEARNING)
-        is_ahead = shown.total.estimate > _SHOWN * shown.total.half_width / NORMAL_QUANTILE
-        return shown if learns or is_ahead else None
-
-    def _with_quicker_system(self, start: Claim | None) -> Claim | None:
-        """`start` (None: the baseline) on a system configuration that trials show to be faster, but nothing confirmed.
-
-        One that compiles may take longer to confirm than a plan can spare, and yet save much of it. Its precision is
-        that of `start`: speed alone says nothing of another.
-        """
-        config = start.config if start else self.baseline
-        system, knobs = self.space.system_part(config), self.space.changed(config, KnobClass.LEARNING)
-        best, least, confirmed = None, 0.0, {self.space.system_part(claim.config) for claim in self.claims}
-        for other in self.explored[Stage.EXPLORE_SYSTEM]:
-            if other in confirmed or self.space.changed(other, KnobClass.NUMERICS, base=system):
-                continue
-            mean, sd = self.system_speed.over(other, system)
-            with contextlib.suppress(InvalidConfiguration):
-                found = faster(start, self.space.turned(other, knobs), _interval(mean, sd))
-                cost = sd * sd / 2.0 - mean + self._setup_cost(found.config) - self._setup_cost(config)
-                if mean > _SHOWN * sd and cost < least:
-                    best, least = found, cost
-        return best
-
-    def _setup_cost(self, config: Configuration) -> float:
-        """What compiling and adopting `config` costs, over the plan with the claimed part."""
-
-        def share(plan: Economics) -> float:
-            own = self._one_off_seconds(config) * plan.device_price_per_second + self.adoption_cost(
-                self.space.changed(config)
-            )
-            return own / (plan.baseline_device_seconds * plan.price_per_device_second * math.exp(-self._claimed_gain))
-
-        return or_else(combine(share, self.economics), 0.0)
-
-    @property
-    def _claimed_gain(self) -> float:
+    def claimed_gain(self) -> float:
         """The ln S that is claimed; 0 if nothing is."""
         known = self.claim.total if self.is_claimed and isinstance(self.claim, Claim) else Interval.exactly(0.0)
         return or_else(known, Interval.exactly(0.0)).estimate
-
-    def _expected_cost(self, hope: Claim) -> tuple[bool, float]:
-        """The expected cost of what is decided about it; what is not worth a try comes last."""
-        prospect, found = self._prospect_of(hope), self._decided(hope)
-        if found or isinstance(prospect, Unknown):
-            return found is None, found.cost if found else math.inf
-        return True, prospect.expected_cost
-
-    def _decided(self, hope: Claim) -> Expected | RaceInRun | None:
-        prospect = self._prospect_of(hope)
-        if isinstance(prospect, Unknown):
-            return None
-        learns = self.space.changed(hope.config, KnobClass.LEARNING, KnobClass.NUMERICS, base=self.claimed_config)
-        return decided(
-            hope.config,
-            prospect,
-            runs=self.space.plan.runs,
-            has_baseline_log=self.facts.baseline_log.is_usable,
-            is_speed_alone=not learns,
-        )
-
-    @cached_property
-    def prospect(self) -> Prospect | Unknown:
-        """What the hopeful configuration is expected to gain over the claimed one, after the cost of adopting it."""
-        return combine(self._prospect_of, self.hopeful)
-
-    def _prospect_of(self, hope: Claim) -> Prospect | Unknown:
-        price = self._setup_cost(hope.config) - self._setup_cost(self.claimed_config)
-
-        def over_claimed(total: Interval, _: Economics) -> Prospect:
-            ahead = total.estimate - self._claimed_gain - price
-            return Prospect(mean=ahead, sd=total.half_width / NORMAL_QUANTILE)
-
-        return combine(over_claimed, hope.total, self.economics)
-
-    @cached_property
-    def decision(self) -> Decision:
-        """What to do: docs/method.md, 9.4."""
-        found = self._decided(self.hopeful) if isinstance(self.hopeful, Claim) else None
-        if found:
-            return found
-        if self.is_claimed:
-            return Claimed(config=self.claimed_config)
-        if self.is_starved:
-            tokens = self.informative_tokens
-            seconds = len(self.learnt.measured) * tokens / self.calibration.rate.estimate
-            reason = "trials too short: they measure the area under the learning-rate schedule, not learning"
-            return NotInformative(reason=reason, tokens=tokens, cost_seconds=seconds)
-        unclear = isinstance(self.claim, Unknown) or isinstance(self.claim.total, Unknown)
-        if (unclear or isinstance(self.forecast, Unknown)) and not self.claims and not self._found_nothing:
-            reason = "the budget ended before anything could be confirmed against the baseline"
-            return NotInformative(reason=reason, tokens=0.0, cost_seconds=0.0)
-        return Keep()
-
-    @property
-    def _found_nothing(self) -> bool:
-        """Whether exploration ran, or was not worth its cost, and saw nothing better to confirm."""
-        if self.confirmation:
-            return False
-        if self.facts.stage_ends.get(Stage.CALIBRATE) is StageEnd.NOT_WORTH_IT:
-            return True
-        if self.facts.stage_ends.get(Stage.CONFIRM) is StageEnd.NOT_WORTH_IT:
-            return True
-        best = max((effect.total for effect in self.explored[Stage.EXPLORE_SYSTEM].values()), default=0.0)
-        return any(self.explored.values()) and best <= or_else(self.calibration.floor(1, _FEWEST_ROUNDS), 0.0)
 
     # -- what it is worth (docs/method.md, 7) -------------------------------------------------------
 
@@ -527,7 +399,7 @@ class Case:
                 kwh_price=plan.kwh_usd if plan.pays_for_energy else 0.0,
                 pue=plan.pue,
                 power=power,
-                one_off_device_seconds=self._one_off_seconds(config),
+                one_off_device_seconds=self.one_off_seconds(config),
                 search_device_seconds=search_seconds,
                 adoption_cost=self.adoption_cost(self.space.changed(config)),
             ),
@@ -543,7 +415,7 @@ class Case:
                 seen.setdefault(self.space.system_part(record.spec.config), []).append(record.costs.compile_seconds)
         return {config: statistics.median(seconds) for config, seconds in seen.items()}
 
-    def _one_off_seconds(self, config: Configuration) -> float:
+    def one_off_seconds(self, config: Configuration) -> float:
         """Device-seconds that the plan's runs take to compile `config`: each does, on every device."""
         seconds = self._compile_seconds.get(self.space.system_part(config), 0.0)
         return seconds * self.space.plan.runs * self.space.plan.devices
@@ -553,7 +425,3 @@ class Case:
         plan, table = self.space.plan, self.space.workload.knobs
         hours = sum(ADOPTION_HOURS[table[name].complexity] for name in knobs)
         return hours * plan.engineer_hour_usd if plan.currency == "USD" else 0.0
-
-
-def _interval(mean: float, sd: float) -> Interval:
-    return Interval.around(mean, NORMAL_QUANTILE * sd, level=LEVEL)

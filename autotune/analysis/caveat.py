@@ -48,7 +48,7 @@ class LearningIsExpected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedIsExpected:
-    """System knobs that were fast in a trial, and that there was no time to confirm."""
+    """System knobs that were fast in trials, but are not confirmed over restarts."""
 
     knobs: str
 

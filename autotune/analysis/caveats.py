@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from autotune.analysis import caveat
 from autotune.analysis.case import FEWEST_RESTARTS, Case
 from autotune.analysis.caveat import Caveat
+from autotune.analysis.choice import Choice
 from autotune.analysis.claims import Claim, is_inferior
 from autotune.analysis.evidence import BASELINE, EXPLORED, WINNER, effects_of, known_speed
 from autotune.analysis.informative import is_steepening
@@ -20,13 +21,14 @@ from autotune.workload.base import NoGate
 _NOISY = 0.10  # a log-ratio; a floor above it may hide the effect of most techniques
 
 
-def caveats_of(case: Case) -> tuple[Caveat, ...]:
+def caveats_of(choice: Choice) -> tuple[Caveat, ...]:
     """All caveats, in the order of the method."""
+    case = choice.case
     return (
         *_of_speed(case),
         *_of_stages(case),
         *_of_claims(case),
-        *_of_hopes(case),
+        *_of_hopes(choice),
         *_of_learning(case),
         *_of_configurations(case),
         *_of_training(case),
@@ -76,8 +78,8 @@ def _of_claims(case: Case) -> Iterator[Caveat]:
             yield caveat.ShortHorizon(knobs=learned, horizon_tokens=longest, plan_tokens=case.plan_tokens)
 
 
-def _of_hopes(case: Case) -> Iterator[Caveat]:
-    hope = case.hopeful
+def _of_hopes(choice: Choice) -> Iterator[Caveat]:
+    case, hope = choice.case, choice.hopeful
     if not isinstance(hope, Unknown) and hope.label == EXPLORED:
         confirmed = {r.spec.config for r in case.confirmation} | {case.baseline}
         beside = min((case.space.changed(hope.config, KnobClass.SYSTEM, base=c) for c in confirmed), key=len)

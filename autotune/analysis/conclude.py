@@ -6,9 +6,10 @@ import math
 
 from autotune.analysis.case import Case
 from autotune.analysis.caveats import caveats_of
+from autotune.analysis.choice import Choice
 from autotune.analysis.claims import Claim, efficiency_of, speed_of, total_of
 from autotune.analysis.decision import Expected
-from autotune.analysis.evidence import LEVEL, NORMAL_QUANTILE, effects_of
+from autotune.analysis.evidence import LEVEL, effects_of, normal_interval
 from autotune.analysis.footprint import footprint_of
 from autotune.analysis.montecarlo import Economics
 from autotune.analysis.rates import as_ratio
@@ -24,7 +25,8 @@ _HOUR_SECONDS = 3600.0
 
 def conclude(case: Case) -> Recommendation:
     """The recommendation that the records support; it may be to keep the baseline."""
-    decision = case.decision
+    choice = Choice(case=case)
+    decision = choice.decision
     return Recommendation(
         decision=decision,
         baseline=case.baseline,
@@ -49,13 +51,13 @@ def conclude(case: Case) -> Recommendation:
         noise_floor=combine(lambda floor: Interval.exactly(math.expm1(floor)), case.floor_of(case.claim)),
         curve=case.calibration.curve,
         techniques=technique_effects(case) + not_measurable(case),
-        expectation=_expectation(case),
+        expectation=_expectation(choice),
         noise_scales=case.calibration.noise_scales,
-        batches=_batches(case),
+        batches=_batches(choice),
         runners_up=runners_up(case),
         trials=trials_of(case),
         environment=case.facts.environment,
-        caveats=caveats_of(case),
+        caveats=caveats_of(choice),
     )
 
 
@@ -97,13 +99,13 @@ def _over_expert(case: Case) -> Comparison:
     )
 
 
-def _expectation(case: Case) -> Expectation | Unknown:
+def _expectation(choice: Choice) -> Expectation | Unknown:
     """What is expected of the learning knobs that trials support, whatever the decision about them."""
-    claim, prospect = case.hopeful, case.prospect
+    case, claim, prospect = choice.case, choice.hopeful, choice.prospect
     if isinstance(claim, Unknown) or isinstance(prospect, Unknown):
         return Unknown(reason=claim.reason if isinstance(claim, Unknown) else _why(prospect))
     forecast, search_seconds = case.forecast_for(claim), case.facts.search_seconds
-    ahead = Interval.around(prospect.mean, NORMAL_QUANTILE * prospect.sd, level=LEVEL)
+    ahead = normal_interval(prospect.mean, prospect.sd)
     beyond = case.space.changed(claim.config, base=case.claimed_config)
     return Expectation(
         config=claim.config,
@@ -123,8 +125,9 @@ def _why(value: object) -> str:
     return value.reason if isinstance(value, Unknown) else ""
 
 
-def _batches(case: Case) -> Batches:
+def _batches(choice: Choice) -> Batches:
     """Batch sizes in sequences. The noise scale gives the baseline's; the others are in proportion to their tokens."""
+    case, hope = choice.case, choice.hopeful
     known = case.calibration.noise_scales[-1].batch if case.calibration.noise_scales else 0
     per_token = known / case.space.workload.cost(case.baseline).tokens
 
@@ -134,7 +137,7 @@ def _batches(case: Case) -> Batches:
     return Batches(
         baseline=known,
         candidate=of(case.candidate),
-        expected=0 if isinstance(case.hopeful, Unknown) else of(case.hopeful.config),
+        expected=0 if isinstance(hope, Unknown) else of(hope.config),
     )
 
 
@@ -143,7 +146,7 @@ def _batches(case: Case) -> Batches:
 
 def _baseline_hours(economics: Economics) -> Interval:
     hours = economics.baseline_device_seconds / _HOUR_SECONDS
-    off = Interval.around(0.0, NORMAL_QUANTILE * economics.baseline_log_sd, level=LEVEL)
+    off = normal_interval(0.0, economics.baseline_log_sd)
     return off.map(lambda log_factor: hours * math.exp(log_factor))
 
 

@@ -245,6 +245,11 @@ def _efficiency(curve: Curve, partner: Evaluation, own: Evaluation) -> LogEffici
     return replace(equivalent, value=equivalent.value + math.log(partner.tokens_seen / own.tokens_seen))
 
 
+def normal_interval(mean: float, sd: float) -> Interval:
+    """The interval at `LEVEL` of a normal belief with that mean and standard deviation."""
+    return Interval.around(mean, NORMAL_QUANTILE * sd, level=LEVEL)
+
+
 def of_stage(records: Sequence[TrialRecord], stage: Stage) -> tuple[TrialRecord, ...]:
     """The records of one stage."""
     return tuple(r for r in records if r.spec.stage is stage)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autotune.analysis.case import Case
+from autotune.analysis.choice import Choice
 from autotune.analysis.decision import LOOK_SD, Expected, Prospect, RaceInRun, Watch
-from autotune.analysis.evidence import LEVEL, NORMAL_QUANTILE
+from autotune.analysis.evidence import normal_interval
 from autotune.quantity import Interval, Unknown, combine, or_else
 from autotune.space.configuration import Configuration
 from autotune.space.knobs import KnobValue
@@ -41,12 +42,12 @@ class Looked:
     config: Configuration
 
 
-def compared(case: Case, tried: RunEnd, baseline: RunEnd) -> Looked | Unknown:
+def compared(choice: Choice, tried: RunEnd, baseline: RunEnd) -> Looked | Unknown:
     """What a run with the recommended configuration and one with the baseline's learning knobs decide for the others.
 
     Unknown if nothing is to be looked at, or the runs cannot be compared.
     """
-    decision = case.decision
+    case, decision = choice.case, choice.decision
     if not isinstance(decision, Expected | RaceInRun):
         return Unknown(reason="the study recommends nothing that has to be looked at")
     if isinstance(decision.guard, Watch):
@@ -59,13 +60,13 @@ def compared(case: Case, tried: RunEnd, baseline: RunEnd) -> Looked | Unknown:
     if isinstance(slope, Unknown):
         return slope
     efficiency = (baseline.loss - tried.loss) / slope
-    seen = efficiency + _log_speed(case)
+    seen = efficiency + _log_speed(choice)
     error = math.hypot(LOOK_SD, _SLOPE_ERROR * efficiency)
     before = decision.prospect
     after = before.given(seen, error)
     return Looked(
         changes=case.space.changed(decision.config, base=case.claimed_config),
-        shown=Interval.around(seen, NORMAL_QUANTILE * error, level=LEVEL).map(math.exp),
+        shown=normal_interval(seen, error).map(math.exp),
         before=before,
         after=after,
         is_kept=after.expected_cost < 1.0,
@@ -73,9 +74,10 @@ def compared(case: Case, tried: RunEnd, baseline: RunEnd) -> Looked | Unknown:
     )
 
 
-def _log_speed(case: Case) -> float:
+def _log_speed(choice: Choice) -> float:
     """ln of throughput of the configuration tried over the claimed part, as confirmed; 0 if not known."""
-    tried = or_else(combine(lambda claim: combine(lambda speed: speed.estimate, claim.speed), case.hopeful), 0.0)
+    case, hope = choice.case, choice.hopeful
+    tried = or_else(combine(lambda claim: combine(lambda speed: speed.estimate, claim.speed), hope), 0.0)
     if not case.is_claimed:
         return tried
     return tried - or_else(combine(lambda claim: combine(lambda speed: speed.estimate, claim.speed), case.claim), 0.0)

@@ -237,8 +237,8 @@ def caveat_words(caveat: Caveat) -> tuple[str, str]:
             )
         case SpeedIsExpected(knobs=knobs):
             return "Speed expected, not shown", (
-                f"{plain(knobs)}: fast in a trial, but there was no time to confirm it over restarts. The claimed "
-                "speed-up, saving and ROI leave it out."
+                f"{plain(knobs)}: fast in trials, but not confirmed over restarts. The claimed speed-up, saving and "
+                "ROI leave it out."
             )
         case TrialsTooShort(
             horizon_tokens=horizon,

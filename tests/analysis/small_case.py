@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from autotune.analysis.case import Case, Circumstances
+from autotune.analysis.claims import Claim
 from autotune.analysis.efficiency import loss_after
 from autotune.analysis.evidence import ANCHOR, BASELINE, CONFIRM_SEED, WINNER, Calibration
 from autotune.analysis.recommendation import Curve
@@ -178,3 +179,30 @@ def case_of(
     }
     circumstances = Circumstances(**usual | facts)
     return Case(space=space, records=tuple(records), calibration=calibration, facts=circumstances)
+
+
+LEARNING = {"schedule": "wsd"}
+ANCHORS = [rung(tokens=tokens) for tokens in (HORIZON // 4, HORIZON // 2, HORIZON, 2 * HORIZON, 4 * HORIZON)]
+
+
+def claimed(case: Case) -> Claim:
+    """The claim of a case that has one."""
+    assert isinstance(case.claim, Claim), case.claim
+    return case.claim
+
+
+def climbed(log_efficiency: float) -> list[TrialRecord]:
+    """The ladder with one schedule that gains as much at both lengths."""
+    return [*ANCHORS, *(rung(LEARNING, tokens=d, log_efficiency=log_efficiency) for d in (HORIZON, 4 * HORIZON))]
+
+
+def learned(log_efficiency: float, *, fresh: float | None = None) -> list[TrialRecord]:
+    """That ladder, and blocks of the schedule on fresh seeds, where it gains `fresh` (default: the same)."""
+    seen = log_efficiency if fresh is None else fresh
+    return [*climbed(log_efficiency), *confirmed(LEARNING, (0.0,) * 3, (seen,) * 3)]
+
+
+def starved() -> list[TrialRecord]:
+    """A ladder of trials in which the area under the schedule is all that shows."""
+    rates = [rung({"learning_rate": 0.001 * x}, log_efficiency=math.log(x)) for x in (0.7, 0.8, 1.5)]
+    return [*ANCHORS, *rates]

@@ -27,6 +27,7 @@ from autotune.analysis import caveat
 from autotune.analysis.case import BaselineLog, Case
 from autotune.analysis.caveat import Caveat
 from autotune.analysis.caveats import caveats_of
+from autotune.analysis.choice import Choice
 from autotune.analysis.efficiency import loss_after
 from autotune.analysis.evidence import BASELINE
 from autotune.analysis.informative import least_tokens
@@ -219,7 +220,7 @@ CASES: dict[str, tuple[Callable[[], Case], Caveat]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_a_caveat_warns_of_makes_it(name: str) -> None:
     make, expected = CASES[name]
-    found = caveats_of(make())
+    found = caveats_of(Choice(case=make()))
     assert expected in found
     others = {type(c) for c in found} - {type(expected)}
     assert others <= {caveat.ShortHorizon, caveat.LearningIsExpected}, "nothing else is wrong"
@@ -230,21 +231,21 @@ def test_there_is_a_case_for_every_caveat() -> None:
 
 
 def test_a_sound_search_has_nothing_to_warn_of() -> None:
-    assert caveats_of(sound()) == ()
+    assert caveats_of(Choice(case=sound())) == ()
 
 
 def test_a_raced_stage_that_spent_its_budget_was_not_skipped() -> None:
     raced = confirmed(SYSTEM, label="finalist 1", stage=Stage.RACE)
-    assert caveats_of(sound(raced + confirmed(SYSTEM), stage_ends={Stage.RACE: StageEnd.BUDGET})) == ()
+    assert caveats_of(Choice(case=sound(raced + confirmed(SYSTEM), stage_ends={Stage.RACE: StageEnd.BUDGET}))) == ()
 
 
 def test_a_wish_of_the_expert_that_the_space_searches_is_not_missing() -> None:
-    assert caveats_of(sound(expert_anywhere=turned(SYSTEM | NUMERICS))) == ()
+    assert caveats_of(Choice(case=sound(expert_anywhere=turned(SYSTEM | NUMERICS)))) == ()
 
 
 def test_what_is_paid_for_energy_and_not_known_is_said_to_be_missing() -> None:
     owned = "runs = 10\ndevice_hour_usd = 1.0\nowned = true\nkwh_usd = 0.3"
-    (found,) = caveats_of(sound(space=small_space(TEXT.replace("runs = 10", owned))))
+    (found,) = caveats_of(Choice(case=sound(space=small_space(TEXT.replace("runs = 10", owned)))))
     assert isinstance(found, caveat.EnergyUnknown)
     assert found.reason.endswith("no figure includes its cost")
 
@@ -254,4 +255,4 @@ def test_a_measured_draw_needs_no_estimate() -> None:
     power = Power(baseline=watts, candidate=watts, ratio=watts, degrees_of_freedom=2.0, provenance="measured (m)")
     unconfirmed = case_of((), space=PRICED, calibration=replace(CALIBRATION, power=power))
     assert unconfirmed.power is power
-    assert caveats_of(unconfirmed) == ()
+    assert caveats_of(Choice(case=unconfirmed)) == ()
