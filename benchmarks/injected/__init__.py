@@ -1,0 +1,1 @@
+"""Faults that `benchmarks/faults.py` injects, one module for each kind."""
