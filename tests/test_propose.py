@@ -18,6 +18,7 @@ from small_space import SPACE
 
 from autotune.search.expert import expert_within
 from autotune.search.propose import (
+    Proposal,
     Proposer,
     database,
     grid_size,
@@ -39,6 +40,7 @@ from autotune.trial.types import (
     Pruned,
     Slice,
     Stage,
+    StageEnd,
     TrialRecord,
     TrialSpec,
 )
@@ -117,7 +119,7 @@ def trials(folder: Path, stage: Stage = STAGE) -> list[FrozenTrial]:
 def all_of(proposer: Proposer) -> list[Configuration]:
     """Everything it proposes until it has no more."""
     configs = []
-    while proposal := proposer.ask():
+    while isinstance(proposal := proposer.ask(), Proposal):
         configs.append(proposal.config)
         assert len(configs) < 50, "the small spaces of these tests have an end"
         proposer.tell(proposal, score=0.01 * len(configs))
@@ -151,9 +153,9 @@ def test_an_exhausted_grid_ends_the_search_with_all_that_is_possible(tmp_path: P
         assert configs[0] == BASE
         assert len(configs) == len(POSSIBLE)
         assert set(configs) == POSSIBLE
-        assert proposer.ask() is None
+        assert proposer.ask() is StageEnd.EXHAUSTED
     with proposing(tmp_path, design=[BASE]) as proposer:
-        assert proposer.ask() is None
+        assert proposer.ask() is StageEnd.EXHAUSTED
     for trial in trials(tmp_path):
         assert trial.state is TrialState.COMPLETE, "no zombie steers the sampler away for ever"
         impossible = trial.params["micro_batch"] == 3
@@ -456,6 +458,28 @@ def test_the_grid_is_the_product_of_its_sides(dimensions: Sequence[Dimension], s
     assert grid_size(dimensions) == size
 
 
+def test_a_space_too_large_to_list_is_searched_on_for_what_is_possible(tmp_path: Path) -> None:
+    many = (
+        dimension("micro_batch", [1, 2, 4, 8, *range(9, 69)]),
+        dimension("threads", IntRange(low=0, high=400)),
+        RATE,
+    )
+    with proposing(tmp_path, many) as proposer:
+        seen = set()
+        for _ in range(60):
+            proposal = proposer.ask()
+            assert isinstance(proposal, Proposal), "one in fifteen is possible"
+            assert proposal.config not in seen
+            seen.add(proposal.config)
+            proposer.tell(proposal, score=0.0)
+
+
+def test_giving_up_is_not_called_exhausted(tmp_path: Path) -> None:
+    none = (dimension("micro_batch", list(range(9, 69))), dimension("threads", IntRange(low=0, high=400)))
+    with proposing(tmp_path, none) as proposer:
+        assert proposer.ask() is StageEnd.NOTHING_FOUND
+
+
 def test_impossible_combinations_are_counted_by_rule() -> None:
     sizes = (dimension("micro_batch", [2, 3, 4, 16]), dimension("global_batch", [8, 12]), RATE)
     # micro_batch 3 and 16 do not divide 8, 16 does not divide 12; the range counts by its two ends
@@ -558,7 +582,7 @@ def test_the_ends_of_every_knob_fit_the_database(tmp_path: Path, end: int) -> No
 def test_what_there_was_no_time_for_is_proposed_again_to_a_study_that_is_given_more(tmp_path: Path) -> None:
     with proposing(tmp_path) as proposer:
         passed = []
-        while proposal := proposer.ask():
+        while isinstance(proposal := proposer.ask(), Proposal):
             proposer.pass_over(proposal, "no time is left to compile it")
             passed.append(proposal.config)
     assert set(passed) == POSSIBLE
@@ -569,7 +593,7 @@ def test_what_there_was_no_time_for_is_proposed_again_to_a_study_that_is_given_m
         assert again.config in POSSIBLE
         proposer.tell(again, score=0.1)
         others = set()
-        while proposal := proposer.ask():
+        while isinstance(proposal := proposer.ask(), Proposal):
             proposer.tell(proposal, score=0.0)
             others.add(proposal.config)
     assert others == POSSIBLE - {again.config}

@@ -18,7 +18,7 @@ import numpy as np
 from autotune.analysis.rates import FloatArray
 from autotune.analysis.surface import NOISE_SD, Feature, Surface
 from autotune.space.configuration import Configuration
-from autotune.space.knobs import Dimension, FloatRange, KnobClass, KnobValue, Law, members, tidy
+from autotune.space.knobs import Dimension, FloatRange, IntRange, KnobClass, KnobValue, Law, members, tidy
 
 RUNG_FACTOR = 4.0
 """Between neighbouring token budgets: a whole grid keeps its order up to about this factor (docs/method.md, 9.2)."""
@@ -284,7 +284,7 @@ class Ladder:
     def _values(self, dimension: Dimension, config: Configuration) -> Sequence[KnobValue]:
         """Values to change a knob of `config` to: those near a rate, those tried of any other knob."""
         name, own = dimension.knob.name, self.base[dimension.knob.name]
-        if isinstance(dimension.domain, FloatRange):
+        if isinstance(dimension.domain, FloatRange | IntRange):
             if dimension.knob.law is Law.RATE:
                 return [own, *(tidy(dimension.domain, float(config[name]) * step) for step in _STEPS)]
             return list(dict.fromkeys([own, *(candidate[name] for candidate in self.surface.candidates)]))

@@ -13,6 +13,8 @@ from autotune.study.ledger import SHARES
 from autotune.workload.machine import Machine
 from autotune.workload.space import SearchSpace
 
+_MOST_SHOWN = 12  # numbers of a range
+
 
 def preview(space: SearchSpace, machine: Machine, *, as_json: bool) -> str:
     """The text, the size of the space, what is skipped and why, and what the search may cost, as text or JSON.
@@ -62,7 +64,9 @@ def preview(space: SearchSpace, machine: Machine, *, as_json: bool) -> str:
     if impossible is None:
         lines.append("impossible: not counted, there are too many combinations")
     elif impossible:
-        lines += [f"impossible: {count} combinations, {rule}" for rule, count in impossible.items()]
+        is_sampled = any(isinstance(d.domain, FloatRange) for d in space.dimensions)
+        of = " of listed values and ends of ranges" if is_sampled else ""
+        lines += [f"impossible: {count} combinations{of}, {rule}" for rule, count in impossible.items()]
     else:
         lines.append("impossible: none")
     cost = f" and {hours * space.plan.device_hour_usd:.3g} USD" if space.plan.device_hour_usd else ""
@@ -82,7 +86,10 @@ def _values(domain: Choice | IntRange | FloatRange) -> str:
     match domain:
         case Choice(values=values):
             return ", ".join(map(words.value_text, values))
-        case IntRange(low=low, high=high, log=log) | FloatRange(low=low, high=high, log=log):
+        case IntRange(low=low, high=high, numbers=numbers):
+            tried = ", ".join(map(str, numbers)) if len(numbers) <= _MOST_SHOWN else f"{len(numbers)} possible values"
+            return f"{low} to {high}, tried: {tried}"
+        case FloatRange(low=low, high=high, log=log):
             return f"{low:g} to {high:g}{' (log)' if log else ''}"
 
 

@@ -117,8 +117,8 @@ def _propose_until_done(
         best, best_config = _best(case)
         _suggest(case, proposer, design)
         proposal = proposer.ask()
-        if proposal is None:
-            return StageEnd.EXHAUSTED
+        if isinstance(proposal, StageEnd):
+            return proposal
         config = proposal.config
         if config == lab.space.baseline:
             proposer.tell(proposal, score=0.0)  # 0 by definition, no need to measure

@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from autotune.analysis.rates import PairedSpeed, paired_speed
 from autotune.space.configuration import Configuration, InvalidConfiguration
 from autotune.space.knobs import Choice, Dimension, Domain, FloatRange, IntRange, KnobValue, members, tidy
-from autotune.trial.types import Completed, Pruned, Stage, TrialRecord, outcome_kind
+from autotune.trial.types import Completed, Pruned, Stage, StageEnd, TrialRecord, outcome_kind
 from autotune.workload.space import SearchSpace
 
 T = TypeVar("T")
@@ -33,8 +33,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _POOR_SCORE = -5.0  # log-ratio far below any usable configuration: 150 times slower than the baseline
 _STARTUP_TRIALS = 6  # small budgets cannot afford the sampler's usual ten random trials; the design replaces them
-_REPEATS_BEFORE_LISTING = 3  # after this many invalid or known proposals in a row, list the untried combinations
-_UNPRODUCTIVE_ASKS = 40  # after this many in a row in a space too large to list, it counts as exhausted
+_REPEATS_BEFORE_LOOKING = 3  # after this many invalid or known proposals in a row, look for an untried combination
+_MOST_ASKS = 40  # in a row that are invalid or known
+_DRAWS = 2_000  # of a space too large to list, to find a combination that is possible and new
 _LARGEST_LISTING = 5_000
 _LARGEST_GRID = 100_000
 _LOCK_SECONDS = 30.0  # how long a dashboard may hold the database
@@ -112,39 +113,42 @@ class Proposer:
         for proposal in self.pending():
             self._study.tell(proposal.number, state=TrialState.FAIL)
 
-    def ask(self) -> Proposal | None:
-        """The next valid and new configuration, or None if there is none left.
+    def ask(self) -> Proposal | StageEnd:
+        """The next valid and new configuration. A pending one comes first, under its old number.
 
-        A pending one comes first, under its old number.
+        Otherwise why there is none: all are known (`EXHAUSTED`), or the space is too large to list and none was found
+        (`NOTHING_FOUND`).
         """
         if pending := self.pending():
             return pending[0]
-        for unproductive in range(_UNPRODUCTIVE_ASKS):
-            if unproductive == _REPEATS_BEFORE_LISTING and not self._enqueue_untried():
-                return None
+        for unproductive in range(_MOST_ASKS):
+            if unproductive == _REPEATS_BEFORE_LOOKING:
+                untried = self._untried()
+                if isinstance(untried, StageEnd):
+                    return untried
+                self._study.enqueue_trial(untried)
             proposal = self._configure(self._study.ask())
             if proposal:
                 return proposal
-        return None
+        return StageEnd.NOTHING_FOUND
 
-    def _enqueue_untried(self) -> bool:
-        """Queue a random valid and new combination, so that a finite space is searched completely.
-
-        False if there is none. In a space too large to list, do nothing: the sampler continues.
-        """
-        if grid_size(self._dimensions) > _LARGEST_LISTING:
-            return True
-        names = [d.knob.name for d in self._dimensions]
-        untried = []
-        for values in itertools.product(*(members(d.domain) for d in self._dimensions)):
+    def _untried(self) -> dict[str, KnobValue] | StageEnd:
+        """A random valid and new combination. A space that can be listed is so searched completely."""
+        names, dice = [d.knob.name for d in self._dimensions], random.Random(len(self._scores))
+        is_listed = grid_size(self._dimensions) <= _LARGEST_LISTING
+        combinations: Iterable[tuple[KnobValue, ...]]
+        if is_listed:
+            combinations = list(itertools.product(*(members(d.domain) for d in self._dimensions)))
+            dice.shuffle(combinations)
+        else:
+            combinations = (tuple(_drawn(d, dice) for d in self._dimensions) for _ in range(_DRAWS))
+        for values in combinations:
             knobs = dict(zip(names, values, strict=True))
-            with contextlib.suppress(InvalidConfiguration):
-                self._space.turned(self._base, knobs)
-                if self._key(knobs) not in self._scores:
-                    untried.append(knobs)
-        if untried:
-            self._study.enqueue_trial(random.Random(len(self._scores)).choice(untried))
-        return bool(untried)
+            if self._key(knobs) not in self._scores:
+                with contextlib.suppress(InvalidConfiguration):
+                    self._space.turned(self._base, knobs)
+                    return knobs
+        return StageEnd.EXHAUSTED if is_listed else StageEnd.NOTHING_FOUND
 
     def tell(
         self, proposal: Proposal, *, score: float | None, infeasible: str = "", trial_number: int | None = None
@@ -206,10 +210,22 @@ def _suggest(trial: optuna.trial.Trial, dimension: Dimension) -> KnobValue:
     match dimension.domain:
         case Choice(values=values):
             return values[values.index(trial.suggest_categorical(name, values))]
+        case IntRange(listed=listed) if listed:
+            return listed[listed.index(trial.suggest_categorical(name, listed))]
         case IntRange(low=low, high=high, log=log):
             return trial.suggest_int(name, low, high, log=log)
         case FloatRange(low=flow, high=fhigh, log=log):
             return trial.suggest_float(name, flow, fhigh, log=log)
+
+
+def _drawn(dimension: Dimension, dice: random.Random) -> KnobValue:
+    """A random value of a domain, as a user would type it."""
+    match dimension.domain:
+        case FloatRange(low=low, high=high, log=log):
+            drawn = low * (high / low) ** dice.random() if log else dice.uniform(low, high)
+            return tidy(dimension.domain, drawn)
+        case domain:
+            return dice.choice(members(domain))
 
 
 def grid_size(dimensions: Sequence[Dimension]) -> float:
@@ -219,8 +235,8 @@ def grid_size(dimensions: Sequence[Dimension]) -> float:
         match dimension.domain:
             case Choice(values=values):
                 size *= len(values)
-            case IntRange(low=low, high=high):
-                size *= high - low + 1
+            case IntRange():
+                size *= len(members(dimension.domain))
             case FloatRange():
                 return math.inf
     return size
@@ -229,7 +245,7 @@ def grid_size(dimensions: Sequence[Dimension]) -> float:
 def impossible_combinations(space: SearchSpace) -> Mapping[str, int] | None:
     """The number of invalid combinations of the listed values, by the rule that they break.
 
-    Ranges are represented by their ends. None if there are too many combinations to check.
+    Continuous ranges are represented by their ends. None if there are too many combinations to check.
     """
     listed = [(d.knob.name, _listed(d)) for d in space.dimensions]
     if math.prod(len(values) for _, values in listed) > _LARGEST_GRID:
@@ -244,12 +260,12 @@ def impossible_combinations(space: SearchSpace) -> Mapping[str, int] | None:
     return counts
 
 
-def _listed(dimension: Dimension) -> tuple[KnobValue, ...]:
+def _listed(dimension: Dimension) -> Sequence[KnobValue]:
     match dimension.domain:
         case Choice(values=values):
             return values
-        case IntRange(low=low, high=high):
-            return (low, high)
+        case IntRange():
+            return members(dimension.domain)
         case FloatRange(low=flow, high=fhigh):
             return (flow, fhigh)
 

@@ -7,7 +7,7 @@ effects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -39,7 +39,8 @@ class Footprint:
 class ScriptedWorkload:
     """A workload made of given functions. See `autotune.workload.base.Workload`.
 
-    `rule` raises InvalidConfiguration if a configuration is not valid; `wishes` is the hand-tuned default on a
+    `rule` raises InvalidConfiguration if a configuration is not valid; `numbers` are those of a range that it may
+    accept (see `Workload.whole_numbers`); `wishes` is the hand-tuned default on a
     machine; the other functions take one configuration.
     """
 
@@ -55,6 +56,7 @@ class ScriptedWorkload:
     wishes: Callable[[Machine], Configuration]
     area: Callable[[Configuration, int], float | Unknown]
     corpus: str = "simulated"
+    numbers: Callable[[str, int, int, Values], Sequence[int]] = lambda _name, low, high, _others: range(low, high + 1)
 
     def with_corpus(self, corpus: str) -> ScriptedWorkload:
         return replace(self, corpus=corpus)
@@ -64,6 +66,9 @@ class ScriptedWorkload:
 
     def check(self, configuration: Configuration) -> None:
         self.rule(configuration)
+
+    def whole_numbers(self, name: str, low: int, high: int, others: Values) -> Sequence[int]:
+        return self.numbers(name, low, high, others)
 
     def expert(self, machine: Machine) -> Configuration:
         return self.wishes(machine)
@@ -136,6 +141,7 @@ def simulated_gpt(document: SpaceDocument) -> ScriptedWorkload:
         wishes=workload.expert,
         area=workload.schedule_area,
         corpus=workload.corpus,
+        numbers=workload.whole_numbers,
     )
 
 

@@ -22,7 +22,7 @@ from autotune.simulation.noise import SharedMachine
 from autotune.simulation.workload import training_of
 from autotune.simulation.world import Slowdown
 from autotune.space.configuration import Configuration, InvalidConfiguration
-from autotune.space.knobs import Choice, Domain, FloatRange, IntRange, KnobClass, KnobValue
+from autotune.space.knobs import Choice, Domain, FloatRange, IntRange, KnobClass, KnobValue, members
 from autotune.trial.types import Failed, Infeasible, InfeasibleKind
 from autotune.workload.space import SearchSpace
 
@@ -247,7 +247,7 @@ def _grid(domain: Domain) -> Sequence[KnobValue]:
     match domain:
         case Choice(values=values):
             return values
-        case IntRange(low=low, high=high):
-            return range(low, high + 1)
+        case IntRange():
+            return members(domain)
         case FloatRange(low=flow, high=fhigh):
             return [flow * (fhigh / flow) ** (i / _GRID) for i in range(_GRID + 1)]

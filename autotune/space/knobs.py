@@ -22,11 +22,20 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntRange:
-    """Whole numbers from `low` to `high` inclusive, sampled evenly or (`log`) by their logarithm."""
+    """Whole numbers from `low` to `high` inclusive, spread evenly or (`log`) by their logarithm.
+
+    `listed` are those of them that a search tries, in order; all if it is empty.
+    """
 
     low: int
     high: int
     log: bool = False
+    listed: tuple[int, ...] = ()
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Those that are tried."""
+        return self.listed or range(self.low, self.high + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +66,8 @@ def members(domain: Domain) -> Sequence[KnobValue]:
     match domain:
         case Choice(values=values):
             return values
-        case IntRange(low=low, high=high):
-            return range(low, high + 1)
+        case IntRange(numbers=numbers):
+            return numbers
         case FloatRange():
             return ()
 

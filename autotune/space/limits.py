@@ -50,7 +50,8 @@ def _split(
     domain: Domain
     if isinstance(dimension.domain, IntRange):
         low, high = int(kept[0]), int(kept[-1])
-        domain = replace(dimension.domain, low=low, high=high)
+        within = tuple(v for v in dimension.domain.listed if low <= v <= high)
+        domain = replace(dimension.domain, low=low, high=high, listed=within)
         gone = _run(dimension.domain.low, low - 1) | _run(high + 1, dimension.domain.high)
     else:
         domain = Choice(values=tuple(kept))

@@ -38,6 +38,7 @@ class StageEnd(StrEnum):
     DONE = "done"
     BUDGET = "its time is spent"
     EXHAUSTED = "nothing left to try"
+    NOTHING_FOUND = "no new combination found that is possible"
     NOT_WORTH_IT = "one more trial would cost more than it should save"
     NOTHING_TO_DO = "nothing to do"
 

@@ -122,6 +122,14 @@ class Workload(Protocol):
         """Raises InvalidConfiguration, with rule, value and remedy, if these values are not valid together."""
         ...
 
+    def whole_numbers(self, name: str, low: int, high: int, others: Values) -> Sequence[int]:
+        """The numbers from `low` to `high` that the knob `name` may have, while other knobs have values in `others`.
+
+        It leaves out no number that `check` accepts with any of them, but may have others. It is short even where the
+        range is long and most of it is impossible, such as micro-batches that divide no global batch.
+        """
+        ...
+
     def expert(self, machine: Machine) -> Configuration:
         """The hand-tuned default: what a careful engineer would set on this machine without measuring.
 

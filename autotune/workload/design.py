@@ -35,9 +35,10 @@ def _alternatives(dimension: Dimension, centre: KnobValue) -> list[KnobValue]:
             if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
                 others.sort(key=lambda v: abs(float(v) - float(centre)))
             return others
-        case IntRange(low=low, high=high, log=log):
-            middles = {round(_middle(float(centre), float(end), log=log)) for end in (high, low)} - {centre}
-            return sorted(middles or {low, high} - {centre}, reverse=True)
+        case IntRange(low=low, high=high, log=log, numbers=numbers):
+            wished = (_middle(float(centre), float(end), log=log) for end in (high, low))
+            middles = {min(numbers, key=lambda n: abs(n - wish)) for wish in wished} - {centre}
+            return sorted(middles or {numbers[0], numbers[-1]} - {centre}, reverse=True)
         case FloatRange(low=flow, high=fhigh, log=log):
             tidied = (tidy(dimension.domain, _middle(float(centre), end, log=log)) for end in (fhigh, flow))
             fmiddles = {m: None for m in tidied if m != centre}

@@ -111,6 +111,17 @@ class GPTWorkload:
     def check(self, configuration: Configuration) -> None:
         self._session(configuration, seed=0, horizon_tokens=self.horizon_tokens)
 
+    def whole_numbers(self, name: str, low: int, high: int, others: Values) -> Sequence[int]:
+        """A global batch is a multiple of the micro-batches of all processes."""
+        batches = (*others.get("global_batch", ()), self.training.global_batch)
+        if name == "micro_batch":
+            return sorted({n for batch in batches for n in _divisors(int(batch)) if low <= n <= high})
+        if name == "global_batch":
+            steps = {int(n) for n in (*others.get("micro_batch", ()), self.training.micro_batch)}
+            least = {n for n in steps if not any(n > m and n % m == 0 for m in steps)}  # others are multiples of these
+            return sorted({n for step in least for n in range(math.ceil(low / step) * step, high + 1, step)})
+        return range(low, high + 1)
+
     def expert(self, machine: Machine) -> Configuration:
         peak = machine.peak_flops
         gains = peak.get("bf16", 0.0) > _BF16_GAINS * peak.get("fp32", math.inf)
@@ -257,6 +268,11 @@ def _training_of(baseline: Table) -> model.TrainingConfig:
     values = {name: value_of(baseline, KNOBS[name], value) for name, value in baseline.items()}
     with baseline.locating(model.InvalidConfiguration):
         return model.TrainingConfig(**values)
+
+
+def _divisors(number: int) -> set[int]:
+    small = {n for n in range(1, math.isqrt(number) + 1) if number % n == 0}
+    return small | {number // n for n in small}
 
 
 def _beyond_the_cores(values: Sequence[KnobValue], environment: Mapping[str, str]) -> dict[str, str]:

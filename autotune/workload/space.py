@@ -29,6 +29,7 @@ from autotune.space.moves import turn, turned_back
 from autotune.space.plan import Plan
 from autotune.workload.base import Values, Workload
 from autotune.workload.gpt import GPTWorkload
+from autotune.workload.ranges import MOST_LISTED, with_listed_ranges
 
 Read = Callable[[SpaceDocument], Workload]
 """Makes a workload of a space file."""
@@ -170,17 +171,16 @@ def space_of(document: SpaceDocument, read: Read = read_workload) -> SearchSpace
         BadInput: it cannot be searched.
     """
     workload = read(document)
-    space = SearchSpace(
+    with document.table("baseline").locating(InvalidConfiguration):
+        workload.check(workload.baseline)
+    return SearchSpace(
         name=document.name,
         workload=workload,
         plan=document.plan(),
-        dimensions=_dimensions(document, workload),
+        dimensions=with_listed_ranges(_dimensions(document, workload), workload),
         budget_seconds=document.budget_seconds(),
         share_of_plan=document.share_of_plan(),
     )
-    with document.table("baseline").locating(InvalidConfiguration):
-        workload.check(workload.baseline)
-    return space
 
 
 def _dimensions(document: SpaceDocument, workload: Workload) -> tuple[Dimension, ...]:
@@ -220,6 +220,11 @@ def _choice(table: Table, knob: Knob, listed: list[Any]) -> Choice:
     values = tuple(value_of(table, knob, value) for value in listed)
     if not values:
         raise table.error(knob.name, "a domain must not be empty; got []: list the values to try")
+    if len(values) > MOST_LISTED:
+        raise table.error(
+            knob.name,
+            f"a domain lists at most {MOST_LISTED} values; got {len(values)}: list those worth a trial, or a range",
+        )
     if len(set(values)) != len(values):
         raise table.error(knob.name, f"a domain must not repeat a value; got {listed!r}: list each once")
     return Choice(values=values)

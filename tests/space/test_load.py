@@ -157,7 +157,7 @@ def test_whole_numbers_stand_for_floats_and_the_reverse_where_nothing_is_lost(tm
     assert (space.plan.devices, space.plan.device_hour_usd, space.plan.currency) == (3, 2.0, "USD")
     assert [type(v) for v in (space.plan.devices, space.plan.device_hour_usd)] == [int, float]
     domains = {d.knob.name: d.domain for d in space.dimensions}
-    assert domains["micro_batch"] == IntRange(low=1, high=8)
+    assert domains["micro_batch"] == IntRange(low=1, high=8, listed=(1, 2, 4, 8))
     assert domains["learning_rate"] == Choice(values=(1e-3, 1.0))
     listed = {d.knob.name: d.domain for d in load(tmp_path, spoiled("[2, 4]", "[2, 4.0]")).space.dimensions}
     assert contains(listed["micro_batch"], 4)
