@@ -125,6 +125,7 @@ def search(
             return _go_on(opened, executor, listeners, started)
     with running_executor(executor) as running:
         machine = _examine(running, space, space.values)
+        space.check_choice(space.workload.limits(machine, space.values))
         log = _log_of_baseline(baseline_log, space, machine)
         with Study.create(folder, _info_of(document, space, machine), document.text) as created:
             _keep(created, log)
@@ -170,6 +171,7 @@ def resume(
         raise BadInput(f"a new study needs a new name; got {fork!r}, which exists: choose another --fork")
     with running_executor(executor) as running:
         machine = _examine(running, space, space.values)
+        space.check_choice(space.workload.limits(machine, space.values))
         info = replace(_info_of(document, space, machine), forked_from=study, warm_start=best)
         log = _log_of_baseline(baseline_log, space, machine)
         with Study.create(folder, info, document.text) as created:
@@ -283,6 +285,7 @@ def dry_run(
         with Study.open(folder) as opened:
             if different := differences(opened.info.identity, _identity_of(space, machine)):
                 raise _another(opened, different)
+    space.check_choice(space.workload.limits(machine, space.values))
     return preview(space, machine, as_json=as_json)
 
 

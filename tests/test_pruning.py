@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from autotune import api
 from autotune.analysis.caveat import ValuePruned
 from autotune.analysis.recommendation import TechniqueVerdict
 from autotune.cli import main
+from autotune.errors import BadInput
 from autotune.simulation.example import ExampleWorld
 from autotune.simulation.executor import MACHINE, ScriptedExecutor, SimulatedClock
 from autotune.space.knobs import Choice
@@ -114,6 +115,54 @@ def test_a_study_tells_what_it_did_not_try_and_keeps_it(tmp_path: Path) -> None:
     assert tried == {"math"}
     study.machine = MACHINE  # another sitting, in which everything seems to work
     assert study.sit() == result
+
+
+ONE_EACH = """
+[workload]
+layers = 2
+heads = 2
+width = 64
+sequence_length = 64
+horizon_tokens = 8_000
+
+[plan]
+tokens = 50_000_000
+
+[baseline]
+micro_batch = 4
+global_batch = 8
+
+[knobs]
+"""
+
+
+@pytest.mark.parametrize(
+    ("knobs", "limits", "problem"),
+    [
+        ('attention = ["math"]', {}, "got one for each of attention: add values"),
+        ('attention = ["math"]\nmicro_batch = [4, 3]', {}, "got one for each of micro_batch, attention: add"),
+        ("micro_batch = { low = 3, high = 4 }", {}, "got one for each of micro_batch: add values"),
+        ('attention = ["math", "sdpa"]', {"attention": {"sdpa": "no kernel"}}, "attention = sdpa is not tried here"),
+    ],
+)
+def test_where_nothing_can_be_chosen_a_search_says_so_before_it_begins(
+    tmp_path: Path, knobs: str, limits: Mapping[str, Mapping[str, str]], problem: str
+) -> None:
+    path = tmp_path / "one.toml"
+    path.write_text(ONE_EACH + knobs)
+    executor = ScriptedExecutor(ExampleWorld(), SimulatedClock(), machine=replace(MACHINE, limits=limits))
+    for ask in (api.search, api.dry_run):
+        with pytest.raises(BadInput, match=problem):
+            ask(path, root=tmp_path / "root", executor=executor)
+    assert not (tmp_path / "root").exists(), "nothing is left behind"
+
+
+def test_a_knob_with_one_value_is_not_searched(tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text(ONE_EACH + 'attention = ["math", "sdpa"]\nschedule = ["cosine"]')
+    space, gone = load_space(path).pruned({})
+    assert [d.knob.name for d in space.dimensions] == ["attention"]
+    assert gone == ()
 
 
 def _examined_as(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

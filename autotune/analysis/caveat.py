@@ -47,6 +47,13 @@ class LearningIsExpected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CombinationsNotFound:
+    """A stage ended because hardly any combination of the values is possible and no new one was found."""
+
+    stage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedIsExpected:
     """System knobs that were fast in trials, but are not confirmed over restarts."""
 
@@ -201,7 +208,7 @@ Caveat = (
     | FewRestarts
     | LearningIsExpected
     | SpeedIsExpected
-    | SpeedIsExpected
+    | CombinationsNotFound
     | TrialsTooShort
     | ShortHorizon
     | RepeatedData

@@ -53,6 +53,8 @@ def _of_stages(case: Case) -> Iterator[Caveat]:
             yield caveat.RaceSkipped()
         elif stage in (Stage.CONFIRM, Stage.ATTRIBUTE) and end is StageEnd.BUDGET:
             yield caveat.BudgetEnded(stage=stage.value)
+        elif end is StageEnd.NOTHING_FOUND:
+            yield caveat.CombinationsNotFound(stage=stage.value)
         elif end is StageEnd.NOT_WORTH_IT:
             yield caveat.SearchStoppedEarly(stage=stage.value)
 

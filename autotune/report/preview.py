@@ -87,6 +87,8 @@ def _values(domain: Choice | IntRange | FloatRange) -> str:
         case Choice(values=values):
             return ", ".join(map(words.value_text, values))
         case IntRange(low=low, high=high, numbers=numbers):
+            if len(numbers) == high - low + 1:
+                return f"{low} to {high}"
             tried = ", ".join(map(str, numbers)) if len(numbers) <= _MOST_SHOWN else f"{len(numbers)} possible values"
             return f"{low} to {high}, tried: {tried}"
         case FloatRange(low=low, high=high, log=log):

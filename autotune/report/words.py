@@ -11,6 +11,7 @@ from autotune.analysis.caveat import (
     BaselineLogUnfit,
     BudgetEnded,
     Caveat,
+    CombinationsNotFound,
     CurveNotFitted,
     CurveSteepening,
     EfficiencyCensored,
@@ -219,6 +220,12 @@ def caveat_words(caveat: Caveat) -> tuple[str, str]:
             return "Budget spent", (
                 f"The time budget ran out in the stage '{stage_word(stage)}'. "
                 "What the stage had not measured by then is missing."
+            )
+        case CombinationsNotFound(stage=stage):
+            return "Few combinations are possible", (
+                f"Nearly all combinations of the values searched are impossible. The stage '{stage_word(stage)}' ended "
+                "when no new one was found, so a better one may have been missed. Narrow the lists and ranges in "
+                "[knobs] to values that go together."
             )
         case RaceSkipped():
             return "No race", (

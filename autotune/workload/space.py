@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autotune.errors import BadInput
 from autotune.space.configuration import Configuration, InvalidConfiguration
 from autotune.space.document import SpaceDocument, Table, read_document, value_of
 from autotune.space.knobs import (
@@ -118,9 +119,32 @@ class SearchSpace:
         return turned_back(configuration, name, target, changes, self.workload.check)
 
     def pruned(self, limits: Limits) -> tuple[SearchSpace, tuple[Pruned, ...]]:
-        """The space without the values that `limits` rules out, and the list of these values."""
+        """The space without the values that `limits` rules out, and the list of these values.
+
+        A knob with one value is no dimension of it.
+        """
         dimensions, gone = prune(self.dimensions, self.baseline, limits)
-        return replace(self, dimensions=dimensions), gone
+        return replace(self, dimensions=tuple(d for d in dimensions if len(members(d.domain)) != 1)), gone
+
+    def check_choice(self, limits: Limits) -> None:
+        """Raises BadInput if nothing is left to choose without the values that `limits` rules out."""
+        space, gone = self.pruned(limits)
+        if any(space._has_choice(d) for d in space.dimensions):
+            return
+        names = ", ".join(d.knob.name for d in self.dimensions)
+        reasons = "".join(f"; {p.knob} = {p.value} is not tried here ({p.reason})" for p in gone)
+        raise BadInput(
+            f"a search needs a knob with two values that can be tried; got one for each of {names}{reasons}: "
+            "add values to [knobs]"
+        )
+
+    def _has_choice(self, dimension: Dimension) -> bool:
+        """Whether it has another value than the baseline's that is valid, alone or with others changed."""
+        name, own = dimension.knob.name, self.baseline[dimension.knob.name]
+        others = [value for value in members(dimension.domain) if value != own]
+        return isinstance(dimension.domain, FloatRange) or any(
+            next(self.turn(self.baseline, name, value, self.values), None) for value in others
+        )
 
     def completed(self, configuration: Configuration) -> Configuration:
         """`configuration` with the baseline's value for every knob added since it was stored."""

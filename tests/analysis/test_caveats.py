@@ -149,6 +149,10 @@ CASES: dict[str, tuple[Callable[[], Case], Caveat]] = {
         lambda: sound(stage_ends={Stage.EXPLORE_SYSTEM: StageEnd.NOT_WORTH_IT}),
         caveat.SearchStoppedEarly(stage="explore_system"),
     ),
+    "impossible": (
+        lambda: sound(stage_ends={Stage.EXPLORE_SYSTEM: StageEnd.NOTHING_FOUND}),
+        caveat.CombinationsNotFound(stage="explore_system"),
+    ),
     "two restarts": (lambda: sound(confirmed(SYSTEM)[:4]), caveat.FewRestarts(restarts=2)),
     "expected": (hopeful, caveat.LearningIsExpected(knobs="schedule", factor=pytest.approx(1.1, abs=0.1))),  # type: ignore[arg-type]
     "fast": (

@@ -76,7 +76,7 @@ def test_the_preview_as_json_has_every_figure() -> None:
         "system_and_numerics_combinations": 3 * 2 * 4,
         "learning_combinations": 2,
         # 3 does not divide 8: with 2 dtypes, the 2 ends of threads and 2 schedules
-        "filtered": {"global_batch must be a multiple of micro_batch": 8},
+        "filtered": {"global_batch must be a multiple of micro_batch": 16},
         "budget_seconds": 1200.0,
         "expected_cost": {"hours": pytest.approx(1 / 3), "usd": pytest.approx(1.0)},
     }
@@ -104,7 +104,10 @@ def test_the_preview_as_text_says_the_same() -> None:
     assert "dtype precision fp32, bf16_autocast" in lines
     assert "learning_rate learning 0.0001 to 0.01 (log)" in lines
     assert "combinations: 24 of system and precision knobs, infinitely many of learning knobs" in lines
-    assert "impossible: 16 combinations, global_batch must be a multiple of micro_batch" in lines
+    assert (
+        "impossible: 32 combinations of listed values and ends of ranges, global_batch must be a multiple of micro_batch"
+        in lines
+    )
     assert "expected cost: at most 1200 s of this machine and 1 USD, shared out as" in lines
     assert f"calibrate {SHARES[Stage.CALIBRATE] * 1200:.0f} s" in lines
     assert [line.rsplit(None, 2)[0].strip() for line in lines if line.endswith(" s")] == [stage_word(s) for s in Stage]
