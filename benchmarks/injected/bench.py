@@ -21,7 +21,6 @@ SPACE = """\
 [workload]
 corpus = "text"
 tokenizer = "bpe:512"
-cache_dir = "cache"
 layers = 1
 heads = 2
 width = 32
@@ -86,7 +85,8 @@ class Bench:
     def start(self, *arguments: str | Path, **options: object) -> subprocess.Popen[bytes]:
         """`autotune` with these arguments in the folder, not waited for; its output is in `output`."""
         command = [sys.executable, "-P", "-m", "autotune", *map(str, arguments)]
-        environment = os.environ | {MARK: str(os.getpid())} | self.environment
+        own = {MARK: str(os.getpid()), "XDG_CACHE_HOME": str(self.folder / "cache")}
+        environment = os.environ | own | self.environment
         with (self.folder / "output").open("wb") as output:
             merged: dict[str, object] = {"stdout": output, "stderr": output, "stdin": subprocess.DEVNULL} | options
             return subprocess.Popen(command, cwd=self.folder, env=environment, **merged)  # type: ignore[call-overload,no-any-return]
