@@ -39,7 +39,7 @@ def _nothing_to_choose(bench: Bench) -> Outcome:
 def _narrow(bench: Bench) -> Outcome:
     bench.prepare()
     bench.environment = {"COLUMNS": "0"}
-    return _report_is_shown(bench.search())
+    return _report_is_shown(bench.search("60s"))
 
 
 def _latin_1(bench: Bench) -> Outcome:
@@ -77,8 +77,8 @@ def _closed_output(bench: Bench) -> Outcome:
 
 def _interrupts(bench: Bench) -> Outcome:
     bench.prepare()
-    process = bench.start("search", "tiny.toml", "--study", "tiny", "--budget", "60s")
-    bench.await_trials(2)
+    process = bench.start("search", "tiny.toml", "--study", "tiny", "--budget", "5m")
+    bench.await_trials(1)
     before = bench.acknowledged()
     for _ in range(3):
         process.send_signal(signal.SIGINT)
