@@ -18,6 +18,7 @@ from pathlib import Path
 from autotune_model.attempts import NAMES, end_with_starter, tell
 from autotune_model.config import DataConfig
 from autotune_model.failures import failure_report
+from autotune_model.lifeline import end_with_parent
 from autotune_model.protocol import Phase, PhaseName, encode, send
 
 
@@ -71,6 +72,7 @@ def _own_process_group() -> None:
 
 
 def _worker(session_path: Path, commands_fd: int, events_fd: int, started: float) -> None:
+    end_with_parent(commands_fd)
     _own_process_group()
     events = os.fdopen(events_fd, "w", encoding="utf-8")
     send(events, Phase(name=PhaseName.STARTED))
@@ -81,6 +83,7 @@ def _worker(session_path: Path, commands_fd: int, events_fd: int, started: float
 
 def _rank(arguments: argparse.Namespace, started: float) -> None:
     """Stays in the process group of the worker that started it."""
+    end_with_parent(arguments.commands)
     from autotune_model import worker
 
     events = os.fdopen(arguments.events, "w", encoding="utf-8")
@@ -88,6 +91,7 @@ def _rank(arguments: argparse.Namespace, started: float) -> None:
 
 
 def _launcher(control_fd: int) -> None:
+    end_with_parent(control_fd)
     _own_process_group()  # so that Ctrl-C in a terminal reaches only the driver
     from autotune_model import launcher
 
@@ -97,6 +101,7 @@ def _launcher(control_fd: int) -> None:
 
 def _prepare(order_path: Path) -> int:
     """Print the fields of `autotune.workload.machine.Machine` except free memory, or a `Failure`, on one line."""
+    end_with_parent(0)
     with contextlib.redirect_stdout(sys.stderr):
         from autotune_model import tokens
 
@@ -135,6 +140,7 @@ def _prepare(order_path: Path) -> int:
 
 
 def _attempt(name: str, device_name: str) -> None:
+    end_with_parent(0)
     _own_process_group()
     end_with_starter()
     with contextlib.redirect_stdout(sys.stderr):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from worker_client import Client, DirectWorkers, ForkedWorkers
 
@@ -221,15 +223,46 @@ def test_forked_workers_train_alike_and_hold_nothing_of_each_other(
 
 
 @needs_launcher
-def test_worker_outlives_the_launcher_but_not_the_driver(make_session: MakeSession, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_stopped", [False, True])
+@pytest.mark.parametrize("end", ["hangs up", "is killed"])
+def test_workers_end_with_their_launcher_in_whatever_state_they_are(
+    make_session: MakeSession, tmp_path: Path, end: str, is_stopped: bool
+) -> None:
     launcher = ForkedWorkers()
     client = Client(tmp_path, make_session(), launcher.start)
     client.receive(Ready)
+    if is_stopped:
+        os.kill(client.pid, signal.SIGSTOP)
+    if end == "is killed":
+        launcher.process.kill()
     launcher.close()
-    client.send(Evaluate())
-    client.receive(Evaluation)
-    client.hang_up()
     client.wait_until_gone()
+    client.hang_up()
+
+
+@needs_launcher
+def test_a_stopped_launcher_still_ends_its_workers_with_the_driver(make_session: MakeSession, tmp_path: Path) -> None:
+    """The driver is a process of its own, killed without a chance to clean up."""
+    (tmp_path / "session.json").write_text(json.dumps(make_session().to_mapping()))
+    driver = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from worker_client import ForkedWorkers
+launcher = ForkedWorkers()
+(commands, _), (events, told), log = os.pipe(), os.pipe(), os.open(sys.argv[2] + "/log", os.O_CREAT | os.O_WRONLY)
+worker = launcher.start(Path(sys.argv[2]) / "session.json", commands, told, log)
+os.read(events, 1)  # it runs
+for pid in (worker, launcher.process.pid):
+    os.kill(pid, signal.SIGSTOP)
+print(worker, launcher.process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    arguments = [sys.executable, "-P", "-c", driver, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)  # to the end of its output: of all
+    assert done.returncode == -signal.SIGKILL
+    for pid in map(int, done.stdout.split()):
+        assert not is_alive(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_imports_of_the_launcher_leave_cuda_alone() -> None:
