@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is one of `autotune.errors.ExitCode`."""
     if f"_{NAME.upper()}_COMPLETE" in os.environ:  # the shell asks for completions
         app(prog_name=NAME)
-    signal.signal(signal.SIGTERM, _interrupt)  # `kill` ends a search as Ctrl-C does: resumable
+    _interrupt_on_signals()
     try:
         code = _run(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()  # here, where a closed pipe can be told from a disk error
@@ -59,6 +59,13 @@ def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else NAME
     return f"{message.rstrip('.')}{'' if message.endswith('?') else '.'} See `{path} --help`."
+
+
+def _interrupt_on_signals() -> None:
+    """`kill`, a closed terminal and Ctrl-\\ end a search as Ctrl-C does: all is cleaned up, and it can be resumed."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has a closed terminal ignored
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
