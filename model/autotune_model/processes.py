@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
+
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore  # torch.distributed's source for them, with types
@@ -9,11 +13,24 @@ from torch._C._distributed_c10d import Store, TCPStore  # torch.distributed's so
 from autotune_model.config import InvalidConfiguration, TrainingConfig
 
 _LOCALHOST = "127.0.0.1"
+_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 def host_store(world_size: int) -> TCPStore:
-    """The store where a session's processes meet; its `port` is free, and open to this machine only."""
-    return TCPStore(_LOCALHOST, 0, world_size, is_master=True, wait_for_workers=False)
+    """The store where a session's processes meet; its `port` is free, and open to this machine only.
+
+    By itself a store listens on every interface, whatever its host name: so it is given a socket that listens.
+    """
+    with socket.create_server((_LOCALHOST, 0)) as listening:
+        port = listening.getsockname()[1]
+        return TCPStore(
+            _LOCALHOST,
+            port,
+            world_size,
+            is_master=True,
+            wait_for_workers=False,
+            master_listen_fd=listening.detach(),  # the store closes it
+        )
 
 
 def visit_store(port: int, world_size: int) -> TCPStore:
@@ -22,7 +39,8 @@ def visit_store(port: int, world_size: int) -> TCPStore:
 
 
 def join(store: Store, rank: int, world_size: int, device: torch.device) -> None:
-    """Join the process group; returns when all have joined."""
+    """Join the process group; returns when all have joined. They talk over the loopback interface alone."""
+    os.environ |= {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": _LOOPBACK}
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
 
