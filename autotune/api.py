@@ -490,7 +490,7 @@ def _examine(executor: Executor, space: SearchSpace, values: Values) -> Machine:
     Raises:
         NothingFeasible: the baseline needs more devices than there are.
     """
-    machine = executor.examine(space.workload.examination(values))
+    machine = executor.examine(space.workload.examination(values), limit_seconds=space.budget_seconds)
     needed, there = space.workload.cost(space.baseline).processes, int(machine.environment.get("devices", "0"))
     if machine.environment.get("device", "cpu") != "cpu" and 0 < there < needed:
         raise NothingFeasible(

@@ -16,10 +16,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from injected import search
+from injected import processes, search
 from injected.bench import Bench, Fault, Outcome
 
-KINDS: Mapping[str, Sequence[Fault]] = {"search and terminal": search.FAULTS}
+KINDS: Mapping[str, Sequence[Fault]] = {"search and terminal": search.FAULTS, "processes": processes.FAULTS}
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
 HEAD = """\
 # What it survives

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,9 +40,9 @@ class SimulatedMachine(ScriptedExecutor):
         self.examined = 0
         self._gpt = simulated_gpt(parse_document(SPACE, name="s", source="s", folder=Path()))
 
-    def examine(self, order: WorkerOrder) -> Machine:
+    def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:
         self.examined += 1
-        return super().examine(order)
+        return super().examine(order, limit_seconds=limit_seconds)
 
     def open(self, request: SessionRequest) -> ScriptedSession:
         order = self._gpt.order(request.configuration, seed=request.seed, horizon_tokens=request.horizon_tokens)

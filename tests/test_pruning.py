@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,7 @@ class _Examiner(ScriptedExecutor):
         super().__init__(ExampleWorld(), SimulatedClock())
         self.attempts: list[Sequence[str]] = []
 
-    def examine(self, order: WorkerOrder) -> Machine:
+    def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:
         attempts = order.payload["attempts"]
         assert isinstance(attempts, list)
         self.attempts.append(attempts)

@@ -148,8 +148,9 @@ def sentence(what: Happening) -> str:
             return f"trial {number} {outcome_word(outcome)}" + (f": {figures}" if figures else "")
         case IncumbentFound(number=number, speedup=speedup, changes=changes):
             return f"best so far: {_joined(_times(speedup), f'trial {number}')} ({_changes(changes)})"
-        case TrialRepeated(number=number):
-            return f"trial {number}: measured again, because the baseline was slow at that moment, too"
+        case TrialRepeated(number=number, reason=reason):
+            cause = plain(reason) or "the baseline was slow at that moment, too"
+            return f"trial {number}: measured again, because {cause}"
         case NextTrialNotWorthIt(expected_saving=saving, trial_cost=cost, currency=currency):
             return (
                 f"no more trials: the next one would cost {_amount(cost, currency)} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,16 +13,28 @@ from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNo
 from autotune.workload.base import WorkerOrder
 from autotune.workload.machine import Machine
 
-_PROVEN = 10.0
+_PROVEN = 10.0  # times as long
+_PASSING = frozenset({FailedKind.CRASH, FailedKind.HUNG, FailedKind.KILLED})
 
 
 class SessionEnded(Exception):
-    """A session ended: its configuration is infeasible here, or it failed."""
+    """A session ended: its configuration is infeasible here, or it failed.
 
-    def __init__(self, kind: InfeasibleKind | FailedKind, message: str) -> None:
+    `may_pass` says that the same session may do better another time: it crashed, hung, or somebody killed it.
+    """
+
+    def __init__(self, kind: InfeasibleKind | FailedKind, message: str, *, may_pass: bool | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.may_pass = kind in _PASSING if may_pass is None else may_pass
+
+
+class OutOfTime(SessionEnded):
+    """The driver had no more time to wait for a session, which may be in order."""
+
+    def __init__(self) -> None:
+        super().__init__(FailedKind.HUNG, "the time of the search is spent", may_pass=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +42,22 @@ class Patience:
     """How long the driver waits for a sign of progress before it ends a session, in seconds.
 
     `setup_seconds` covers imports, data and building the model; `pass_seconds` the first forward
-    and backward pass (compilation included); `step_seconds` one optimizer step.
-    A session that exceeds one of the last two is TOO_SLOW: slow and hung sessions are treated alike. A session that
-    has answered one `advance` in time is proven. It then gets ten times as long, because a load burst on a shared
-    machine is not its fault.
+    and backward pass, to which compilation may add `compile_seconds`; `step_seconds` one optimizer step. No wait for
+    steps is shorter than `least_seconds`, which allows for the OS scheduler and for load.
+    A session that exceeds the pass or its first steps is TOO_SLOW: slow and hung sessions are treated alike. One that
+    has answered an `advance` in time is proven. It then gets ten times as long, because a load burst on a shared
+    machine is not its fault. If it exceeds that, it is HUNG.
     """
 
     setup_seconds: float
     pass_seconds: float
     step_seconds: float
+    compile_seconds: float = 0.0
+    least_seconds: float = 1.0
+
+
+def _for_ever() -> float:
+    return math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +65,8 @@ class SessionRequest:
     """A request to open a session of `configuration`; the worker's own output goes to `log_path`.
 
     `tokens_per_step` is the tokens of one optimizer step; `evaluation_tokens` the held-out tokens per evaluation.
+    `left_seconds` says how long the driver can still wait for anything, however patient it is with this session. It is
+    asked every second or two of a long wait.
     """
 
     configuration: Configuration
@@ -55,18 +77,25 @@ class SessionRequest:
     order: WorkerOrder
     log_path: Path
     patience: Patience
+    left_seconds: Callable[[], float] = _for_ever
+
+    @property
+    def first_pass_seconds(self) -> float:
+        """How long to wait for the first pass."""
+        return self.patience.pass_seconds + self.patience.compile_seconds
 
     def advance_seconds(self, steps: int, *, is_proven: bool) -> float:
-        """How long to wait for `steps` steps; at least a second, to allow for the OS scheduler."""
-        return max(1.0, steps * self.patience.step_seconds * (_PROVEN if is_proven else 1.0))
+        """How long to wait for `steps` steps."""
+        seconds = max(self.patience.least_seconds, steps * self.patience.step_seconds)
+        return _PROVEN * seconds if is_proven else seconds
 
     def evaluate_seconds(self) -> float:
-        """How long to wait for an evaluation: ten times a first pass plus one step per step's worth of tokens.
+        """How long to wait for an evaluation: ten times a first pass, and one step per step's worth of tokens.
 
         Generous: a forward pass is about a third of a step, and the session is proven.
         """
         steps = math.ceil(self.evaluation_tokens / self.tokens_per_step)
-        return max(1.0, _PROVEN * (self.patience.pass_seconds + steps * self.patience.step_seconds))
+        return self._passes_seconds() + self.advance_seconds(steps, is_proven=True)
 
     def fingerprint_seconds(self) -> float:
         """How long to wait for a fingerprint: ten times a first pass plus two steps.
@@ -75,11 +104,16 @@ class SessionRequest:
         all weights and gradients are also read. The session is not proven yet. But a slow one is caught in its
         first slice, and a load burst must not count as wrong arithmetic.
         """
-        return max(1.0, _PROVEN * (self.patience.pass_seconds + 2 * self.patience.step_seconds))
+        least = self.patience.least_seconds
+        return self._passes_seconds() + _PROVEN * max(least, 2 * self.patience.step_seconds)
 
     def gradient_noise_seconds(self, batches: int) -> float:
-        """How long to wait for the gradient noise: ten times one step per batch."""
-        return max(1.0, _PROVEN * batches * self.patience.step_seconds)
+        """How long to wait for the gradient noise: a step per batch, of a proven session."""
+        return self.advance_seconds(batches, is_proven=True)
+
+    def _passes_seconds(self) -> float:
+        """Ten times a first pass, and one compilation."""
+        return _PROVEN * self.patience.pass_seconds + self.patience.compile_seconds
 
 
 class Session(Protocol):
@@ -104,6 +138,10 @@ class Session(Protocol):
         """Squared gradient norms over the next `batches` global batches, which are not trained on."""
         ...
 
+    def expect(self, patience: Patience) -> None:
+        """Wait no longer than that from now on: the usual pace is known."""
+        ...
+
     def close(self) -> None:
         """End the process and everything it started. Safe to call twice."""
         ...
@@ -115,13 +153,13 @@ class Executor(Protocol):
     @property
     def slots(self) -> int: ...
 
-    def examine(self, order: WorkerOrder) -> Machine:
+    def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:
         """The text and the machine where sessions run, free memory included.
 
-        The time it takes grows with the size of the text. It can be interrupted.
+        The time it takes grows with the size of the text; the answer states it. It can be interrupted.
 
         Raises:
-            BadInput: the text cannot be trained on.
+            BadInput: the text cannot be trained on, or preparing it took longer than `limit_seconds`.
             EnvironmentProblem: the worker program does not run there.
         """
         ...

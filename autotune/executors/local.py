@@ -11,17 +11,21 @@ it started can be killed at once. Workers inherit the environment of this proces
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Literal, NoReturn, Self
 
 from autotune.errors import EnvironmentProblem
-from autotune.executors.base import SessionEnded, SessionRequest
+from autotune.executors import logs
+from autotune.executors.base import OutOfTime, Patience, SessionEnded, SessionRequest
+from autotune.executors.cgroups import oom_kills
 from autotune.executors.examine import examine_here
 from autotune.executors.process import (
     LauncherProcess,
@@ -51,6 +55,8 @@ from autotune_model.protocol import (
 )
 
 _CLOSE_SECONDS = 2.0  # for a worker to exit by itself
+_DEATHS = frozenset({FailedKind.CRASH, FailedKind.HUNG, FailedKind.KILLED, InfeasibleKind.COMPILE})
+"""How a session may end if one of its processes is killed: itself, another rank, a compiler, the launcher."""
 _REAP_SECONDS = 10.0  # for the kernel to clean up a large process that was killed
 
 
@@ -71,9 +77,9 @@ class LocalExecutor:
         """One."""
         return 1
 
-    def examine(self, order: WorkerOrder) -> Machine:
+    def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:
         """See `Executor.examine`."""
-        return examine_here(order)
+        return examine_here(order, limit_seconds=limit_seconds)
 
     def open(self, request: SessionRequest) -> LocalSession:
         """See `Executor.open`.
@@ -125,18 +131,19 @@ class LocalExecutor:
             log_start = os.fstat(log).st_size
             process: WorkerProcess
             if self._forks:
-                process = self._ready_launcher(request.order).fork(session_path, (commands, events, log))
+                process = self._ready_launcher(request).fork(session_path, (commands, events, log))
             else:
                 process = SpawnedWorker(request.order, session_path, commands, events, log)
             ours.pop_all()
         return LocalSession(request, process, commands_end, events_end, log_start, self._sessions)
 
-    def _ready_launcher(self, order: WorkerOrder) -> LauncherProcess:
+    def _ready_launcher(self, request: SessionRequest) -> LauncherProcess:
         """A launcher for the order's program and environment: the current one if it matches, else a new one."""
+        order = request.order
         if self._launcher is not None and (self._launcher.is_gone or not self._launcher.serves(order)):
             self.renew()
         if self._launcher is None:
-            self._launcher = LauncherProcess(order)
+            self._launcher = LauncherProcess(order, request.left_seconds)
         return self._launcher
 
 
@@ -163,6 +170,7 @@ class LocalSession:
         self._has_spoken = False
         self._is_proven = False
         self._is_closed = False
+        self._oom_kills = oom_kills() or 0
         siblings.add(self)
 
     @property
@@ -183,7 +191,7 @@ class LocalSession:
                     self._ready = ready
                 case Phase(name=PhaseName.BUILT):
                     late = InfeasibleKind.TOO_SLOW
-                    what, seconds = "finish a first forward and backward pass", patience.pass_seconds
+                    what, seconds = "finish a first forward and backward pass", self._request.first_pass_seconds
                     deadline = time.monotonic() + seconds
                 case Phase():
                     pass
@@ -216,6 +224,10 @@ class LocalSession:
         answer = self._ask(MeasureGradientNoise(batches=batches), seconds, duty)
         return answer if isinstance(answer, GradientNoise) else self._end_out_of_turn(answer)
 
+    def expect(self, patience: Patience) -> None:
+        """See `Session.expect`."""
+        self._request = replace(self._request, patience=patience)
+
     def close(self) -> None:
         """See `Session.close`."""
         self._shut(_CLOSE_SECONDS)
@@ -223,14 +235,16 @@ class LocalSession:
     def _ask(self, command: Command, seconds: float, duty: str) -> Event:
         if self._is_closed:
             raise SessionEnded(FailedKind.CRASH, "this session has ended: open another one")
+        logs.cap(self._request.log_path)
         with suppress(BrokenPipeError):  # dead; `_hear` finds out how it died
             os.write(self._commands, encode_command(command))
-        return self._hear(time.monotonic() + seconds, InfeasibleKind.TOO_SLOW, duty)
+        late = FailedKind.HUNG if self._is_proven else InfeasibleKind.TOO_SLOW
+        return self._hear(time.monotonic() + seconds, late, duty)
 
     def _hear(self, deadline: float, late: InfeasibleKind | FailedKind, duty: str) -> Event:
         """The next event. A failure ends the session; so does a missed deadline, with kind `late` and naming `duty`."""
         try:
-            line = self._events.line(deadline)
+            line = self._events.line(deadline, self._watch)
         except TimeoutError:
             self._end(late, f"timed out: the worker must {duty}; it was stopped")
         if not line:
@@ -246,16 +260,19 @@ class LocalSession:
             self._end(event.kind, event.message)
         return event
 
+    def _watch(self) -> None:
+        """During a long wait: keep the log small, and give up when the driver has no more time."""
+        logs.cap(self._request.log_path)
+        if self._request.left_seconds() <= 0.0:
+            self._shut(0.0)
+            raise OutOfTime
+
     def _end_dead(self) -> NoReturn:
         """The worker closed its end of the pipe: report how it died."""
         code = self._process.exit_code(_CLOSE_SECONDS)
         said = self._last_line()
         if code == -signal.SIGKILL:  # not by us: we never read from a worker that we killed
-            self._end(
-                InfeasibleKind.OUT_OF_MEMORY,
-                "the worker was killed by SIGKILL, most likely by the kernel's out-of-memory killer: "
-                "use a smaller batch or free memory",
-            )
+            self._end(FailedKind.KILLED, "the worker was killed by SIGKILL")
         if code is None:
             self._end(FailedKind.CRASH, f"the worker closed its event pipe without a reason ({said})")
         if code < 0:
@@ -273,7 +290,14 @@ class LocalSession:
         self._end(FailedKind.CRASH, f"the worker gave an unexpected answer, {name}: it was stopped")
 
     def _end(self, kind: InfeasibleKind | FailedKind, message: str) -> NoReturn:
+        """End the session. If the kernel has killed a process for lack of memory since it began, that is why."""
         self._shut(0.0)
+        if kind in _DEATHS and (oom_kills() or 0) > self._oom_kills:
+            raise SessionEnded(
+                InfeasibleKind.OUT_OF_MEMORY,
+                f"{message}, and the kernel killed a process for lack of memory: use a smaller batch or free memory",
+                may_pass=True,  # others may have taken the memory
+            )
         raise SessionEnded(kind, message)
 
     def _shut(self, grace_seconds: float) -> None:
@@ -290,6 +314,7 @@ class LocalSession:
         self._events.close()
         self._process.exit_code(_REAP_SECONDS)
         self._process.release()
+        logs.cap(self._request.log_path)
 
     def _last_line(self) -> str:
         try:

@@ -9,12 +9,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Protocol
 
 from autotune.errors import EnvironmentProblem
-from autotune.executors.base import SessionEnded
+from autotune.executors.base import OutOfTime, SessionEnded
 from autotune.trial.codec import Malformed, encode_fork, parse_notice
 from autotune.trial.types import FailedKind
 from autotune.workload.base import WorkerOrder
@@ -24,6 +24,10 @@ _LAUNCHER_SECONDS = 120.0  # importing torch: 4 s, from a cold network disk a mi
 _LEAVE_SECONDS = 2.0  # for a launcher to exit by itself
 _FORK_SECONDS = 30.0  # a fork takes milliseconds, unless the machine is swapping
 _LONGEST_LINE = 2**24  # bytes; far above any message, so a longer line is a runaway process
+_WATCH_SECONDS = 2.0  # between looks at the time and the log during a long wait; most waits are shorter
+
+
+def _nothing() -> None: ...
 
 
 class LineReader:
@@ -36,15 +40,20 @@ class LineReader:
         self._selector.register(descriptor, selectors.EVENT_READ)
         self._buffer = b""
 
-    def line(self, deadline: float) -> bytes:
+    def line(self, deadline: float, watch: Callable[[], None] = _nothing) -> bytes:
         """The next line with its newline. At the end of the stream, the rest without one, possibly empty.
+
+        A long wait calls `watch` every two seconds, which may raise.
 
         Raises:
             TimeoutError: no whole line by `deadline`, in seconds of the monotonic clock.
         """
         while b"\n" not in self._buffer and len(self._buffer) < _LONGEST_LINE:
-            if not self._selector.select(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
+            if not self._selector.select(min(_WATCH_SECONDS, max(0.0, deadline - time.monotonic()))):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
+                watch()
+                continue
             try:
                 chunk = os.read(self._descriptor, 65_536)
             except ConnectionResetError:  # the peer died before it read everything that we sent
@@ -149,16 +158,19 @@ class ForkedWorker:
 class LauncherProcess:
     """A process that has imported torch once and forks workers from that image."""
 
-    def __init__(self, order: WorkerOrder) -> None:
-        """Start the order's program and wait until it is ready to fork.
+    def __init__(self, order: WorkerOrder, left_seconds: Callable[[], float]) -> None:
+        """Start the order's program and wait until it is ready to fork, at most as long as there is time left.
 
         Raises:
             EnvironmentProblem: it cannot start, for example because torch is missing.
+            SessionEnded: somebody killed it, or no time was left.
         """
+        self._left_seconds = left_seconds
         self._program = order.program
         self._environment = dict(order.environment)
         self._workers = 0
         self._is_retired = False
+        self._is_distrusted = False
         self._exit_codes: dict[int, int] = {}
         with ExitStack() as opened:
             ours, theirs = map(opened.enter_context, socket.socketpair())
@@ -189,14 +201,17 @@ class LauncherProcess:
         """Fork a worker that uses `descriptors`: commands to read, events to write, and its log.
 
         Raises:
-            SessionEnded: the launcher died or hangs.
+            SessionEnded: the launcher died or hangs, or no time is left.
         """
         try:
             socket.send_fds(self._control, [encode_fork(session_path)], descriptors)
             deadline = time.monotonic() + _FORK_SECONDS
-            while not isinstance(notice := self._hear(deadline), Forked):
+            while not isinstance(notice := self._hear(deadline, self._watch), Forked):
                 if notice is None:
                     raise BrokenPipeError
+        except OutOfTime:
+            self._process.kill()
+            raise
         except OSError as error:  # includes TimeoutError
             self._process.kill()
             hangs = isinstance(error, TimeoutError)
@@ -229,25 +244,27 @@ class LauncherProcess:
 
     def _await_ready(self) -> None:
         try:
-            is_ready = isinstance(self._hear(time.monotonic() + _LAUNCHER_SECONDS), Launcher)
+            is_ready = isinstance(self._hear(time.monotonic() + _LAUNCHER_SECONDS, self._watch), Launcher)
         except TimeoutError:
             is_ready = False
         if not is_ready:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_LEAVE_SECONDS)  # it may still be writing its error to the log
+            if self._process.poll() == -signal.SIGKILL and not self._is_distrusted:
+                raise SessionEnded(FailedKind.KILLED, "the launcher was killed by SIGKILL while it started")
             raise EnvironmentProblem(
                 f"`{' '.join(self._program)} launcher` must start within {_LAUNCHER_SECONDS:g} s; "
                 f"got exit code {self._process.poll()} ({last_line(self._log.fileno())}): "
                 "check that torch and autotune are installed together"
             )
 
-    def _hear(self, deadline: float) -> Notice | None:
+    def _hear(self, deadline: float, watch: Callable[[], None] = _nothing) -> Notice | None:
         """The next notice, exit codes recorded; None once the launcher is gone.
 
         Raises:
             TimeoutError: no notice by `deadline`.
         """
-        line = self._reader.line(deadline)
+        line = self._reader.line(deadline, watch)
         if not line:
             return None
         try:
@@ -255,9 +272,14 @@ class LauncherProcess:
             if isinstance(notice, Exited):
                 self._exit_codes[notice.pid] = os.waitstatus_to_exitcode(notice.status)
         except (Malformed, ValueError):
-            self._process.kill()  # its messages cannot be trusted any more; its workers live on without it
+            self._is_distrusted = True  # its messages cannot be read any more: it ends, and its workers with it
+            self._process.kill()
             return None
         return notice
+
+    def _watch(self) -> None:
+        if self._left_seconds() <= 0.0:
+            raise OutOfTime
 
     def _end_if_idle(self) -> None:
         if self._is_retired and self._workers == 0:
@@ -282,7 +304,8 @@ def kill_group(pid: int) -> None:
 
 def last_line(log: int, start: int = 0) -> str:
     """The last non-empty line of the open file `log` after byte `start`."""
-    begin = max(start, os.fstat(log).st_size - 4_096)
+    size = os.fstat(log).st_size
+    begin = max(start if start <= size else 0, size - 4_096)  # a log that was too large was cut
     lines = os.pread(log, 4_096, begin).decode(errors="replace").split("\n")
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "nothing in its log")
 

@@ -9,18 +9,22 @@ This uses Ray core actors, not Ray Tune: Tune reports out-of-memory trials as fa
 from __future__ import annotations
 
 import json
+import math
 import os
+import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 from autotune.errors import AutotuneError, BadInput, EnvironmentProblem
-from autotune.executors.base import Executor, Patience, Session, SessionEnded, SessionRequest
+from autotune.executors.base import Executor, OutOfTime, Patience, Session, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
 from autotune.space.configuration import Configuration
 from autotune.trial.codec import encode_event, from_json, parse_event, to_json
@@ -33,6 +37,8 @@ E = TypeVar("E", Ready, Slice, Evaluation, Fingerprint, GradientNoise)
 
 _NODE_SECONDS = 120.0  # on top of the node's own timeout: starting an actor, a network hiccup
 _CLOSE_SECONDS = 10.0
+_WATCH_SECONDS = 2.0  # between looks at the time that is left during a long wait
+_LOOPBACK = "127.0.0.1"
 
 _spawning = partial(LocalExecutor, launch="spawn")  # a launcher would serve one session only
 
@@ -65,11 +71,12 @@ class RayExecutor:
         """The number of accelerators in the cluster, or of nodes if there are none."""
         return len(self._places())
 
-    def examine(self, order: WorkerOrder) -> Machine:
+    def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:
         """See `Executor.examine`; describes the node that this thread's sessions run on."""
         actor = self._actor_here()
         try:
-            return from_json(Machine, json.loads(self._ray.get(actor.examine.remote(to_json(order)))))
+            answer = self._ray.get(actor.examine.remote(to_json(order), limit_seconds))
+            return from_json(Machine, json.loads(answer))
         except self._ray.exceptions.RayError as error:
             cause = error.cause if isinstance(error, self._ray.exceptions.RayTaskError) else error
             if isinstance(cause, BadInput):
@@ -156,9 +163,8 @@ class RaySession:
     def await_ready(self) -> None:
         """Open the session on the node and wait for it."""
         patience = self._request.patience
-        self._ready = self._ask(
-            Ready, patience.setup_seconds + patience.pass_seconds, self._actor.open, _plain(self._request)
-        )
+        seconds = patience.setup_seconds + self._request.first_pass_seconds
+        self._ready = self._ask(Ready, seconds, self._actor.open, _plain(self._request))
 
     def advance(self, steps: int, round: int = -1) -> Slice:
         """See `Session.advance`."""
@@ -178,6 +184,11 @@ class RaySession:
         seconds = self._request.gradient_noise_seconds(batches)
         return self._ask(GradientNoise, seconds, self._actor.gradient_noise, batches)
 
+    def expect(self, patience: Patience) -> None:
+        """See `Session.expect`."""
+        self._request = replace(self._request, patience=patience)
+        self._actor.expect.remote(to_json(patience))  # an actor does one thing after the other: before the next order
+
     def close(self) -> None:
         """See `Session.close`."""
         if self._is_closed:
@@ -194,13 +205,14 @@ class RaySession:
             raise SessionEnded(FailedKind.CRASH, "this session has ended: open another one")
         errors = self._ray.exceptions
         try:
-            answer = parse_event(self._ray.get(method.remote(*arguments), timeout=seconds + _NODE_SECONDS))
+            answer = parse_event(self._await(method.remote(*arguments), seconds + _NODE_SECONDS))
         except errors.GetTimeoutError:
             answer = Failure(kind=FailedKind.HUNG, message="a node must answer; got no reply in time: see its log")
         except errors.RayError as error:
             if isinstance(error, errors.RayTaskError) and isinstance(error.cause, AutotuneError):
                 raise EnvironmentProblem(f"on a node of the cluster: {error.cause}") from None
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._require_a_node(reason)
             answer = Failure(
                 kind=FailedKind.CRASH, message=f"the node or its actor died ({reason}): run the trial again"
             )
@@ -219,6 +231,30 @@ class RaySession:
             f"a node must answer with {kind.__name__}; got {answer!r}: install the same autotune version there",
         )
 
+    def _await(self, answer: Any, seconds: float) -> bytes:
+        """The answer when it is there. A long wait looks at the time that is left."""
+        deadline = time.monotonic() + seconds
+        while True:
+            wait_seconds = min(_WATCH_SECONDS, max(0.0, deadline - time.monotonic()))
+            ready, _ = self._ray.wait([answer], timeout=wait_seconds)
+            if ready or time.monotonic() >= deadline:
+                return self._ray.get(answer, timeout=0.0 if not ready else None)  # type: ignore[no-any-return]
+            if self._request.left_seconds() <= 0.0:
+                self.close()
+                raise OutOfTime
+
+    def _require_a_node(self, reason: str) -> None:
+        """Raises EnvironmentProblem: Ray itself is gone, which is no fault of a configuration."""
+        errors = self._ray.exceptions
+        try:
+            is_there = any(node["Alive"] for node in self._ray.nodes())
+        except (ConnectionError, RuntimeError, errors.RayError):
+            is_there = False
+        if not is_there:
+            raise EnvironmentProblem(
+                f"sessions on a cluster need a node that lives; got none ({reason}): start Ray again and resume"
+            ) from None
+
 
 class _Host:
     """The actor: runs one session on its node."""
@@ -229,8 +265,9 @@ class _Host:
         self._executor = inner()
         self._session: Session
 
-    def examine(self, order: dict[str, Any]) -> str:
-        return json.dumps(to_json(self._executor.examine(from_json(WorkerOrder, order))))
+    def examine(self, order: dict[str, Any], limit_seconds: float) -> str:
+        found = self._executor.examine(from_json(WorkerOrder, order), limit_seconds=limit_seconds)
+        return json.dumps(to_json(found))
 
     def open(self, plain: dict[str, Any]) -> bytes:
         request = _request(plain)
@@ -252,12 +289,15 @@ class _Host:
     def gradient_noise(self, batches: int) -> bytes:
         return _answer(lambda: self._session.gradient_noise(batches))
 
+    def expect(self, patience: dict[str, Any]) -> None:
+        self._session.expect(from_json(Patience, patience))
+
     def close(self) -> None:
         self._executor.close()
 
 
 def _plain(request: SessionRequest) -> dict[str, Any]:
-    """The request as plain data, so that none of our classes is pickled."""
+    """The request as plain data, so that none of our classes is pickled. The time left is known to the driver alone."""
     return {
         "configuration": dict(request.configuration),
         "seed": request.seed,
@@ -295,7 +335,12 @@ def _import_ray(*, starts_cluster: bool) -> ModuleType:
     """Import Ray, only when needed: it takes seconds."""
     if starts_cluster and "ray" not in sys.modules:  # Ray reads these variables once
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # an open Ray port is remote code execution (CVE-2023-48022)
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # else Ray leaves a token in the home folder that all may read
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Its name is of the systems where this is the default: a cluster of one machine, reached by loopback alone.
+        # Without it, Ray turns the loopback address back into that of the network.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
         import ray.exceptions
@@ -311,7 +356,7 @@ def _connect(ray: ModuleType, address: str) -> None:
         if address:
             ray.init(address=address, log_to_driver=False)
         else:
-            ray.init(address="local", include_dashboard=False, log_to_driver=False)
+            ray.init(address="local", _node_ip_address=_LOOPBACK, include_dashboard=False, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"at {address!r}" if address else "on this machine"
         raise EnvironmentProblem(f"Ray must run {where}; got {error}: see `ray status`") from None

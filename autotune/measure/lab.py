@@ -1,7 +1,8 @@
 """The lab: measures sessions side by side and stores every result before the next step.
 
 `Lab.trial` measures one candidate against the warm reference. `Lab.block` opens a group in fresh processes,
-with one seed and common rounds, and trains each to the end of its schedule (docs/method.md, 3 and 4).
+with one seed and common rounds, and trains each to the end of its schedule (docs/method.md, 3 and 4). What may pass (a
+crash, a hang, a kill) is measured once more before it is stored.
 """
 
 from __future__ import annotations
@@ -9,27 +10,25 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import optuna
 
 from autotune.analysis.rates import paired_speed
-from autotune.errors import NothingFeasible
-from autotune.executors.base import Executor, Patience, SessionEnded, SessionRequest
+from autotune.executors.base import Executor, OutOfTime
 from autotune.executors.memory import fits
-from autotune.measure.run import Run, now, outcome_of, own_seconds, record_of
+from autotune.measure.run import OUT_OF_TIME, Run, Unopened, now, own_seconds, record_of
+from autotune.measure.sessions import Sessions
 from autotune.quantity import Unknown
-from autotune.space.configuration import Configuration, InvalidConfiguration
+from autotune.space.configuration import Configuration
 from autotune.study.events import Event, Happening, Listener, TrialFinished, TrialRepeated, TrialStarted
 from autotune.study.ledger import Budget
 from autotune.study.store import Study
 from autotune.trial.types import (
-    Fingerprint,
     Infeasible,
     InfeasibleKind,
-    Outcome,
     Pruned,
     Slice,
     TrialRecord,
@@ -41,14 +40,25 @@ from autotune.workload.base import CompareSketches
 from autotune.workload.machine import Machine
 
 _FREE_SLICES = 7  # merged into one: unpaired training needs slices only for progress and Ctrl-C
-_HOPELESS = 8.0  # times slower than the reference: stop the session
-_LEAST_PATIENCE_SECONDS = 1.5  # a load burst on a shared machine slows everything by a factor of six
-_FIRST_PATIENCE = Patience(setup_seconds=120.0, pass_seconds=300.0, step_seconds=120.0)
-_COMPILE_PATIENCE_SECONDS = 240.0
 _ROUNDS_BEFORE_PRUNING = 5
 _LEAST_ROUNDS = 12  # the fewest that give a usable centre: docs/method.md, 3.4
 _BLOCK_ROUNDS = 60  # beyond this the spread between restarts dominates (docs/method.md, 3.4, 3.5)
-_DISTURBED = 2.5  # times slower than usual: the machine is under a load burst
+_BREATH_SECONDS = 1.0  # before a trial is measured again
+_LENIENT = 6.0  # times the patience, where the machine is disturbed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """A record, and why another attempt may end differently; empty if it may not."""
+
+    record: TrialRecord
+    may_pass: str = ""
+
+    def unjudged(self) -> _Attempt:
+        """The attempt where there is no time for another: what may pass is nobody's fault yet."""
+        if not self.may_pass:
+            return self
+        return replace(self, record=replace(self.record, outcome=Pruned(reason=f"out of time: {self.may_pass}")))
 
 
 class Lab:
@@ -65,6 +75,7 @@ class Lab:
         listeners: Sequence[Listener],
         sitting_started: float | None = None,
         seed: int = 0,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Opens no session yet.
 
@@ -77,6 +88,7 @@ class Lab:
             listeners: called with every event, after the study's own log.
             sitting_started: the reading of `clock` when this sitting began; default: now.
             seed: seed of the order of slices within a round.
+            pause: waits that many seconds.
         """
         self.study = study
         self.machine = study.keep_machine(machine)
@@ -86,17 +98,22 @@ class Lab:
         self.budget = Budget(study, clock, sitting_started)
         self._executor = executor
         self._clock = clock
+        self._pause = pause
         self._listeners = (study.log, *listeners)
         self._order = random.Random(seed)
-        self._reference: Run | None = None
-        self._fingerprint: Fingerprint | None = None  # of the reference
-        self._usual_rate = 0.0  # fastest rate of the reference so far, tokens/s; used for timeouts only
+        self._sessions = Sessions(
+            study=study,
+            space=self.space,
+            machine=self.machine,
+            executor=executor,
+            budget=self.budget,
+            clock=clock,
+            pause=pause,
+        )
 
     def close(self) -> None:
         """End the reference session. Safe to call twice."""
-        if self._reference:
-            self._reference.session.close()
-            self._reference = None
+        self._sessions.drop_reference()
 
     def tell(self, what: Happening) -> None:
         """Send an event to the decision log and all listeners."""
@@ -133,12 +150,18 @@ class Lab:
         measure = functools.partial(
             self._trial, spec, rounds, complete=complete, must_beat=must_beat, gate=gate, noise_batches=noise_batches
         )
-        record = measure(leniency=1.0)
-        if outcome_kind(record.outcome) == InfeasibleKind.TOO_SLOW and self._is_disturbed():
+        attempt = measure(leniency=1.0)
+        if outcome_kind(attempt.record.outcome) == InfeasibleKind.TOO_SLOW and self._sessions.is_disturbed():
             self.tell(TrialRepeated(stage=spec.stage, number=spec.number))
-            record = measure(leniency=6.0)
-        self._keep(record)
-        return record
+            attempt = measure(leniency=_LENIENT)
+        elif attempt.may_pass:
+            if self._takes_breath():
+                self.tell(TrialRepeated(stage=spec.stage, number=spec.number, reason=attempt.may_pass))
+                attempt = measure(leniency=1.0)
+            else:
+                attempt = attempt.unjudged()
+        self._keep(attempt.record)
+        return attempt.record
 
     def block(
         self, specs: Sequence[TrialSpec], *, complete: bool, rounds: int = _BLOCK_ROUNDS
@@ -148,13 +171,24 @@ class Lab:
         There are at most `rounds` rounds, fewer if a session reaches the end of its schedule. With `complete`,
         each session is then trained to the end of its schedule and evaluated; after too few rounds, timing
         continues past that end. Members that the study already has are not run again; if the first is one of
-        them, a copy of it is opened to pair with.
+        them, a copy of it is opened to pair with. If one ends in a way that may pass, all of them are measured again:
+        slices pair only with those of the same moment.
         """
         missing = [s for s in specs if self.study.result_of(s) is None]
         if missing:
-            self._executor.renew()
-            for record in self._block(specs[0], missing, rounds, complete):
-                self._keep(record)
+            attempts = self._block(specs[0], missing, rounds, complete)
+            again = [a for a in attempts if a.may_pass]
+            if again and self._takes_breath():
+                for each in again:
+                    spec = each.record.spec
+                    self.tell(TrialRepeated(stage=spec.stage, number=spec.number, reason=each.may_pass))
+                second = self._block(specs[0], missing, rounds, complete)
+                if sum(bool(a.may_pass) for a in second) <= len(again):
+                    attempts = second
+            else:
+                attempts = [a.unjudged() for a in attempts]
+            for attempt in attempts:
+                self._keep(attempt.record)
         return tuple(r for s in specs if (r := self.study.result_of(s)))
 
     def _trial(
@@ -167,64 +201,76 @@ class Lab:
         gate: bool,
         noise_batches: int,
         leniency: float,
-    ) -> TrialRecord:
+    ) -> _Attempt:
         started, started_at = self._clock(), now()
+
+        def attempt(
+            run: Run | Unopened, partners: Sequence[Slice] = (), may_pass: str = "", *, interleaved: bool = True
+        ) -> _Attempt:
+            record = record_of(spec, run, partners, self._clock() - started, started_at, interleaved=interleaved)
+            costs = replace(record.costs, reference_step_seconds=sum(s.seconds for s in partners))
+            return _Attempt(record=replace(record, costs=costs), may_pass=may_pass)
+
         predicted = self._predict(spec.config)
         if not fits(predicted, self.machine.available_bytes):
             outcome = Infeasible(
                 kind=InfeasibleKind.PREDICTED_OUT_OF_MEMORY,
                 message=f"needs about {predicted / 2**30:.1f} GiB of {self.machine.available_bytes / 2**30:.1f} GiB",
             )
-            return record_of(spec, outcome, (), self._clock() - started, started_at)
-        reference = self._warm_reference()
+            return attempt(Unopened(outcome=outcome))
+        try:
+            reference = self._sessions.reference()
+        except OutOfTime:
+            return attempt(Unopened(outcome=OUT_OF_TIME))
         together = self._fit_together(spec.config, reference.config)
         partners: list[Slice] = []
         if not together:
             self._alone(reference, rounds, partners)
             self.close()
-        run = self._open(spec, leniency)
+        run = self._sessions.open(spec, leniency)
         if isinstance(run, Run):
             try:
                 how = self.space.workload.gate(spec.config)
-                if gate and self._fingerprint and isinstance(how, CompareSketches):
-                    run.compare(self._fingerprint, how)
+                fingerprint = self._sessions.reference_fingerprint
+                if gate and fingerprint and isinstance(how, CompareSketches):
+                    run.compare(fingerprint, how)
                 if together:
                     partners = self._pair([run], reference, rounds, complete=complete, must_beat=must_beat)
-                else:
+                elif reference.outcome is None:
                     self._alone(run, rounds)
-                if complete:
-                    self._finish(run)
-                if noise_batches:
-                    run.measure_noise(noise_batches)
-                if together and len(partners) < rounds:  # short schedule: continue timing past its end
-                    partners += self._pair([run], reference, rounds, first_round=len(partners), complete=False)
+                if reference.outcome is None:
+                    if complete:
+                        self._finish(run)
+                    if noise_batches:
+                        run.measure_noise(noise_batches)
+                    if together and len(partners) < rounds:  # short schedule: continue timing past its end
+                        partners += self._pair([run], reference, rounds, first_round=len(partners), complete=False)
+                run.miss_partner(reference, partners, complete=complete)
             finally:
                 run.session.close()
         if reference.outcome:
             self.close()  # the next trial opens a new one
-        record = record_of(spec, run, partners, self._clock() - started, started_at, interleaved=together)
-        return replace(record, costs=replace(record.costs, reference_step_seconds=sum(s.seconds for s in partners)))
+        return attempt(run, partners, _why_again(run, reference), interleaved=together)
 
-    def _block(self, first: TrialSpec, missing: Sequence[TrialSpec], rounds: int, complete: bool) -> list[TrialRecord]:
+    def _takes_breath(self) -> bool:
+        """Pause before another attempt; False if there is no time for one."""
+        if self.budget.remaining_seconds <= _BREATH_SECONDS:
+            return False
+        self._pause(_BREATH_SECONDS)
+        return True
+
+    def _block(self, first: TrialSpec, missing: Sequence[TrialSpec], rounds: int, complete: bool) -> list[_Attempt]:
+        self._executor.renew()
         started, started_at = self._clock(), now()
         specs = [first, *(s for s in missing if s != first)]
         together = self._fit_together(*(s.config for s in specs), self.space.baseline)
-        opened: dict[int, Run | Outcome] = {}
+        opened: dict[int, Run | Unopened] = {}
         partners: list[Slice] = []
         try:
             if together:
                 for spec in specs:
                     opened[spec.number] = self._announced(spec)
-                reference = opened[first.number]
-                if isinstance(reference, Run):
-                    runs = [r for r in opened.values() if isinstance(r, Run) and r is not reference]
-                    partners = self._pair(runs, reference, rounds, complete=complete)
-                    for run in (reference, *runs) if complete else ():
-                        self._finish(run)
-                    if len(partners) < _LEAST_ROUNDS:  # short schedule: continue timing past its end
-                        partners += self._pair(
-                            runs, reference, _LEAST_ROUNDS, first_round=len(partners), complete=False
-                        )
+                partners = self._side_by_side(opened, opened[first.number], rounds, complete)
             else:
                 self.close()
                 for spec in specs:
@@ -238,19 +284,40 @@ class Lab:
             for member in opened.values():
                 if isinstance(member, Run):
                     member.session.close()
+        reference = opened[first.number]
+        for member in opened.values():
+            if isinstance(member, Run) and member is not reference:
+                member.miss_partner(reference, partners, complete=complete)
         wall = self._clock() - started
         shared = (wall - sum(own_seconds(m) for m in opened.values())) / len(opened)
         return [
-            record_of(
-                spec,
-                opened[spec.number],
-                () if spec == first else partners,
-                own_seconds(opened[spec.number]) + shared,
-                started_at,
-                interleaved=together,
+            _Attempt(
+                record=record_of(
+                    spec,
+                    opened[spec.number],
+                    () if spec == first else partners,
+                    own_seconds(opened[spec.number]) + shared,
+                    started_at,
+                    interleaved=together,
+                ),
+                may_pass=_why_again(opened[spec.number]),
             )
             for spec in missing
         ]
+
+    def _side_by_side(
+        self, opened: Mapping[int, Run | Unopened], reference: Run | Unopened, rounds: int, complete: bool
+    ) -> list[Slice]:
+        """Pair the members of a block with its first, and train them to the end. Returns the slices of the first."""
+        if not isinstance(reference, Run):
+            return []
+        runs = [r for r in opened.values() if isinstance(r, Run) and r is not reference]
+        partners = self._pair(runs, reference, rounds, complete=complete)
+        for run in (reference, *runs) if complete else ():
+            self._finish(run)
+        if len(partners) < _LEAST_ROUNDS:  # short schedule: continue timing past its end
+            partners += self._pair(runs, reference, _LEAST_ROUNDS, first_round=len(partners), complete=False)
+        return partners
 
     def _pair(
         self,
@@ -279,7 +346,7 @@ class Lab:
                     if taken is None:
                         return partners
                     partners.append(taken)
-                    self._usual_rate = max(self._usual_rate, taken.tokens_per_second)
+                    self._sessions.see_reference(taken)
             if number + 1 >= _ROUNDS_BEFORE_PRUNING:
                 for run in live:
                     run.prune(partners, must_beat)
@@ -299,7 +366,7 @@ class Lab:
         """Train to the end of the schedule and evaluate there."""
         while run.outcome is None and run.steps_left:
             if self.budget.remaining_seconds <= 0:
-                run.outcome = Pruned(reason="out of time")
+                run.outcome = OUT_OF_TIME
                 return
             chunk = round(run.steps_per_slice * _FREE_SLICES)
             run.take(min(run.steps_left, max(1, chunk)), -1)
@@ -307,91 +374,9 @@ class Lab:
 
     # -- opening ---------------------------------------------------------------------------------
 
-    def _announced(self, spec: TrialSpec) -> Run | Outcome:
+    def _announced(self, spec: TrialSpec) -> Run | Unopened:
         self._announce(spec)
-        return self._open(spec, leniency=6.0)
-
-    def _open(self, spec: TrialSpec, leniency: float) -> Run | Outcome:
-        started = self._clock()
-        try:
-            request = self._request(
-                spec.config,
-                seed=spec.seed,
-                horizon_tokens=spec.horizon_tokens,
-                log_path=self.study.trial_folder(spec.number) / "log.txt",
-                patience=self._patience(spec.config, leniency),
-            )
-            session = self._executor.open(request)
-        except InvalidConfiguration as error:  # valid knobs that do not fit this model
-            return Infeasible(kind=InfeasibleKind.INVALID, message=str(error))
-        except SessionEnded as ended:
-            return outcome_of(ended)
-        return Run(
-            config=spec.config,
-            session=session,
-            open_seconds=self._clock() - started,
-            peak_flops=self._peak_flops(spec.config),
-            spec=spec,
-        )
-
-    def _request(
-        self, config: Configuration, *, seed: int, horizon_tokens: int, log_path: Path, patience: Patience
-    ) -> SessionRequest:
-        workload = self.space.workload
-        return SessionRequest(
-            configuration=config,
-            seed=seed,
-            horizon_tokens=horizon_tokens,
-            evaluation_tokens=workload.evaluation_tokens,
-            tokens_per_step=workload.cost(config).tokens,
-            order=workload.order(config, seed=seed, horizon_tokens=horizon_tokens),
-            log_path=log_path,
-            patience=patience,
-        )
-
-    def _peak_flops(self, config: Configuration) -> float:
-        """The machine's measured peak in the arithmetic of `config`, in FLOP/s; 0 if it was not measured."""
-        return self.machine.peak_flops.get(self.space.workload.cost(config).arithmetic, 0.0)
-
-    def _warm_reference(self) -> Run:
-        """The baseline session that stays warm for the whole study (docs/method.md, 3.3)."""
-        if self._reference is None:
-            started = self._clock()
-            config = self.space.baseline
-            request = self._request(
-                config,
-                seed=0,
-                horizon_tokens=self.space.workload.horizon_tokens,
-                log_path=self.study.folder / "reference.log",
-                patience=_FIRST_PATIENCE,
-            )
-            try:
-                run = Run(
-                    config=config,
-                    session=self._executor.open(request),
-                    open_seconds=self._clock() - started,
-                    peak_flops=self._peak_flops(config),
-                )
-                self._fingerprint = run.session.fingerprint()
-                for _ in range(3):  # warm-up: the first steps of a process are slower
-                    self._usual_rate = max(self._usual_rate, run.session.advance(1).tokens_per_second)
-            except SessionEnded as ended:
-                raise NothingFeasible(
-                    f"the baseline must train on this machine; got {ended.kind}: {ended.message}: "
-                    f"change [baseline], see {request.log_path}"
-                ) from None
-            self._reference = run
-        return self._reference
-
-    def _patience(self, config: Configuration, leniency: float) -> Patience:
-        if not self._usual_rate:
-            return _FIRST_PATIENCE
-        cost = self.space.workload.cost(config)
-        step = max(_LEAST_PATIENCE_SECONDS, _HOPELESS * cost.tokens / self._usual_rate) * leniency
-        first = max(_LEAST_PATIENCE_SECONDS, _HOPELESS * cost.pass_tokens / self._usual_rate) * leniency
-        if cost.compiles:
-            first += _COMPILE_PATIENCE_SECONDS
-        return Patience(setup_seconds=_FIRST_PATIENCE.setup_seconds, pass_seconds=first, step_seconds=step)
+        return self._sessions.open(spec, _LENIENT)
 
     def _predict(self, config: Configuration) -> int:
         """Predicted peak bytes of the shared memory; 0 if there is no prediction, so that the trial runs anyway."""
@@ -401,12 +386,6 @@ class Lab:
     def _fit_together(self, *configs: Configuration) -> bool:
         """Whether sessions of all these configurations fit in memory at once."""
         return fits(sum(map(self._predict, configs)), self.machine.available_bytes)
-
-    def _is_disturbed(self) -> bool:
-        """Whether the reference is slow right now, too."""
-        run = self._warm_reference()
-        taken = run.take(1, -1)
-        return taken is not None and taken.tokens_per_second * _DISTURBED < self._usual_rate
 
     def _announce(self, spec: TrialSpec) -> None:
         self.tell(
@@ -429,3 +408,10 @@ class Lab:
                 loss=round(record.evaluations[-1].loss, 4) if record.evaluations else None,
             )
         )
+
+
+def _why_again(run: Run | Unopened, reference: Run | None = None) -> str:
+    """Why another attempt may end differently; empty if it may not. `reference` is one that is opened anew."""
+    if reference is not None and reference.outcome not in (None, OUT_OF_TIME):
+        return f"the baseline beside it ended ({outcome_reason(reference.outcome)})"
+    return f"it ended in a way that may pass ({outcome_reason(run.outcome)})" if run.outcome and run.may_pass else ""

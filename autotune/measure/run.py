@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from autotune.analysis.gates import equivalence
 from autotune.analysis.rates import implausible, paired_speed
-from autotune.executors.base import Session, SessionEnded
+from autotune.executors.base import OutOfTime, Session, SessionEnded
 from autotune.quantity import Unknown
 from autotune.space.configuration import Configuration
 from autotune.trial.types import (
@@ -28,15 +28,20 @@ from autotune.trial.types import (
     Slice,
     TrialRecord,
     TrialSpec,
+    outcome_reason,
 )
 from autotune.workload.base import CompareSketches
 
+OUT_OF_TIME = Pruned(reason="out of time")
 _SLICE_SECONDS = 0.15  # short slices pair closer in time, which beats longer slices: docs/method.md, 3.4
 
 
 @dataclass(slots=True)
 class Run:
-    """A session under measurement and its results so far. `peak_flops` is the device's peak in its arithmetic, or 0."""
+    """A session under measurement and its results so far. `peak_flops` is the device's peak in its arithmetic, or 0.
+
+    `may_pass` says that it ended in a way that another attempt may not.
+    """
 
     config: Configuration
     session: Session
@@ -51,6 +56,7 @@ class Run:
     gradient_noise: list[GradientNoise] = field(default_factory=list)
     evaluate_seconds: float = 0.0
     outcome: Outcome | None = None
+    may_pass: bool = False
 
     @property
     def ready(self) -> Ready:
@@ -66,7 +72,7 @@ class Run:
         try:
             taken = self.session.advance(steps, round_number)
         except SessionEnded as ended:
-            self.outcome = outcome_of(ended)
+            self._end(ended)
             return None
         self.steps_done += steps
         self.slices.append(taken)
@@ -84,7 +90,7 @@ class Run:
         try:
             self.evaluations.append(self.session.evaluate())
         except SessionEnded as ended:
-            self.outcome = outcome_of(ended)
+            self._end(ended)
         self.evaluate_seconds = clock() - started
 
     def compare(self, reference: Fingerprint, gate: CompareSketches) -> None:
@@ -92,7 +98,7 @@ class Run:
         try:
             found = self.session.fingerprint()
         except SessionEnded as ended:
-            self.outcome = outcome_of(ended)
+            self._end(ended)
             return
         self.fingerprints.append(found)
         if differs := equivalence(found, reference, gate):
@@ -108,7 +114,7 @@ class Run:
             try:
                 self.gradient_noise.append(self.session.gradient_noise(batches))
             except SessionEnded as ended:
-                self.outcome = outcome_of(ended)
+                self._end(ended)
 
     def prune(self, partners: Sequence[Slice], must_beat: float) -> None:
         """End the run if its speed is below the log-ratio `must_beat` by 3 standard errors (docs/method.md, 5)."""
@@ -118,9 +124,35 @@ class Run:
         if not isinstance(speed, Unknown) and speed.centre + 3.0 * speed.stderr < must_beat:
             self.outcome = Pruned(reason="slower than the best")
 
+    def miss_partner(self, partner: Run | Unopened, partners: Sequence[Slice], *, complete: bool) -> None:
+        """Fail if the partner ended so early that this run tells nothing; `partners` are the slices it gave."""
+        if self.outcome is not None or partner.outcome is None:
+            return
+        if not isinstance(paired_speed(self.slices, partners), Unknown) and (self.evaluations or not complete):
+            return
+        if partner.outcome == OUT_OF_TIME:
+            self.outcome = OUT_OF_TIME
+            return
+        kind = partner.outcome.kind if isinstance(partner.outcome, Failed) else FailedKind.CRASH
+        self.outcome = Failed(kind=kind, message=f"the session beside it ended: {outcome_reason(partner.outcome)}")
+        self.may_pass = partner.may_pass
+
+    def _end(self, ended: SessionEnded) -> None:
+        self.outcome, self.may_pass = outcome_of(ended), ended.may_pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unopened:
+    """A session that did not open. `may_pass` as of a run."""
+
+    outcome: Outcome
+    may_pass: bool = False
+
 
 def outcome_of(ended: SessionEnded) -> Outcome:
     """The outcome for a session that ended."""
+    if isinstance(ended, OutOfTime):
+        return OUT_OF_TIME
     match ended.kind:
         case InfeasibleKind():
             return Infeasible(kind=ended.kind, message=ended.message)
@@ -130,7 +162,7 @@ def outcome_of(ended: SessionEnded) -> Outcome:
 
 def record_of(
     spec: TrialSpec,
-    run: Run | Outcome,
+    run: Run | Unopened,
     partners: Sequence[Slice],
     wall_seconds: float,
     started_at: str,
@@ -151,10 +183,10 @@ def record_of(
         finished_at=now(),
     )
     if not isinstance(run, Run):
-        return replace(record, outcome=run)
+        return replace(record, outcome=run.outcome)
     return replace(
         record,
-        outcome=run.outcome or Completed(),
+        outcome=run.outcome or (Completed() if run.slices else OUT_OF_TIME),
         ready=(run.ready,),
         slices=tuple(run.slices),
         reference_slices=tuple(partners),
@@ -171,7 +203,7 @@ def record_of(
     )
 
 
-def own_seconds(run: Run | Outcome) -> float:
+def own_seconds(run: Run | Unopened) -> float:
     """Seconds spent on this run alone: opening, steps and evaluation; 0 if it could not be opened."""
     if not isinstance(run, Run):
         return 0.0

@@ -188,6 +188,7 @@ _OUTCOMES: Mapping[str, str] = {
     InfeasibleKind.NOT_EQUIVALENT: "failed the equivalence check",
     FailedKind.CRASH: "crashed",
     FailedKind.HUNG: "hung",
+    FailedKind.KILLED: "killed",
     FailedKind.IMPLAUSIBLE: "implausible measurement",
 }
 

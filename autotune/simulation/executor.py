@@ -8,11 +8,11 @@ timeouts included.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, cast
 
-from autotune.executors.base import SessionEnded, SessionRequest
+from autotune.executors.base import OutOfTime, Patience, SessionEnded, SessionRequest
 from autotune.simulation.workload import VOCAB_SIZE
 from autotune.simulation.world import ScriptedWorld, Slowdown
 from autotune.trial.types import (
@@ -87,7 +87,7 @@ class ScriptedSession:
         compile_seconds = world.compile_seconds(config)
         self._micro_batch, self._global_batch = (cast(int, size[name]) for name in ("micro_batch", "global_batch"))
         first_pass = compile_seconds + self._step_seconds() / (self._global_batch // self._micro_batch)
-        self._spend(first_pass, request.patience.pass_seconds, InfeasibleKind.TOO_SLOW, "finish a first pass")
+        self._spend(first_pass, request.first_pass_seconds, InfeasibleKind.TOO_SLOW, "finish a first pass")
         if obstacle := world.obstacle(config):
             self._end(obstacle.kind, obstacle.message)
         self._ready = Ready(
@@ -117,7 +117,7 @@ class ScriptedSession:
         for _ in range(steps // together):
             seconds = self._step_seconds()
             left = limit - sum(step_seconds)
-            self._spend(seconds * together, left, InfeasibleKind.TOO_SLOW, f"train {steps} steps")
+            self._spend(seconds * together, left, self._late, f"train {steps} steps")
             self._steps_done += together
             step_seconds += [seconds] * together
             losses += [self._loss()] * together
@@ -137,7 +137,7 @@ class ScriptedSession:
         self._require_open()
         tokens = self._request.evaluation_tokens
         seconds = self._step_seconds() * tokens / self._request.tokens_per_step / _EVALUATION_SPEED
-        self._spend(seconds, self._request.evaluate_seconds(), InfeasibleKind.TOO_SLOW, "evaluate")
+        self._spend(seconds, self._request.evaluate_seconds(), self._late, "evaluate")
         loss = self._loss()
         return Evaluation(
             tokens_seen=self._steps_done * self._request.tokens_per_step,
@@ -173,16 +173,25 @@ class ScriptedSession:
             square_norm=1.0 + noise_scale / batch,
         )
 
+    def expect(self, patience: Patience) -> None:
+        """See `Session.expect`."""
+        self._request = replace(self._request, patience=patience)
+
     def close(self) -> None:
         """See `Session.close`."""
         self._is_open = False
+
+    @property
+    def _late(self) -> InfeasibleKind | FailedKind:
+        """What a session is that does not answer in time: slow, or, if it is proven, hung."""
+        return FailedKind.HUNG if self._steps_done else InfeasibleKind.TOO_SLOW
 
     def _spend_steps(self, steps: int, limit_seconds: float, duty: str) -> None:
         """Advance the clock by the time of `steps` steps, up to the timeout."""
         spent = 0.0
         for _ in range(steps):
             seconds = self._step_seconds()
-            self._spend(seconds, limit_seconds - spent, InfeasibleKind.TOO_SLOW, duty)
+            self._spend(seconds, limit_seconds - spent, self._late, duty)
             spent += seconds
 
     def _step_seconds(self) -> float:
@@ -200,8 +209,12 @@ class ScriptedSession:
         return loss * (1.0 + _UNCOOLED * (1.0 - completion))
 
     def _spend(self, seconds: float, limit_seconds: float, late: InfeasibleKind | FailedKind, duty: str) -> None:
-        """Advance the clock by `seconds`, but at most by the driver's timeout."""
-        self._clock.advance(min(seconds, limit_seconds))
+        """Advance the clock by `seconds`, but at most by the driver's timeout or the time it has left."""
+        left_seconds = max(0.0, self._request.left_seconds())
+        self._clock.advance(min(seconds, limit_seconds, left_seconds))
+        if left_seconds < min(seconds, limit_seconds):
+            self._is_open = False
+            raise OutOfTime
         if seconds > limit_seconds:
             self._end(late, f"timed out: the worker must {duty}; it needs {seconds:.3g} s more")
 
@@ -234,7 +247,7 @@ class ScriptedExecutor:
         """One: simulated time is not shared."""
         return 1
 
-    def examine(self, order: WorkerOrder) -> Machine:  # noqa: ARG002 - the machine is told
+    def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:  # noqa: ARG002 - it is told
         """The machine given to the executor."""
         return self._machine
 

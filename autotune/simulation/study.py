@@ -59,13 +59,18 @@ class SimulatedStudy:
         clock = SimulatedClock()
         return Lab(
             study=study,
-            executor=ScriptedExecutor(self.world, clock, seed=self.seed, machine=self.machine),
+            executor=self.executor(clock),
             machine=self.machine,
             storage=storage,
             clock=clock,
             listeners=[lambda event: self.events.append(event), *listeners],
             seed=self.seed,
+            pause=clock.advance,
         )
+
+    def executor(self, clock: SimulatedClock) -> ScriptedExecutor:
+        """The simulated machine, whose work takes the time of `clock`."""
+        return ScriptedExecutor(self.world, clock, seed=self.seed, machine=self.machine)
 
     def sit(self, listeners: Sequence[Listener] = ()) -> Recommendation:
         """Run one sitting of the search, to its end or until a listener raises."""

@@ -76,10 +76,14 @@ class IncumbentFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRepeated:
-    """A trial that was too slow is repeated, because the reference was slow at that moment, too."""
+    """A trial is repeated, because what ended it may pass: `reason` says what, in words.
+
+    Without one, it was too slow, and the reference was slow at that moment, too.
+    """
 
     stage: Stage
     number: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,8 @@ class Machine:
 
     `environment` names device, versions and memory; `peak_flops` is the measured rate of a matrix product in
     FLOP/s, by arithmetic ("fp32", "bf16", "fp16"); `limits` are the values that probing ruled out;
-    `available_bytes` is the memory available to all sessions together, when examined.
+    `available_bytes` is the memory available to all sessions together, when examined. `examined_seconds` is what that
+    took, most of it for the text.
     """
 
     corpus: Corpus
@@ -34,3 +35,4 @@ class Machine:
     peak_flops: Mapping[str, float]
     limits: Limits = field(default_factory=dict)
     available_bytes: int = 0
+    examined_seconds: float = 0.0

@@ -149,6 +149,7 @@ class FailedKind(StrEnum):
 
     CRASH = "crash"
     HUNG = "hung"
+    KILLED = "killed"  # by a signal that nothing explains; not by us
     IMPLAUSIBLE = "implausible"  # impossible figures: work in zero time, or more than the device can do
 
 

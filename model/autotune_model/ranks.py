@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, NoReturn
 
-from autotune_model.protocol import Command, FailedKind, Failure, InfeasibleKind, decode_failure, send
+from autotune_model.protocol import Command, FailedKind, Failure, decode_failure, send
 
 _ECHO_SECONDS = 2.0
 
@@ -99,10 +99,6 @@ def fail_as_rank(events: IO[str], failure: Failure) -> NoReturn:
 def _death(rank: int, status: int) -> Failure:
     """The failure of a rank that gave no reason; `status` is its exit code, or a signal as a negative number."""
     if status == -signal.SIGKILL:
-        return Failure(
-            kind=InfeasibleKind.OUT_OF_MEMORY,
-            message=f"rank {rank} was killed by SIGKILL, most likely by the kernel's out-of-memory killer: "
-            "use a smaller micro_batch or fewer processes",
-        )
+        return Failure(kind=FailedKind.KILLED, message=f"rank {rank} was killed by SIGKILL")
     how = f"died of signal {-status}" if status < 0 else f"left with exit code {status}"
     return Failure(kind=FailedKind.CRASH, message=f"rank {rank} {how} before the session was over: see the log")

@@ -278,7 +278,7 @@ class Examiner:
     slots = 1
     machine = MACHINE
 
-    def examine(self, _order: object) -> Any:
+    def examine(self, _order: object, *, limit_seconds: float = 0.0) -> Any:
         return self.machine
 
     def close(self) -> None: ...

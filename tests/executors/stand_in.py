@@ -114,6 +114,14 @@ class Worker:
         match what.split("="):
             case ["hang"]:
                 time.sleep(1_000)
+            case ["flood", mebibytes]:
+                for _ in range(int(mebibytes)):
+                    sys.stdout.write("x" * (1 << 20))
+                print("last words", flush=True)
+            case ["flood_and_hang", mebibytes]:
+                sys.stdout.write("x" * (int(mebibytes) << 20))
+                sys.stdout.flush()
+                time.sleep(1_000)
             case ["signal", name]:
                 print("last words", flush=True)
                 os.kill(os.getpid(), signal.Signals[name])

@@ -1,11 +1,13 @@
 """What can go wrong with a worker, how each ends, and that nothing is left behind."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,14 +17,14 @@ import pytest
 
 from autotune.errors import EnvironmentProblem
 from autotune.executors import process
-from autotune.executors.base import Patience, SessionEnded, SessionRequest
+from autotune.executors.base import OutOfTime, Patience, SessionEnded, SessionRequest
 from autotune.executors.local import LocalExecutor
 from autotune.trial.types import FailedKind, InfeasibleKind
 from autotune.workload.base import WorkerOrder
 
-from .examples import dies, request
+from .examples import PATIENT, dies, request
 
-HASTY = Patience(setup_seconds=0.4, pass_seconds=0.4, step_seconds=0.1)
+HASTY = Patience(setup_seconds=0.4, pass_seconds=0.4, step_seconds=0.1, least_seconds=0.1)
 
 
 def _descriptors() -> int:
@@ -58,8 +60,9 @@ def _ending(executor: LocalExecutor, asked: SessionRequest) -> SessionEnded:
 @pytest.mark.parametrize(
     ("mood", "kind", "words"),
     [
-        ("signal=SIGKILL:in_advance", InfeasibleKind.OUT_OF_MEMORY, "out-of-memory killer"),
-        ("signal=SIGKILL:in_pass", InfeasibleKind.OUT_OF_MEMORY, "out-of-memory killer"),
+        ("signal=SIGKILL:in_advance", FailedKind.KILLED, "killed by SIGKILL"),
+        ("signal=SIGKILL:in_pass", FailedKind.KILLED, "killed by SIGKILL"),
+        ("failure=killed:in_advance", FailedKind.KILLED, "it is killed"),
         ("signal=SIGSEGV:in_advance", FailedKind.CRASH, r"SIGSEGV \(last words\)"),
         ("signal=SIGTERM:in_evaluate", FailedKind.CRASH, "SIGTERM"),
         ("exit=3:in_setup", FailedKind.CRASH, r"exit code 3 \(ModuleNotFoundError"),
@@ -88,13 +91,109 @@ def test_every_end_has_its_kind_and_reason(launch: str, tmp_path: Path, mood: st
 
 
 @pytest.mark.parametrize(
+    "mood",
+    [
+        "signal=SIGKILL:in_advance",
+        "signal=SIGABRT:in_advance",
+        "failure=killed:in_pass",
+        "failure=compile:in_pass",
+        "failure=crash:in_advance",
+        "torn:in_advance",
+    ],
+)
+def test_a_death_is_for_lack_of_memory_only_if_the_kernel_says_so(
+    launch: str, tmp_path: Path, mood: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of a session it kills: its worker, another rank, a compiler."""
+    counts = iter([3, 4])
+    monkeypatch.setattr("autotune.executors.local.oom_kills", lambda: next(counts))
+    with LocalExecutor(launch=launch) as executor:
+        ended = _ending(executor, request(tmp_path, mood=mood))
+    assert ended.kind is InfeasibleKind.OUT_OF_MEMORY
+    assert "the kernel killed a process for lack of memory" in ended.message
+    assert ended.may_pass, "others may have taken it"
+
+
+@pytest.mark.parametrize(
+    ("mood", "may_pass"),
+    [
+        ("signal=SIGKILL:in_advance", True),
+        ("signal=SIGSEGV:in_advance", True),
+        ("failure=oom:in_pass", False),
+        ("failure=invalid:in_setup", False),
+        ("failure=diverged:in_advance", False),
+    ],
+)
+def test_what_ended_a_session_may_pass_or_not(launch: str, tmp_path: Path, mood: str, may_pass: bool) -> None:
+    with LocalExecutor(launch=launch) as executor:
+        assert _ending(executor, request(tmp_path, mood=mood)).may_pass is may_pass
+
+
+@pytest.mark.parametrize("place", ["in_setup", "in_pass", "in_advance", "in_evaluate", "in_fingerprint"])
+def test_no_wait_outlasts_the_time_that_is_left(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_WATCH_SECONDS", 0.01)
+    left = itertools.chain([5.0, 1.0], itertools.repeat(-1.0))
+    asked = replace(request(tmp_path, mood=f"hang:{place}"), left_seconds=lambda: next(left))
+    with LocalExecutor(launch="spawn") as executor:
+        ended = _ending(executor, asked)
+        assert not _workers()
+    assert isinstance(ended, OutOfTime)
+    assert not ended.may_pass
+    assert next(left) == -1.0, "it was asked while the session hung, and not only before"
+
+
+def test_a_launcher_that_hangs_costs_no_more_than_the_time_that_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(process, "_LEAVE_SECONDS", 0.1)
+    asked = replace(request(tmp_path), left_seconds=lambda: -1.0)
+    hanging = replace(asked.order, program=(sys.executable, "-c", "import time; time.sleep(100)"))
+    with LocalExecutor(launch="fork") as executor, pytest.raises(OutOfTime):
+        executor.open(replace(asked, order=hanging))
+
+
+def test_a_launcher_that_is_killed_while_it_starts_may_start_another_time(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    killed = replace(asked.order, program=(sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
+    with LocalExecutor(launch="fork") as executor, pytest.raises(SessionEnded, match="killed by SIGKILL") as ended:
+        executor.open(replace(asked, order=killed))
+    assert (ended.value.kind, ended.value.may_pass) == (FailedKind.KILLED, True)
+
+
+def test_patience_can_be_told_anew(launch: str, tmp_path: Path) -> None:
+    with LocalExecutor(launch=launch) as executor:
+        session = executor.open(request(tmp_path, mood="hang:in_evaluate"))
+        session.advance(1)
+        session.expect(replace(HASTY, pass_seconds=0.01, step_seconds=0.01, least_seconds=0.01))
+        with pytest.raises(SessionEnded, match="evaluate within") as ended:
+            session.evaluate()
+    assert ended.value.kind is FailedKind.HUNG
+
+
+@pytest.mark.parametrize("mood", ["flood=9:in_advance", "flood_and_hang=20:in_advance"])
+def test_the_log_of_a_worker_is_small_whatever_it_writes(
+    tmp_path: Path, mood: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_WATCH_SECONDS", 0.1)
+    patience = replace(PATIENT, step_seconds=0.5)
+    with LocalExecutor(launch="fork") as executor:
+        session = executor.open(request(tmp_path, mood=mood, patience=patience))
+        with suppress(SessionEnded):
+            session.advance(1)
+        session.close()
+    assert (tmp_path / "log.txt").stat().st_size < 8 << 20
+    assert "bytes left out" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
     ("mood", "kind", "words"),
     [
         ("hang:in_setup", FailedKind.HUNG, "build its model within 0.4 s"),
         ("hang:in_pass", InfeasibleKind.TOO_SLOW, "pass within 0.4 s"),
-        ("hang:in_advance", InfeasibleKind.TOO_SLOW, "train 1 steps within 1 s"),
-        ("hang:in_evaluate", InfeasibleKind.TOO_SLOW, "evaluate within"),
-        ("hang:in_gradient_noise", InfeasibleKind.TOO_SLOW, "measure the noise of 1 batches within 1 s"),
+        ("hang:in_advance", InfeasibleKind.TOO_SLOW, "train 1 steps within 0.1 s"),
+        ("hang:in_evaluate", FailedKind.HUNG, "evaluate within"),  # it has answered before
+        ("hang:in_gradient_noise", FailedKind.HUNG, "measure the noise of 1 batches within 1 s"),
     ],
 )
 def test_a_worker_without_progress_is_stopped(tmp_path: Path, mood: str, kind: object, words: str) -> None:
@@ -133,7 +232,7 @@ def test_an_end_spares_the_other_sessions(launch: str, tmp_path: Path) -> None:
     with LocalExecutor(launch=launch) as executor:
         doomed, sound = executor.open(request(tmp_path)), executor.open(request(tmp_path))
         os.killpg(int(doomed.ready.environment["pid"]), signal.SIGKILL)
-        with pytest.raises(SessionEnded, match="out-of-memory"):
+        with pytest.raises(SessionEnded, match="SIGKILL"):
             doomed.advance(1)
         assert sound.advance(2).tokens == 2_048
 
