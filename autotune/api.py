@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import autotune
-import autotune_model
+import optuna
+
 from autotune.analysis.choice import Choice
 from autotune.analysis.decision import Expected, RaceInRun
 from autotune.analysis.look import Looked, RunEnd, compared
@@ -28,20 +27,24 @@ from autotune.quantity import Unknown
 from autotune.report.build import build_view
 from autotune.report.preview import preview
 from autotune.report.view import View
-from autotune.report.writers import write_report
+from autotune.report.writers import render_report
 from autotune.search import run_search
 from autotune.search.calibrate import calibrate
-from autotune.search.propose import database
+from autotune.search.database import Dashboard
 from autotune.search.recommend import whole_case
 from autotune.space.configuration import Configuration
-from autotune.space.document import SpaceDocument, parse_document, read_document
+from autotune.space.document import SpaceDocument, read_document
 from autotune.space.limits import Pruned
-from autotune.study.events import Listener, SittingStarted
+from autotune.study.events import Listener, SittingStarted, StudyMended
+from autotune.study.folder import Folder
+from autotune.study.identity import identity_of
+from autotune.study.info import FORMAT, StudyInfo, check_name, differences, no_study, written_corpus
 from autotune.study.listing import DEFAULT_ROOT, StudySummary, studies
-from autotune.study.reading import read_records
+from autotune.study.making import has_trials
+from autotune.study.reading import DamagedTrial, read_all_records
 from autotune.study.runlog import RunLog, log_of_run
-from autotune.study.store import FORMAT, Study, StudyInfo, check_name, differences, written_corpus
-from autotune.trial.types import Completed, Stage, TrialRecord, outcome_kind
+from autotune.study.store import Study
+from autotune.trial.types import Completed, Stage, TrialRecord, outcome_kind, outcome_reason
 from autotune.workload.base import Values
 from autotune.workload.machine import Machine
 from autotune.workload.space import SearchSpace, load_space, space_of
@@ -65,9 +68,6 @@ __all__ = [
     "view_of",
 ]
 
-_HARDWARE_KEYS = ("device_name", "logical_cores", "device_memory_bytes", "torch")
-_MEASURING = ("executors", "measure", "trial", "workload")
-"""The rooms of this package whose code determines what a trial measures, beside all of the trial side."""
 _QUESTION = ("workload.", "baseline.", "knobs.")
 """Prefixes of the identity keys that come from the space file."""
 _WARM_START = 4  # configurations that a fork takes over
@@ -95,7 +95,7 @@ def search(
     listeners: Sequence[Listener] = (),
     baseline_log: Path | str = "",
 ) -> Finished:
-    """Search the space in the TOML file at `space_path`, or continue the study of that name.
+    """Search the space in the TOML file at `space_path`, or continue the study of that name if it has a trial.
 
     Plan, prices and budget may differ from the study's: its trials are then priced again, and stages that ended early
     (out of budget, or not worth it) continue.
@@ -117,9 +117,9 @@ def search(
     document = read_document(Path(space_path))
     space = _with_overrides(space_of(document), data=data, budget_seconds=budget_seconds)
     folder = Path(root) / check_name(study or document.name)
-    if (folder / "study.json").exists():
+    if _has_trials(folder):
         with Study.open(folder) as opened:
-            _revise(opened, document, space, budget_is_given=budget_seconds > 0)
+            _revise(opened, document, space, executor, budget_is_given=budget_seconds > 0)
             if opened.machine is not None:
                 _keep(opened, _log_of_baseline(baseline_log, space, opened.machine))
             return _go_on(opened, executor, listeners, started)
@@ -158,12 +158,12 @@ def resume(
     with Study.open(Path(root) / check_name(study)) as opened:
         if not fork:
             space = replace(opened.space, budget_seconds=budget_seconds or opened.info.budget_seconds)
-            _revise(opened, _document_of(opened), space, budget_is_given=True)
+            _revise(opened, opened.document, space, executor, budget_is_given=True)
             if opened.machine is not None:
                 _keep(opened, _log_of_baseline(baseline_log, space, opened.machine))
             return _go_on(opened, executor, listeners, started)
-        document = read_document(Path(space_path)) if space_path else _document_of(opened)
-        space = space_of(document) if space_path else opened.space
+        document = read_document(Path(space_path)) if space_path else opened.document
+        space = space_of(document) if space_path else _with_text(opened)
         space = replace(space, budget_seconds=budget_seconds or space.budget_seconds)
         best = tuple(space.completed(c) for c in _best_configurations(opened.records))
     folder = Path(root) / check_name(fork)
@@ -210,9 +210,14 @@ def look(
             raise BadInput(
                 f"a look needs a finished study; {study!r} is not finished: `autotune resume {study}` continues it"
             )
-        with running_executor(executor) as running, database(opened.database) as storage:
+        with running_executor(executor) as running:
             lab = Lab(
-                study=opened, executor=running, machine=machine, storage=storage, clock=time.monotonic, listeners=()
+                study=opened,
+                executor=running,
+                machine=machine,
+                storage=optuna.storages.InMemoryStorage(),
+                clock=time.monotonic,
+                listeners=(),
             )
             choice = Choice(case=whole_case(lab, calibrate(lab)))
         if not isinstance(choice.decision, Expected | RaceInRun):
@@ -238,20 +243,42 @@ def _end_of(log: RunLog) -> RunEnd:
     return RunEnd(tokens=log.points[-1].tokens, loss=log.points[-1].loss)
 
 
+def report_again(study: str, *, root: Path | str = DEFAULT_ROOT) -> None:
+    """Write the report of a finished study anew, under the name that its folder has now. Measures nothing.
+
+    Raises:
+        autotune.errors.AutotuneError: its subclasses; BadInput if the study is not finished.
+    """
+    with Study.open(Path(root) / study) as opened:
+        if opened.machine is None or not opened.is_finished:
+            raise BadInput(
+                f"a finished study has a report; {study!r} is not finished: `autotune resume {study}` continues it"
+            )
+        with running_executor("local") as running:  # it starts nothing unless it is asked to
+            _run(opened, running, opened.machine, (), time.monotonic())
+
+
 def load_study(study: str, *, root: Path | str = DEFAULT_ROOT) -> pd.DataFrame:
-    """The trials of a study as a table: a row per trial, a column per knob. The study is neither locked nor changed."""
+    """The trials of a study as a table: a row per trial, a column per knob. The study is neither locked nor changed.
+
+    A trial whose result is damaged has the outcome `damaged`, the reason, and nothing else.
+    """
     import pandas as pd
 
     folder = Path(root) / check_name(study)
     if not (folder / "study.json").exists():
-        raise BadInput(f"a study is a folder with study.json; got {str(folder)!r}: see `autotune studies`")
-    rows = []
-    for record in read_records(folder):
+        raise no_study(folder)
+    rows: list[dict[str, object]] = []
+    for record in read_all_records(folder):
+        if isinstance(record, DamagedTrial):
+            rows.append({"number": record.number, "outcome": "damaged", "reason": record.reason})
+            continue
         row: dict[str, object] = {
             "number": record.spec.number,
             "stage": record.spec.stage.value,
             "label": record.spec.label,
             "outcome": outcome_kind(record.outcome),
+            "reason": outcome_reason(record.outcome),
             "seed": record.spec.seed,
             "horizon_tokens": record.spec.horizon_tokens,
             "loss": record.evaluations[-1].loss if record.evaluations else float("nan"),
@@ -281,9 +308,9 @@ def dry_run(
     folder = Path(root) / check_name(study or document.name)
     with running_executor(executor) as running:
         machine = _examine(running, space, {})
-    if (folder / "study.json").exists():
+    if _has_trials(folder):
         with Study.open(folder) as opened:
-            if different := differences(opened.info.identity, _identity_of(space, machine)):
+            if different := differences(opened.info.identity, identity_of(space, machine)):
                 raise _another(opened, different)
     space.check_choice(space.workload.limits(machine, space.values))
     return preview(space, machine, as_json=as_json)
@@ -352,8 +379,10 @@ def view_of(finished: Finished) -> View:
 # -- going on with a study -----------------------------------------------------------------------
 
 
-def _revise(study: Study, document: SpaceDocument, space: SearchSpace, *, budget_is_given: bool) -> None:
-    """Adopt plan, prices and budget from a space whose workload, baseline and knobs are the study's.
+def _revise(
+    study: Study, document: SpaceDocument, space: SearchSpace, executor: str | Executor, *, budget_is_given: bool
+) -> None:
+    """Adopt plan, prices, budget and the text's place from a space whose workload, baseline and knobs are the study's.
 
     The budget is the given one; else the file's, if the file's has changed; else the study's own.
     """
@@ -361,10 +390,14 @@ def _revise(study: Study, document: SpaceDocument, space: SearchSpace, *, budget
     now = {key: value for key, value in space.identity().items() if key in before or not key.startswith("baseline.")}
     if different := differences(before, now):  # a knob added after the study began makes no difference
         raise _another(study, different)
-    if study.is_finished and space.workload.corpus != study.info.corpus:
-        raise _another(study, differences({"corpus": study.info.corpus}, {"corpus": space.workload.corpus}))
+    if study.is_finished and space.workload.corpus != study.info.corpus:  # nothing else compares its content
+        with running_executor(executor) as running:
+            found = _examine(running, space, {}).corpus.content_sha256
+        measured = study.info.identity.get("text", "")
+        if not found.startswith(measured):  # it was kept shortened once
+            raise _another(study, differences({"text": measured}, {"text": found}))
     budget = space.budget_seconds
-    if not budget_is_given and document.budget_seconds() == _document_of(study).budget_seconds():
+    if not budget_is_given and document.budget_seconds() == study.document.budget_seconds():
         budget = study.info.budget_seconds
     study.revise(document, corpus=space.workload.corpus, budget_seconds=budget)
 
@@ -376,23 +409,30 @@ def _go_on(study: Study, executor: str | Executor, listeners: Sequence[Listener]
         if known is not None and study.is_finished:
             return _run(study, running, known, listeners, started)
         values = {} if known else study.space.values  # the results of probing are stored with the study
-        machine = _examine(running, study.space, values)
-        now = _identity_of(study.space, machine)
-        if different := differences(study.info.identity, now):
-            raise _another(study, different)
-        return _run(study, running, machine, listeners, started)
+        different: tuple[str, ...] = ()
+        for place in study.places_of_text:
+            space = study.space.with_corpus(place)
+            machine = _examine(running, space, values)
+            if not (here := differences(study.info.identity, identity_of(space, machine))):
+                study.take_text_from(place)
+                return _run(study, running, machine, listeners, started)
+            different = different or here
+        raise _another(study, different) if different else _without_text(study)
 
 
 def _run(study: Study, executor: Executor, machine: Machine, listeners: Sequence[Listener], started: float) -> Finished:
-    with database(study.database) as storage:
+    for event in study.mended:
+        for listener in listeners:
+            listener(event)
+    with Dashboard(study, lambda text: lab.tell(StudyMended(text=text))) as dashboard:
         lab = Lab(
             study=study,
             executor=executor,
             machine=machine,
-            storage=storage,
+            storage=optuna.storages.InMemoryStorage(),
             clock=time.monotonic,
             sitting_started=started,
-            listeners=listeners,
+            listeners=(dashboard, *listeners),
         )
         try:
             lab.tell(
@@ -418,7 +458,7 @@ def _run(study: Study, executor: Executor, machine: Machine, listeners: Sequence
         created_at=_now(),
         folder=study.folder,
     )
-    write_report(recommendation, view_of(finished), folder=study.folder)
+    study.keep_report(render_report(recommendation, view_of(finished)))
     return finished
 
 
@@ -430,16 +470,7 @@ def _info_of(document: SpaceDocument, space: SearchSpace, machine: Machine) -> S
         corpus=space.workload.corpus,
         corpus_as_written=written_corpus(document),
         budget_seconds=space.budget_seconds,
-        identity=_identity_of(space, machine),
-    )
-
-
-def _identity_of(space: SearchSpace, machine: Machine) -> Mapping[str, str]:
-    """What the study's measurements depend on, with its current value here."""
-    return (
-        space.identity()
-        | {"text": machine.corpus.content_sha256[:16], "code": measuring_code()[:16]}
-        | {f"hardware.{key}": machine.environment.get(key, "?") for key in _HARDWARE_KEYS}
+        identity=identity_of(space, machine),
     )
 
 
@@ -450,11 +481,24 @@ def _another(study: Study, different: Sequence[str]) -> BadInput:
     )
 
 
-def _document_of(study: Study) -> SpaceDocument:
-    path = study.folder / "space.toml"
-    return parse_document(
-        path.read_text(encoding="utf-8"), name=study.info.space_name, source=str(path), folder=study.folder
+def _without_text(study: Study) -> BadInput:
+    return BadInput(
+        f"a study needs its text; there is none at {study.info.corpus!r}: put it back, or say where it is with "
+        f"`autotune search {study.folder / 'space.toml'} --study {study.name} --data PATH`"
     )
+
+
+def _with_text(study: Study) -> SearchSpace:
+    """The study's space, with its text where it lies now; for a fork, which may have another text."""
+    return study.space.with_corpus(next(iter(study.places_of_text), study.info.corpus))
+
+
+def _has_trials(folder: Path) -> bool:
+    """Whether a study in `folder` has measured anything. One that has not does not block a new search of its name."""
+    if not (folder / "study.json").exists():
+        return False
+    with Folder.open(folder) as files:
+        return has_trials(files)
 
 
 def _best_configurations(records: Sequence[TrialRecord]) -> tuple[Configuration, ...]:
@@ -498,16 +542,6 @@ def _examine(executor: Executor, space: SearchSpace, values: Values) -> Machine:
             "change [baseline]"
         )
     return machine
-
-
-def measuring_code() -> str:
-    """SHA-256 over the sources that measure. The rest (search, analysis, report) may change during a study."""
-    driver, trial_side = Path(autotune.__path__[0]), Path(autotune_model.__path__[0])
-    digest = hashlib.sha256()
-    for folder in (trial_side, *(driver / room for room in _MEASURING)):
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.relative_to(folder.parent).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _now() -> str:

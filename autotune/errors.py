@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     STUDY_BUSY = 4
     STORE_DAMAGED = 5
     ENVIRONMENT = 6
+    BUG = 70  # EX_SOFTWARE: none of our errors, with the traceback in a file
     INTERRUPTED = 75  # EX_TEMPFAIL: resumable
 
 

@@ -16,10 +16,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from injected import processes, search
+from injected import processes, search, studies
 from injected.bench import Bench, Fault, Outcome
 
-KINDS: Mapping[str, Sequence[Fault]] = {"search and terminal": search.FAULTS, "processes": processes.FAULTS}
+KINDS: Mapping[str, Sequence[Fault]] = {
+    "search and terminal": search.FAULTS,
+    "studies": studies.FAULTS,
+    "processes": processes.FAULTS,
+}
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
 HEAD = """\
 # What it survives

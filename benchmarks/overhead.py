@@ -20,13 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autotune import api, files
+from autotune import api
 from autotune.analysis import ladder
 from autotune.cli.live import progress_for
 from autotune.executors import local
-from autotune.search import common, explore, propose
+from autotune.search import database, explore, propose
 from autotune.space.document import parse_duration
-from autotune.study import store
+from autotune.study import folder
 from autotune.study.reading import read_records
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "gpt_cpu.toml"
@@ -60,20 +60,20 @@ def main() -> int:
     propose.Proposer.ask = timed("database", propose.Proposer.ask)  # type: ignore[method-assign]
     propose.Proposer.tell = timed("database", propose.Proposer.tell)  # type: ignore[method-assign]
     propose.Proposer.__init__ = timed("database", propose.Proposer.__init__)  # type: ignore[method-assign]
-    common.mirror = timed("database", common.mirror)  # type: ignore[attr-defined]
-    store.write_atomically = timed("study files", files.write_atomically)  # type: ignore[attr-defined]
+    database.Dashboard.__call__ = timed("database", database.Dashboard.__call__)  # type: ignore[method-assign]
+    folder.Folder.write = timed("study files", folder.Folder.write)  # type: ignore[method-assign]
     explore._pays = timed("deciding", explore._pays)
     ladder.Ladder.options = timed("deciding", ladder.Ladder.options)  # type: ignore[method-assign]
 
-    with tempfile.TemporaryDirectory() as folder:
-        space = Path(folder) / "overhead.toml"
+    with tempfile.TemporaryDirectory() as root:
+        space = Path(root) / "overhead.toml"
         # torch.compile always spends its half minute outside Python steps, so this benchmark leaves it out.
         text = re.sub(r"(?m)^compile = .*\n", "", options.space.read_text(encoding="utf-8"))
         space.write_text(text, encoding="utf-8")
         started = time.perf_counter()
         with progress_for(sys.stderr) as progress:
             finished = api.search(
-                space, root=folder, budget_seconds=parse_duration(options.budget), listeners=(progress,)
+                space, root=root, budget_seconds=parse_duration(options.budget), listeners=(progress,)
             )
         wall = time.perf_counter() - started
         records = read_records(finished.folder)

@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from simulated_machine import MACHINE, TINY, SimulatedMachine, stop_after_a_trial
 from small_space import SPACE
 
 import autotune
 from autotune import api
 from autotune.analysis.recommendation import Verdict
 from autotune.errors import BadInput, NothingFeasible
-from autotune.executors.base import SessionRequest
-from autotune.simulation.example import ExampleWorld
-from autotune.simulation.executor import MACHINE, ScriptedExecutor, ScriptedSession, SimulatedClock
-from autotune.simulation.workload import simulated_gpt
-from autotune.space.document import parse_document
+from autotune.study import identity
 from autotune.study.events import Event, SittingStarted
 from autotune.study.reading import read_records
 from autotune.study.store import Study
-from autotune.workload.base import WorkerOrder
-from autotune.workload.machine import Machine
 
 OLD_STUDIES = Path(__file__).parent / "old_studies"
-TINY = SPACE.replace(
-    "tokens = 400_000", "tokens = 1_000"
-)  # a plan that no search can pay for: it ends after two trials
-
-
-class SimulatedMachine(ScriptedExecutor):
-    """Runs orders of the built-in GPT in simulated time, and counts how often it was examined."""
-
-    def __init__(self, machine: Machine = MACHINE) -> None:
-        super().__init__(ExampleWorld(), SimulatedClock(), machine=machine)
-        self.examined = 0
-        self._gpt = simulated_gpt(parse_document(SPACE, name="s", source="s", folder=Path()))
-
-    def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:
-        self.examined += 1
-        return super().examine(order, limit_seconds=limit_seconds)
-
-    def open(self, request: SessionRequest) -> ScriptedSession:
-        order = self._gpt.order(request.configuration, seed=request.seed, horizon_tokens=request.horizon_tokens)
-        return super().open(replace(request, order=order))
 
 
 @pytest.fixture
@@ -158,13 +132,10 @@ def test_what_forbids_going_on_is_named_by_key_with_both_values(
 def test_an_unfinished_study_goes_on_only_with_the_same_text_and_hardware(
     search: Callable[..., api.Finished], space_file: Path, tmp_path: Path
 ) -> None:
-    def stop(_: object) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(autotune.errors.Interrupted, match="autotune resume mine"):
-        search(listeners=[stop])
+        search(listeners=[stop_after_a_trial])
     text = replace(MACHINE, corpus=replace(MACHINE.corpus, content_sha256="1" * 64))
-    with pytest.raises(BadInput, match=r"text was 0{16}, is 1{16}"):
+    with pytest.raises(BadInput, match=r"text was 0{64}, is 1{64}"):
         search(SimulatedMachine(text))
     other = replace(MACHINE, environment=MACHINE.environment | {"device_name": "another"})
     with pytest.raises(BadInput, match=r"hardware\.device_name was simulated, is another"):
@@ -187,20 +158,17 @@ def test_an_unfinished_study_goes_on_only_with_the_same_text_and_hardware(
 def test_only_code_that_measures_forbids_going_on(
     search: Callable[..., api.Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str, goes_on: bool
 ) -> None:
-    def stop(_: object) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(autotune.errors.Interrupted):
-        search(listeners=[stop])
+        search(listeners=[stop_after_a_trial])
     changed = tmp_path / "autotune"
     shutil.copytree(autotune.__path__[0], changed, ignore=shutil.ignore_patterns("__pycache__"))
     with (changed / edited).open("a") as source:
         source.write("# edited\n")
-    monkeypatch.setattr(autotune, "__path__", [str(changed)])
+    monkeypatch.setattr(identity, "DRIVER", changed)
     if goes_on:
         assert search().recommendation.trials
     else:
-        with pytest.raises(BadInput, match=r"code was [0-9a-f]{16}, is [0-9a-f]{16}: .* --fork NEW"):
+        with pytest.raises(BadInput, match=r"code was [0-9a-f]{64}, is [0-9a-f]{64}: .* --fork NEW"):
             search()
 
 

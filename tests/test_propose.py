@@ -16,15 +16,9 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 from small_space import SPACE
 
+from autotune.search.database import database, mirror
 from autotune.search.expert import expert_within
-from autotune.search.propose import (
-    Proposal,
-    Proposer,
-    database,
-    grid_size,
-    impossible_combinations,
-    mirror,
-)
+from autotune.search.propose import Proposal, Proposer, grid_size, impossible_combinations, restore
 from autotune.simulation.executor import MACHINE
 from autotune.space.configuration import Configuration
 from autotune.space.document import parse_document
@@ -577,6 +571,25 @@ def test_the_ends_of_every_knob_fit_the_database(tmp_path: Path, end: int) -> No
     with database(tmp_path / "study.db") as storage:
         mirror(storage, SPACE_READ, records)
     assert [t.params for t in trials(tmp_path, Stage.CONFIRM)] == [dict(config) for config in configs]
+
+
+def test_a_new_storage_has_what_was_ordered_under_its_old_number() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    at = {0: {"micro_batch": 2}, 2: {"attention": "sdpa"}, 3: {"micro_batch": 8}}  # 8 is searched no longer
+    ordered = [record(number, Completed(), rounds=0).spec for number in (10, 11, 12)]
+    specs = [
+        replace(trial, stage=STAGE, block=block, config=BASE.with_values(knobs))
+        for trial, (block, knobs) in zip(ordered, at.items(), strict=True)
+    ]
+    restore(storage, STAGE, GRID, specs)
+    made = {"storage": storage, "space": SPACE_READ, "stage": STAGE, "dimensions": GRID, "base": BASE, "seed": 0}
+    proposer = Proposer(design=[specs[1].config, BASE], **made)
+    assert [(p.number, p.config) for p in proposer.pending()] == [(0, specs[0].config), (2, specs[1].config)]
+    for proposal in proposer.pending():
+        proposer.tell(proposal, score=0.1)
+    following = proposer.ask()
+    assert following is not None
+    assert (following.number, following.config) == (4, BASE), "the design goes on with what was not asked yet"
 
 
 def test_what_there_was_no_time_for_is_proposed_again_to_a_study_that_is_given_more(tmp_path: Path) -> None:

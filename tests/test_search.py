@@ -247,7 +247,8 @@ def test_what_a_crash_left_no_time_for_does_not_run_for_ever(scripted: Scripted)
 
     with pytest.raises(Killed):
         study.sit([die_while_exploring])
-    (study.folder / "elapsed.json").write_text(json.dumps(study.budget_seconds))
+    with study.open() as opened:
+        opened.note_elapsed(study.budget_seconds)
     study.sit()
     assert in_database(study) == Counter(r.spec.number for r in read_records(study.folder))
 

@@ -13,77 +13,21 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kept_study import INFO, acknowledge, event, make, order, record_of
 from small_space import SPACE
 
-from autotune.errors import BadInput, ExitCode, StoreDamaged, StudyBusy
-from autotune.space.configuration import Configuration
-from autotune.study.events import Event, TrialStarted
+from autotune.errors import BadInput, EnvironmentProblem, ExitCode, StoreDamaged, StudyBusy
+from autotune.study import store
 from autotune.study.ledger import SHARES, Budget
 from autotune.study.reading import read_records
-from autotune.study.store import FORMAT, StageMark, Study, StudyInfo, check_name, differences
+from autotune.study.seal import sealed
+from autotune.study.store import FORMAT, StageMark, Study, check_name, differences
 from autotune.trial.types import (
-    Completed,
-    Costs,
-    Evaluation,
     Infeasible,
     InfeasibleKind,
-    Outcome,
-    Ready,
-    Slice,
     Stage,
     StageEnd,
-    TrialRecord,
-    TrialSpec,
 )
-
-INFO = StudyInfo(
-    format=FORMAT,
-    created_at="2026-01-01T00:00:00+00:00",
-    space_name="space",
-    corpus="/data/text",
-    corpus_as_written="",
-    budget_seconds=100.0,
-    identity={"workload.layers": "2", "text": "abc", "code": "1"},
-    forked_from="older",
-    warm_start=(Configuration({"micro_batch": 4}),),
-)
-
-
-def make(root: Path, info: StudyInfo = INFO, name: str = "mine") -> Study:
-    return Study.create(root / name, info, SPACE)
-
-
-def order(study: Study, *, label: str = "trial", seed: int = 0, stage: Stage = Stage.RACE) -> TrialSpec:
-    return study.order(stage=stage, label=label, config=study.space.baseline, seed=seed, horizon_tokens=1_000, block=0)
-
-
-def record_of(spec: TrialSpec, outcome: Outcome | None = None) -> TrialRecord:
-    """A record in which every field holds something."""
-    piece = Slice(round=0, tokens=64, seconds=0.5, step_seconds=(0.2, 0.3), losses=(5.0, 4.9), peak_memory_bytes=7)
-    return TrialRecord(
-        spec=spec,
-        outcome=outcome or Completed(),
-        ready=(
-            Ready(
-                setup_seconds=0.1,
-                compile_seconds=0.0,
-                parameters=9,
-                flops_per_token=54.0,
-                tokens_per_step=32,
-                horizon_steps=31,
-                peak_memory_bytes=8,
-                environment={"device": "cpu"},
-            ),
-        ),
-        slices=(piece,),
-        reference_slices=(replace(piece, seconds=0.7),),
-        evaluations=(Evaluation(tokens_seen=64, loss=4.5, stderr=0.1, tokens=128, bits_per_byte=2.0),),
-        costs=Costs(total_seconds=2.0, step_seconds=0.5),
-        interleaved=True,
-        started_at="2026-01-01T00:00:00+00:00",
-        finished_at="2026-01-01T00:00:02+00:00",
-    )
-
 
 # -- making and naming -------------------------------------------------------------------------------
 
@@ -92,7 +36,7 @@ def test_a_new_study_is_read_back_as_it_was_made(tmp_path: Path) -> None:
     with make(tmp_path) as study:
         made = study.space
     with Study.open(tmp_path / "mine") as study:
-        assert study.info == INFO
+        assert replace(study.info, id="", space_sha256="", corpus_beside="") == INFO
         assert study.space == made
         assert study.space.name == "space"
         assert (study.space.workload.corpus, study.space.budget_seconds) == ("/data/text", 100.0)
@@ -128,12 +72,13 @@ def test_a_space_that_cannot_be_searched_makes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_is_taken_once(tmp_path: Path) -> None:
-    make(tmp_path).close()
+def test_a_name_is_taken_once_it_has_a_trial(tmp_path: Path) -> None:
+    with make(tmp_path) as study:
+        acknowledge(study)
     with pytest.raises(BadInput, match="a new study needs a new name; got 'mine', which exists: choose another"):
         Study.create(tmp_path / "mine", replace(INFO, corpus="/other"), SPACE)
     with Study.open(tmp_path / "mine") as study:
-        assert study.info == INFO
+        assert study.info.corpus == INFO.corpus
 
 
 def test_only_a_study_can_be_opened(tmp_path: Path) -> None:
@@ -239,43 +184,42 @@ def test_reading_the_records_needs_no_lock_and_leaves_nothing(tmp_path: Path) ->
         assert sorted(tmp_path.rglob("*")) == before
 
 
-# -- damage ------------------------------------------------------------------------------------------
-
-WHOLE = {
-    "study.json": "restore it from a copy, or start a new study",
-    "stages.json": "restore it from a copy, or start a new study",
-    "elapsed.json": "restore it from a copy, or start a new study",
-    "next_trial.json": "restore it from a copy, or start a new study",
-    "trials/0000/spec.json": "delete {folder} and resume; the trial runs again if it is needed",
-    "trials/0000/result.json": "delete {folder} and resume; the trial runs again if it is needed",
-}
+# -- a study without a trial -------------------------------------------------------------------------
 
 
-DAMAGE = [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'"text"', b"null", b"[1]", b"NaN", b"true", b"-1", b"0x5"]
-
-
-@pytest.mark.parametrize("name", WHOLE)
-def test_a_damaged_file_is_named_with_its_remedy_and_the_study_is_free(tmp_path: Path, name: str) -> None:
+def test_a_study_without_a_trial_makes_way_for_another(tmp_path: Path) -> None:
     with make(tmp_path) as study:
-        study.acknowledge(record_of(order(study)))
-        study.mark(Stage.RACE, StageMark(started_seconds=0.0, deadline_seconds=9.0))
-        study.note_elapsed(5.0)
-    path = tmp_path / "mine" / name
-    whole = path.read_bytes()
-    foreign = b'{"race": {"strange": 1}}' if name == "stages.json" else b'{"strange": 1}'
-    for damage in (*DAMAGE, foreign, whole[: len(whole) // 2] + b"\xff"):
-        path.write_bytes(damage)
-        with pytest.raises(StoreDamaged) as refused:
-            Study.open(tmp_path / "mine")
-        message = str(refused.value)
-        assert message.startswith("a study's files ")
-        assert str(path) in message
-        assert message.endswith(WHOLE[name].format(folder=path.parent))
-        assert "\n" not in message
-        assert refused.value.exit_code == ExitCode.STORE_DAMAGED
-        path.write_bytes(whole)
-        with Study.open(tmp_path / "mine") as study:  # while the error, and with it the failed attempt, is alive
-            assert len(study.records) == 1
+        study.mark(Stage.CALIBRATE, StageMark(started_seconds=0.0, deadline_seconds=9.0))
+        order(study)
+        study.note_elapsed(99.0)
+        study.log(event(0))
+    with make(tmp_path, replace(INFO, corpus="/other")) as study:
+        assert study.info.corpus == "/other"
+        assert study.elapsed_seconds == 0.0
+        assert study.stage(Stage.CALIBRATE) is None
+        assert study.ordered(Stage.RACE) == ()
+        assert study.mended == ()
+
+
+def test_a_study_that_cannot_be_made_leaves_the_files_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+
+    def refuse(*_: object) -> None:
+        raise EnvironmentProblem("no")
+
+    monkeypatch.setattr(store, "write_info", refuse)
+    with pytest.raises(EnvironmentProblem):
+        make(tmp_path)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    with pytest.raises(EnvironmentProblem):
+        make(tmp_path, name="new")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+# -- reading -----------------------------------------------------------------------------------------
 
 
 def test_every_torn_result_is_seen(tmp_path: Path) -> None:
@@ -294,8 +238,10 @@ def test_a_result_with_a_field_of_another_kind_is_foreign(tmp_path: Path) -> Non
         study.acknowledge(record_of(order(study)))
         path = study.trial_folder(0) / "result.json"
     plain = json.loads(path.read_text())
+    study_id = plain.pop("study")
+    del plain["sha256"]
     for field, value in (("interleaved", 1), ("outcome", {"won": {}}), ("slices", None), ("costs", {})):
-        path.write_text(json.dumps(plain | {field: value}))
+        path.write_text(sealed(plain | {field: value}, study_id))
         with pytest.raises(StoreDamaged, match=rf"0000/result\.json is not \(TrialRecord\.{field}"):
             read_records(tmp_path / "mine")
 
@@ -304,7 +250,8 @@ def test_a_study_of_another_format_can_be_read_and_not_resumed(tmp_path: Path) -
     with make(tmp_path) as study:
         study.acknowledge(record_of(order(study)))
     path = tmp_path / "mine" / "study.json"
-    path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 2'))
+    plain = json.loads(path.read_text())
+    path.write_text(sealed({name: plain[name] for name in plain if name != "sha256"} | {"format": 2}, plain["id"]))
     with pytest.raises(BadInput, match=rf"resumes studies of format {FORMAT}; got format 2 in 'mine'.*report"):
         Study.open(tmp_path / "mine")
     assert len(read_records(tmp_path / "mine")) == 1
@@ -322,7 +269,7 @@ def test_a_lost_space_is_told(tmp_path: Path) -> None:
     make(tmp_path).close()
     (tmp_path / "mine" / "space.toml").unlink()
     with pytest.raises(
-        StoreDamaged, match=r"a study needs its space file; .*space\.toml cannot be read .*: restore it"
+        StoreDamaged, match=r"a study needs its space file; .*space\.toml cannot be read \(it is missing\): restore it"
     ):
         Study.open(tmp_path / "mine")
 
@@ -373,12 +320,6 @@ def test_differences_name_the_key_and_both_values_whole() -> None:
 # -- the decision log --------------------------------------------------------------------------------
 
 
-def event(number: int) -> Event:
-    return Event(
-        elapsed_seconds=1.5, what=TrialStarted(stage=Stage.RACE, number=number, label="ä\n", changes={"dtype": "fp32"})
-    )
-
-
 @pytest.mark.parametrize("torn", [b"", b'{"kind": "trial_st', b'{"kind": "x"}', b"\xff\xfe\x00"])
 def test_a_torn_last_line_of_the_log_is_cut_and_what_follows_is_whole(tmp_path: Path, torn: bytes) -> None:
     with make(tmp_path) as study:
@@ -386,6 +327,8 @@ def test_a_torn_last_line_of_the_log_is_cut_and_what_follows_is_whole(tmp_path: 
         path = study.folder / "events.jsonl"
         assert len(path.read_bytes().splitlines()) == 1, "an event is on its way to the disk at once"
         study.log(event(1))
+        for seed in range(2):
+            order(study, seed=seed)
     with path.open("ab") as file:
         file.write(torn)
     with Study.open(tmp_path / "mine") as study:

@@ -33,6 +33,7 @@ from autotune.study.events import (
     StageFinished,
     StageNotWorthIt,
     StageStarted,
+    StudyMended,
     TrialFinished,
     TrialRepeated,
     TrialStarted,
@@ -113,8 +114,12 @@ class LivePanel:
     def __call__(self, event: Event) -> None:
         progress, _ = self._seen
         self._seen = (fold(progress, event), time.monotonic())
-        if self._is_open and self._live.is_started:
-            self._guarded(self._live.refresh)
+        if not (self._is_open and self._live.is_started):
+            return
+        if isinstance(event.what, StudyMended):  # stays on the terminal, above the panel
+            said = Text(sentence(event.what))
+            self._guarded(lambda: self._live.console.print(said))
+        self._guarded(self._live.refresh)
 
     def _guarded(self, action: Callable[[], object]) -> None:
         try:
@@ -136,6 +141,8 @@ def sentence(what: Happening) -> str:
         case SittingStarted(study=study, budget_seconds=budget, spent_seconds=spent, resumed=resumed):
             began = f"resumed after {_span(spent)}" if resumed else "started"
             return f"study {plain(study)}: {began}, budget {_span(budget)}"
+        case StudyMended(text=text):
+            return f"mended: {plain(text)}"
         case StageStarted(stage=stage, allotted_seconds=allotted):
             return f"stage {stage_word(stage)}: up to {_span(allotted)}"
         case StageFinished(stage=stage, spent_seconds=spent, reason=reason):

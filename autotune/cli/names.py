@@ -62,4 +62,5 @@ def spaces_like(incomplete: str) -> list[str]:
 
 def studies_like(incomplete: str, root: Path) -> list[str]:
     """Shell completions for a study."""
-    return [study.name for study in studies(root) if study.name.startswith(incomplete)]
+    names = [study.name for study in studies(root)]
+    return [name for name in names if name.startswith(incomplete) and name.isprintable()]

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from autotune.cli.names import find_knob, find_study
 from autotune.cli.options import Json, Root, StudyName, settings
-from autotune.errors import BadInput, ExitCode
+from autotune.errors import BadInput, ExitCode, StoreDamaged
+from autotune.printable import printable, printable_lines
+from autotune.study.listing import read_report
 from autotune.study.listing import studies as list_studies
 from autotune.workload.builtin import KNOBS
 
@@ -19,13 +21,28 @@ from autotune.workload.builtin import KNOBS
 def report(context: typer.Context, study: StudyName, root: Root = None, as_json: Json = False) -> ExitCode:
     """Print the report of a finished study, as Markdown or as JSON."""
     at = settings(context, root, as_json)
-    path = at.root / find_study(study, at.root) / ("report.json" if at.as_json else "report.md")
-    if not path.exists():
+    folder = at.root / find_study(study, at.root)
+    try:
+        if _name_in(read_report(folder, "report.json")) not in ("", study):  # copied or renamed since
+            from autotune import api
+
+            api.report_again(study, root=at.root)
+        text = read_report(folder, "report.json" if at.as_json else "report.md")
+    except ValueError as error:
+        raise StoreDamaged(f"a report must be as it was written; {folder} has another one: {error}") from None
+    if text is None:
         raise BadInput(
             f"a finished study has a report; {study!r} is not finished: `autotune resume {study}` continues it"
         )
-    print(path.read_text(encoding="utf-8"), end="")
+    print(printable_lines(text), end="")
     return ExitCode.DONE
+
+
+def _name_in(report: str | None) -> str:
+    """The study's name in the JSON of its report; empty if it has none."""
+    found = json.loads(report) if report else {}
+    name = found.get("study", "") if isinstance(found, dict) else ""
+    return name if isinstance(name, str) else ""
 
 
 def studies(context: typer.Context, root: Root = None, as_json: Json = False) -> ExitCode:
@@ -37,7 +54,8 @@ def studies(context: typer.Context, root: Root = None, as_json: Json = False) ->
     else:
         for study in found:
             started = study.created_at[:16].replace("T", " ")
-            print(f"{study.name:24} {study.state:15} {started:16}  {study.space}".rstrip())
+            about = study.reason or f"{started:16}  {study.space}"
+            print(printable(f"{study.name:24} {study.state:15} {about}".rstrip()))
     return ExitCode.DONE
 
 

@@ -25,6 +25,8 @@ from autotune.cli.options import (
     settings,
 )
 from autotune.errors import BadInput, ExitCode
+from autotune.printable import printable, printable_lines
+from autotune.study.listing import read_report
 
 if TYPE_CHECKING:
     from autotune.api import Finished
@@ -68,7 +70,7 @@ def search(
             executor=executor,
             as_json=at.as_json,
         )
-        print(preview)
+        print(printable_lines(preview))
         return ExitCode.DONE
     with progress_for(sys.stderr) as progress:
         finished = api.search(
@@ -198,7 +200,7 @@ def techniques(
         path,
         restarts=restarts,
         executor=executor,
-        tell=lambda words: print(words, file=sys.stderr, flush=True),
+        tell=lambda words: print(printable(words), file=sys.stderr, flush=True),
     )
     if settings(context, as_json=as_json).as_json:
         _print_json(found)
@@ -212,7 +214,7 @@ def _show(finished: Finished, *, as_json: bool) -> ExitCode:
     from autotune.cli.printers import print_recommendation
 
     if as_json:
-        print((finished.folder / "report.json").read_text(encoding="utf-8"), end="")
+        print(printable_lines(read_report(finished.folder, "report.json") or ""), end="")
     else:
         print_recommendation(api.view_of(finished), Console())
     return ExitCode.DONE

@@ -2,6 +2,6 @@
 
 from autotune.report.build import build_view
 from autotune.report.view import View
-from autotune.report.writers import write_report
+from autotune.report.writers import render_report
 
-__all__ = ["View", "build_view", "write_report"]
+__all__ = ["View", "build_view", "render_report"]

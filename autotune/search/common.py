@@ -13,7 +13,6 @@ from autotune.analysis.roi import plan_device_seconds
 from autotune.measure.lab import Lab
 from autotune.quantity import Unknown, or_else
 from autotune.search.expert import expert_within
-from autotune.search.propose import mirror
 from autotune.space.configuration import Configuration
 from autotune.space.knobs import Dimension, KnobClass, contains
 from autotune.study.events import StageFinished, StageNotWorthIt, StageStarted
@@ -47,9 +46,7 @@ def begin(lab: Lab, stage: Stage) -> bool:
 
 
 def end(lab: Lab, stage: Stage, reason: StageEnd) -> None:
-    """Finish `stage` and copy its trials to the Optuna database."""
-    if stage is not Stage.EXPLORE_SYSTEM:  # its trials are there already
-        mirror(lab.storage, lab.space, lab.study.of_stage(stage))
+    """Finish `stage`."""
     lab.budget.finish(stage, reason)
     mark = lab.budget.begin(stage)
     spent = lab.budget.elapsed_seconds - mark.started_seconds + mark.earlier_seconds

@@ -26,7 +26,7 @@ from autotune.search.common import (
     order_block,
     warm_start,
 )
-from autotune.search.propose import Proposal, Proposer
+from autotune.search.propose import Proposal, Proposer, restore
 from autotune.space.configuration import Configuration, InvalidConfiguration
 from autotune.space.knobs import Dimension, KnobClass, members
 from autotune.study.events import IncumbentFound, NextTrialNotWorthIt
@@ -56,6 +56,7 @@ def explore_system(lab: Lab, calibration: Calibration) -> tuple[Explored, ...]:
         reason = StageEnd.NOTHING_TO_DO
         if dimensions:
             first, *cheap = _quick_design(lab, dimensions)
+            restore(lab.storage, _STAGE, dimensions, lab.study.ordered(_STAGE))
             proposer = Proposer(
                 storage=lab.storage,
                 space=space,

@@ -1,6 +1,6 @@
 """Proposes what to try next: Optuna's ask and tell over one stage's dimensions, and the initial designs.
 
-The database is an ordinary Optuna database with a study per stage, so that Optuna's dashboard can open it.
+Optuna's storage lives in memory and is made anew in each sitting, from what the study has ordered and acknowledged.
 Infeasible trials are reported as a violated constraint with a poor value, never as FAIL: samplers ignore a
 FAIL and propose the same region again (docs/method.md, 5).
 """
@@ -8,23 +8,19 @@ FAIL and propose the same region again (docs/method.md, 5).
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import math
 import random
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import optuna
 from optuna.trial import TrialState
 
-from autotune.analysis.rates import PairedSpeed, paired_speed
 from autotune.space.configuration import Configuration, InvalidConfiguration
-from autotune.space.knobs import Choice, Dimension, Domain, FloatRange, IntRange, KnobValue, members, tidy
-from autotune.trial.types import Completed, Pruned, Stage, StageEnd, TrialRecord, outcome_kind
+from autotune.space.knobs import Choice, Dimension, Domain, FloatRange, IntRange, KnobValue, contains, members, tidy
+from autotune.trial.types import Stage, StageEnd, TrialSpec
 from autotune.workload.space import SearchSpace
 
 T = TypeVar("T")
@@ -38,7 +34,6 @@ _MOST_ASKS = 40  # in a row that are invalid or known
 _DRAWS = 2_000  # of a space too large to list, to find a combination that is possible and new
 _LARGEST_LISTING = 5_000
 _LARGEST_GRID = 100_000
-_LOCK_SECONDS = 30.0  # how long a dashboard may hold the database
 _DESIGN_QUEUED = "design_queued"
 _PASSED_OVER = "passed_over"  # user attribute: not tried, only for lack of time
 _TRIAL = "trial"  # user attribute: the number of our trial
@@ -56,7 +51,7 @@ class Proposer:
     """Proposes configurations of `space` for one stage: `base` with other values along `dimensions`.
 
     `design` is tried first, in order. Everything asked and told is stored at once, so a new proposer
-    on the same storage continues where a killed one stopped.
+    on the same storage continues where an old one stopped; see `restore` for a new storage.
     """
 
     def __init__(
@@ -85,8 +80,11 @@ class Proposer:
         self._passed_over: set[tuple[object, ...]] = set()
         self._suggested: set[tuple[object, ...]] = set()
         if not self._study.user_attrs.get(_DESIGN_QUEUED):
+            there = {self._key(t.params) for t in known if self._is_whole(t.params)}
             for config in design:  # after a crash in this loop, from the start: known results are not run again
-                self._study.enqueue_trial({d.knob.name: config[d.knob.name] for d in self._dimensions})
+                knobs = {d.knob.name: config[d.knob.name] for d in self._dimensions}
+                if self._key(knobs) not in there:
+                    self._study.enqueue_trial(knobs)
             self._study.set_user_attr(_DESIGN_QUEUED, True)
 
     def knows(self, config: Configuration) -> bool:
@@ -270,45 +268,6 @@ def _listed(dimension: Dimension) -> Sequence[KnobValue]:
             return (flow, fhigh)
 
 
-def mirror(storage: optuna.storages.BaseStorage, space: SearchSpace, records: Sequence[TrialRecord]) -> None:
-    """Copy the trials of a stage without proposals into the storage, each once, so that dashboards show them.
-
-    Their value is the log-ratio of speed over the session they were paired with, if known.
-    """
-    if not records:
-        return
-    study = _stage_study(storage, records[0].spec.stage, seed=0)
-    present = {t.user_attrs.get(_TRIAL) for t in study.get_trials(deepcopy=False)}
-    for record in records:
-        if record.spec.number in present:
-            continue
-        speed = paired_speed(record.slices, record.reference_slices)
-        study.add_trial(
-            optuna.trial.create_trial(
-                value=speed.centre if isinstance(speed, PairedSpeed) else 0.0 if record.is_complete else _POOR_SCORE,
-                params=dict(record.spec.config),
-                distributions={name: _everything(knob.domain) for name, knob in space.workload.knobs.items()},
-                constraints={"feasible": 0.0 if isinstance(record.outcome, Completed | Pruned) else 1.0},
-                user_attrs={
-                    _TRIAL: record.spec.number,
-                    "label": record.spec.label,
-                    "outcome": outcome_kind(record.outcome),
-                },
-            )
-        )
-
-
-def _everything(domain: Domain) -> optuna.distributions.BaseDistribution:
-    """All legal values of a knob: Optuna needs one domain for all trials of a study."""
-    match domain:
-        case Choice(values=values):
-            return optuna.distributions.CategoricalDistribution(values)
-        case IntRange(low=low, high=high):
-            return optuna.distributions.IntDistribution(low, high)
-        case FloatRange(low=flow, high=fhigh):
-            return optuna.distributions.FloatDistribution(flow, fhigh)
-
-
 def _stage_study(storage: optuna.storages.BaseStorage, stage: Stage, seed: int) -> optuna.Study:
     study = optuna.create_study(study_name=stage.value, storage=storage, direction="maximize", load_if_exists=True)
     # Seeded by the number of known trials, so that a resumed study does not repeat its first random draws.
@@ -318,25 +277,34 @@ def _stage_study(storage: optuna.storages.BaseStorage, stage: Stage, seed: int) 
     return study
 
 
-@contextlib.contextmanager
-def database(path: Path) -> Iterator[optuna.storages.BaseStorage]:
-    """The Optuna database at `path`, created if needed and closed on exit."""
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{path}", engine_kwargs={"creator": functools.partial(_connect, path)}
-    )
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+def restore(
+    storage: optuna.storages.BaseStorage,
+    stage: Stage,
+    dimensions: Sequence[Dimension],
+    ordered: Sequence[TrialSpec],
+) -> None:
+    """Give a new storage the stage's trials that were ordered in earlier sittings, as asked and not yet told.
 
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Connect with write-ahead logging, which syncs occasionally instead of at each of Optuna's many commits.
-
-    The database survives a killed process. A power cut may lose its latest trials, which `result.json` still has.
+    Each has its old number, which is its block. A number that is none of theirs was never measured.
     """
-    connection = sqlite3.connect(path, timeout=_LOCK_SECONDS, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    return connection
+    study = _stage_study(storage, stage, seed=0)
+    specs = {spec.block: spec for spec in ordered}
+    for number in range(max(specs, default=-1) + 1):
+        config = specs[number].config if number in specs else None
+        if config is None or not all(contains(d.domain, config[d.knob.name]) for d in dimensions):
+            study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+            continue
+        params = {d.knob.name: config[d.knob.name] for d in dimensions}
+        distributions = {d.knob.name: _distribution(d.domain) for d in dimensions}
+        study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, params=params, distributions=distributions))
+
+
+def _distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
+    """The distribution that `_suggest` draws from."""
+    match domain:
+        case Choice(values=values):
+            return optuna.distributions.CategoricalDistribution(values)
+        case IntRange(low=low, high=high, log=log):
+            return optuna.distributions.IntDistribution(low, high, log=log)
+        case FloatRange(low=flow, high=fhigh, log=log):
+            return optuna.distributions.FloatDistribution(flow, fhigh, log=log)

@@ -12,7 +12,7 @@ import optuna
 from autotune.analysis.recommendation import Recommendation
 from autotune.measure.lab import Lab
 from autotune.search import run_search
-from autotune.search.propose import database
+from autotune.search.database import Dashboard
 from autotune.simulation.executor import MACHINE, ScriptedExecutor, SimulatedClock
 from autotune.simulation.workload import simulated_gpt
 from autotune.simulation.world import ScriptedWorld
@@ -28,7 +28,10 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a fol
 
 @dataclass
 class SimulatedStudy:
-    """A study on a simulated machine. `sit` runs one sitting and may be called again. `text` is a space in TOML."""
+    """A study on a simulated machine. `sit` runs one sitting and may be called again. `text` is a space in TOML.
+
+    `said` is what was wrong with the database.
+    """
 
     folder: Path
     text: str
@@ -38,6 +41,7 @@ class SimulatedStudy:
     read: Read = simulated_gpt
     seed: int = 0
     events: list[Event] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     def open(self) -> Study:
         """Open the study, or create it if there is none."""
@@ -74,8 +78,8 @@ class SimulatedStudy:
 
     def sit(self, listeners: Sequence[Listener] = ()) -> Recommendation:
         """Run one sitting of the search, to its end or until a listener raises."""
-        with self.open() as study, database(study.database) as storage:
-            return run_search(self.lab(study, storage, listeners))
+        with self.open() as study, Dashboard(study, self.said.append) as dashboard:
+            return run_search(self.lab(study, optuna.storages.InMemoryStorage(), (dashboard, *listeners)))
 
 
 def simulate(

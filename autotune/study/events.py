@@ -21,6 +21,14 @@ class SittingStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StudyMended:
+    """A file of the study was damaged; `text` says which, and what was done. `lost_trials` are to run again."""
+
+    text: str
+    lost_trials: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted:
     """A stage began or resumed; it may take `allotted_seconds` from now on."""
 
@@ -123,6 +131,7 @@ class SittingFinished:
 
 Happening = (
     SittingStarted
+    | StudyMended
     | StageStarted
     | StageFinished
     | TrialStarted

@@ -17,6 +17,7 @@ from autotune.study.events import (
     StageFinished,
     StageNotWorthIt,
     StageStarted,
+    StudyMended,
     TrialFinished,
     TrialRepeated,
     TrialStarted,
@@ -68,6 +69,8 @@ def fold(progress: Progress, event: Event) -> Progress:
         case SittingStarted(study=study, budget_seconds=budget_seconds):
             # trials that an earlier sitting left unfinished no longer run
             return replace(now, study=study, budget_seconds=budget_seconds, stage=None, running=(), verdict="")
+        case StudyMended():
+            return now
         case StageStarted(stage=stage, allotted_seconds=allotted):
             return replace(
                 now, stage=stage, stage_started_seconds=event.elapsed_seconds, allotted_seconds=allotted, running=()

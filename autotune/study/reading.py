@@ -1,105 +1,126 @@
-"""Reads the files of a study; errors name the damaged file and the remedy."""
+"""Reads the trials of a study. Nothing is locked, changed or followed out of its folder."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import TypeVar
 
 from autotune.errors import StoreDamaged
+from autotune.study.folder import Folder
+from autotune.study.info import id_of, no_study
+from autotune.study.seal import Broken, unsealed
 from autotune.trial.codec import from_json
 from autotune.trial.types import TrialRecord, TrialSpec
 
 T = TypeVar("T")
 
-
-def read_records(folder: Path) -> tuple[TrialRecord, ...]:
-    """The stored trials of the study in `folder`, by number; the study is not locked."""
-    return tuple(sorted(read_all(TrialRecord, folder, "result.json"), key=lambda r: r.spec.number))
+TRIALS, RESULT, SPEC = "trials", "result.json", "spec.json"
 
 
-def open_log(path: Path) -> IO[str]:
-    """The decision log, opened for appending; a line torn by a crash is removed first."""
-    if path.exists():
-        whole = path.read_bytes()
-        end = whole.rfind(b"\n") + 1
-        if end != len(whole):
-            with path.open("r+b") as file:
-                file.truncate(end)
-    return path.open("a", encoding="utf-8")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedTrial:
+    """A trial whose result cannot be used, and why."""
+
+    number: int
+    reason: str
 
 
-def last_elapsed(path: Path) -> float:
-    """The study's clock at the last event, which may be later than `elapsed.json`; 0 if it cannot be read."""
-    if not path.exists():
-        return 0.0
-    for line in reversed(path.read_bytes().splitlines()):
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # torn by a crash: use the line before
-            return float(json.loads(line)["elapsed_seconds"])
-    return 0.0
-
-
-def read_all(kind: type[T], folder: Path, name: str) -> list[T]:
-    """The files called `name` of all trials; each must be in its own trial's folder."""
-    found = []
-    for path in sorted((folder / "trials").glob(f"*/{name}")):
-        value = read_as(kind, path)
-        spec = value.spec if isinstance(value, TrialRecord) else value
-        if isinstance(spec, TrialSpec) and path.parent.name != f"{spec.number:04d}":
-            raise misshapen(path, f"it belongs to trial {spec.number}")
-        found.append(value)
-    return found
-
-
-def read_number(path: Path) -> float:
-    """The number in the file, or 0 if there is no file yet."""
-    plain = read_json(path) if path.exists() else 0.0
-    if isinstance(plain, bool) or not isinstance(plain, int | float) or not 0 <= plain < math.inf:
-        raise misshapen(path, "it must be a number, 0 or more")
-    return float(plain)
-
-
-def read_as(kind: type[T], path: Path) -> T:
-    """The dataclass in the file.
+def read_records(path: Path) -> tuple[TrialRecord, ...]:
+    """The stored trials of the study in the folder at `path`, by number.
 
     Raises:
-        StoreDamaged: the file cannot be read.
+        StoreDamaged: one of them cannot be used.
+        BadInput: there is no such study.
     """
-    return decode(kind, read_json(path), path)
+    found = read_all_records(path)
+    for trial in found:
+        if isinstance(trial, DamagedTrial):
+            file = path / TRIALS / folder_name(trial.number) / RESULT
+            raise StoreDamaged(
+                f"a study's files must be valid; {file} is not ({trial.reason}): "
+                "resume the study, and the trial runs again if it is needed"
+            )
+    return tuple(trial for trial in found if isinstance(trial, TrialRecord))
 
 
-def read_json(path: Path) -> Any:
-    """The plain data in the file.
+def read_all_records(path: Path) -> tuple[TrialRecord | DamagedTrial, ...]:
+    """As `read_records`, with the damaged ones in their place."""
+    try:
+        folder = Folder.open(path)
+    except FileNotFoundError:
+        raise no_study(path) from None
+    found: list[TrialRecord | DamagedTrial] = []
+    with folder:
+        study_id = id_of(folder)
+        for number, trial in trial_folders(folder):
+            if isinstance(trial, str):
+                found.append(DamagedTrial(number=number, reason=trial))
+                continue
+            with trial:
+                record = read_result(trial, number, study_id)
+            if record is not None:
+                found.append(record)
+    return tuple(found)
+
+
+def trial_folders(study: Folder) -> Iterator[tuple[int, Folder | str]]:
+    """The trials of a study by number: their open folders, which the caller closes, or what stands in the place of one.
 
     Raises:
-        StoreDamaged: the file is not JSON.
+        StoreDamaged: the folder of all trials is none.
     """
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreDamaged(f"a study's files must be JSON; {path} is not ({error}): {_remedy(path)}") from None
+        trials = study.child(TRIALS)
+    except FileNotFoundError:
+        return
+    with trials:
+        for name in sorted((n for n in trials.names() if re.fullmatch(r"[0-9]{4,9}", n)), key=int):
+            if name != folder_name(int(name)):
+                continue
+            try:
+                found: Folder | str = trials.child(name)
+            except FileNotFoundError:  # deleted in this moment
+                continue
+            except StoreDamaged:
+                found = "it is a link or no folder"
+            yield int(name), found
 
 
-def decode(kind: type[T], plain: Any, path: Path) -> T:
-    """The dataclass `kind` from plain data that was read from `path`.
+def folder_name(number: int) -> str:
+    """The name of the folder of trial `number`."""
+    return f"{number:04d}"
 
-    Raises:
-        StoreDamaged: the data do not fit `kind`.
-    """
+
+def read_result(trial: Folder, number: int, study_id: str | None) -> TrialRecord | DamagedTrial | None:
+    """The acknowledged record of a trial; None if there is none yet."""
     try:
-        return from_json(kind, plain)
+        record = read_as(TrialRecord, trial, RESULT, study_id)
+        if record is not None and record.spec.number != number:
+            raise Broken(f"it belongs to trial {record.spec.number}")
     except ValueError as error:
-        raise misshapen(path, error) from None
+        return DamagedTrial(number=number, reason=str(error))
+    return record
 
 
-def misshapen(path: Path, why: object) -> StoreDamaged:
-    """The error for a file whose content is not valid."""
-    return StoreDamaged(f"a study's files must be valid; {path} is not ({why}): {_remedy(path)}")
+def read_spec(trial: Folder, number: int, study_id: str | None) -> TrialSpec | DamagedTrial | None:
+    """The spec of a trial as it was ordered; None if there is none."""
+    try:
+        spec = read_as(TrialSpec, trial, SPEC, study_id)
+        if spec is not None and spec.number != number:
+            raise Broken(f"it belongs to trial {spec.number}")
+    except ValueError as error:
+        return DamagedTrial(number=number, reason=str(error))
+    return spec
 
 
-def _remedy(path: Path) -> str:
-    if path.name in ("result.json", "spec.json"):
-        return f"delete {path.parent} and resume; the trial runs again if it is needed"
-    return "restore it from a copy, or start a new study"
+def read_as(kind: type[T], folder: Folder, name: str, study_id: str | None) -> T | None:
+    """The dataclass in a file; None if there is no file.
+
+    Raises:
+        ValueError: the file is damaged, or another study's; the text says how.
+    """
+    text = folder.read(name)
+    return None if text is None else from_json(kind, unsealed(text, study_id))

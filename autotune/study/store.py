@@ -8,160 +8,168 @@ reports/<study>/
     stages.json  deadlines of the stages and which are finished
     elapsed.json seconds searched so far, over all sittings
     next_trial.json the number of the next trial; numbers are never reused, even after deletions
-    study.db     the same trials for Optuna and its dashboard
+    study.db     the same trials for Optuna's dashboard: a view, made of the results
     events.jsonl the decision log
-    report.*     the recommendation
+    report.*     the recommendation, and the checksums of its files
+    lock         the number of the process that owns the study
 
-A trial counts once its `result.json` exists, and not before. One process at a time owns a study.
+A trial counts once its `result.json` exists, and not before. One process at a time owns a study. The files that the
+study reads again are sealed (`autotune.study.seal`); `space.toml` is not, because it may be edited.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
-from autotune.errors import BadInput, StoreDamaged, StudyBusy
-from autotune.files import write_atomically
+from autotune.errors import BadInput, EnvironmentProblem
 from autotune.space.configuration import Configuration
 from autotune.space.document import SpaceDocument, parse_document
-from autotune.study.events import Event
-from autotune.study.reading import decode, last_elapsed, misshapen, open_log, read_all, read_as, read_json, read_number
+from autotune.study.events import Event, StudyMended
+from autotune.study.folder import Folder, write_all
+from autotune.study.info import FILE as INFO
+from autotune.study.info import FORMAT as FORMAT
+from autotune.study.info import StudyInfo as StudyInfo
+from autotune.study.info import beside, no_study, places_of_text, read_info, write_info
+from autotune.study.info import check_name as check_name
+from autotune.study.info import differences as differences
+from autotune.study.info import written_corpus as written_corpus
+from autotune.study.listing import REPORT_SUMS
+from autotune.study.lock import FILE as LOCK
+from autotune.study.lock import lock
+from autotune.study.making import clear, has_trials, remove_new
+from autotune.study.marks import StageMark as StageMark
+from autotune.study.mending import (
+    BASELINE_LOG,
+    ELAPSED,
+    EVENTS,
+    MACHINE,
+    NEXT,
+    STAGES,
+    read_and_mend,
+    stages_text,
+)
+from autotune.study.reading import RESULT, SPEC, TRIALS, folder_name
 from autotune.study.runlog import RunLog
+from autotune.study.seal import sealed, sum_of
+from autotune.study.spacefile import SPACE, document_of, read_space, space_text
 from autotune.trial.codec import to_json
 from autotune.trial.types import Stage, StageEnd, TrialRecord, TrialSpec
 from autotune.workload.machine import Machine
-from autotune.workload.space import Read, SearchSpace, read_workload, space_of
+from autotune.workload.space import Read, read_workload, space_of
 
-FORMAT = 3
-_LONGEST_NAME = 60  # characters: file systems allow 255 bytes
-_NAME_RULE = (
-    f"a study's name is at most {_LONGEST_NAME} letters, digits, '.', '_' and '-', and must not start with '.' or '-'"
-)
-
-
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
-    """One clause per key in which two identities differ, with both values in full."""
-    return tuple(
-        f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
-        for key in dict.fromkeys((*before, *now))
-        if before.get(key) != now.get(key)
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyInfo:
-    """The description of a study. Its name is its folder's name, so it can be moved and renamed.
-
-    `corpus` is the text trained on; `corpus_as_written` is the text named in its copy of the space, which `--data`
-    may override. `identity` holds, by key, all that its measurements depend on: model, text, code and hardware, but
-    not plan, prices or budget. `warm_start` are configurations of the study it was forked from, best first.
-    """
-
-    format: int
-    created_at: str
-    space_name: str
-    corpus: str
-    corpus_as_written: str
-    budget_seconds: float
-    identity: Mapping[str, str]
-    forked_from: str = ""
-    warm_start: tuple[Configuration, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageMark:
-    """The state of a stage, on the study's clock (seconds of search over all sittings).
-
-    A reopened stage has no deadline until it gets a new share; `earlier_seconds` is the time it took before that.
-    `reason` is why the stage finished, None while it has not.
-    """
-
-    started_seconds: float
-    deadline_seconds: float | None
-    finished_seconds: float = 0.0
-    earlier_seconds: float = 0.0
-    reason: StageEnd | None = None
-
-    @property
-    def finished(self) -> bool:
-        return self.reason is not None
-
-
-def check_name(name: str) -> str:
-    """Return `name` if it is a legal name of a study.
-
-    Raises:
-        BadInput: it is not.
-    """
-    is_legal = 0 < len(name) <= _LONGEST_NAME and name[0] not in ".-" and all(c.isalnum() or c in "._-" for c in name)
-    if not is_legal:
-        raise BadInput(f"{_NAME_RULE}; got {name!r}: try 'my-study'")
-    return name
+TRIAL_LOG, REFERENCE_LOG = "log.txt", "reference.log"
 
 
 class Study:
     """An open study, locked for this process. As a context manager it releases the lock on exit."""
 
-    def __init__(self, folder: Path, lock: IO[str], read: Read) -> None:
-        """Read the study in `folder`; use `Study.open` or `Study.create`."""
-        self.folder = folder
-        self._lock = lock
+    def __init__(self, files: Folder, owned: int, info: StudyInfo, read: Read) -> None:
+        """Read the study in `files`, owned through the descriptor `owned`; use `Study.open` or `Study.create`."""
+        self._files = files
+        self._owned = owned
         self._read_workload = read
-        self.info = _read_info(folder)
-        self.space = _read_space(folder, self.info, read)
-        records = (self._completed(r) for r in read_all(TrialRecord, folder, "result.json"))
-        self._records = {r.spec.number: r for r in records}
-        self._specs = {s.number: self._complete(s) for s in read_all(TrialSpec, folder, "spec.json")}
-        self._stages = _read_stages(folder / "stages.json")
-        self._next_number = max(int(read_number(folder / "next_trial.json")), max(self._specs, default=-1) + 1)
-        self.elapsed_seconds = max(read_number(folder / "elapsed.json"), last_elapsed(folder / "events.jsonl"))
-        self._log = open_log(folder / "events.jsonl")
+        self.info = info
+        self.space = read_space(files, info, read)
+        found = read_and_mend(files, info)
+        self._records = {n: self._completed(r) for n, r in found.records.items()}
+        self._specs = {n: self._complete(s) for n, s in found.specs.items()}
+        self._stages = found.stages
+        self._next_number = found.next_number
+        self.elapsed_seconds = found.elapsed_seconds
+        self.machine = found.machine
+        self.baseline_log = found.baseline_log
+        os.close(files.append(REFERENCE_LOG))  # an executor opens it by its path
+        if info.space_sha256 not in ("", sum_of(self._space_text)):
+            edited = StudyMended(text=f"{SPACE} was edited since the study wrote it: it counts as it is now")
+            found.mended.append(edited)
+        self.mended = tuple(Event(elapsed_seconds=self.elapsed_seconds, what=what) for what in found.mended)
+        self._log = files.append(EVENTS)
+        try:
+            for event in self.mended:
+                self.log(event)
+        except BaseException:
+            os.close(self._log)
+            raise
 
     @classmethod
     def create(cls, folder: Path, info: StudyInfo, space_text: str, read: Read = read_workload) -> Self:
-        """Create a new study; a failure leaves nothing behind. `read` makes the workload of its space.
+        """Create a new study. `read` makes the workload of its space.
+
+        A study that has no trial yet makes way for it. If this fails, nothing new is left behind.
 
         Raises:
             BadInput: a study of this name exists, or the space cannot be searched.
-            StudyBusy: another process is creating it.
+            StudyBusy: another process is creating or searching it.
+            EnvironmentProblem: its folder cannot be written.
         """
         check_name(folder.name)
         space_of(parse_document(space_text, name=info.space_name, source=info.space_name, folder=folder), read)
-        if (folder / "study.json").exists():
-            raise BadInput(f"a new study needs a new name; got {folder.name!r}, which exists: choose another --study")
-        (folder / "trials").mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
-        with _given_back_on_error(lock):
-            write_atomically(folder / "space.toml", space_text)
-            write_atomically(folder / "study.json", json.dumps(to_json(info), indent=1) + "\n")
-            return cls(folder, lock, read)
+        info = replace(
+            info,
+            id=secrets.token_hex(8),
+            corpus_beside=beside(info.corpus, folder),
+            space_sha256=sum_of(space_text),
+        )
+        files = Folder.make(folder)
+        owned, is_new = -1, False
+        try:
+            owned = lock(files)
+            is_new = not files.has(INFO)
+            if not is_new:
+                if has_trials(files):
+                    raise BadInput(
+                        f"a new study needs a new name; got {folder.name!r}, which exists: choose another --study"
+                    )
+                clear(files, (STAGES, ELAPSED, NEXT, MACHINE, BASELINE_LOG, EVENTS))
+            files.child(TRIALS, make=True).close()
+            files.write(SPACE, space_text)
+            write_info(files, info)
+            return cls(files, owned, info, read)
+        except BaseException:
+            if is_new:
+                remove_new(files, (INFO, SPACE, EVENTS, REFERENCE_LOG, LOCK))
+            _give_back(files, owned)
+            raise
 
     @classmethod
     def open(cls, folder: Path, read: Read = read_workload) -> Self:
         """Open an existing study. `read` makes the workload of its space.
 
+        Nothing is written before the folder was found to be a study. What is damaged and can be mended is mended:
+        `mended` says what.
+
         Raises:
             BadInput: there is no such study, or another version made it.
             StudyBusy: another process has it open.
             StoreDamaged: one of its files cannot be read.
+            EnvironmentProblem: the system refuses to read or write.
         """
-        if not (folder / "study.json").exists():
-            raise BadInput(f"a study is a folder with study.json; got {str(folder)!r}: see `autotune studies`")
-        lock = _lock(folder)
-        with _given_back_on_error(lock):
-            return cls(folder, lock, read)
+        try:
+            files = Folder.open(folder)
+        except FileNotFoundError:
+            raise no_study(folder) from None
+        owned = -1
+        try:
+            read_info(files)
+            owned = lock(files)
+            return cls(files, owned, read_info(files), read)  # read again: it may have changed before it was locked
+        except BaseException:
+            _give_back(files, owned)
+            raise
 
     def close(self) -> None:
         """Release the study. Safe to call twice."""
-        self._log.close()
-        self._lock.close()
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
+            _give_back(self._files, self._owned)
 
     def __enter__(self) -> Self:
         return self
@@ -170,9 +178,38 @@ class Study:
         self.close()
 
     @property
+    def folder(self) -> Path:
+        """Its folder, for messages and for programs that open paths."""
+        return self._files.path
+
+    @property
     def name(self) -> str:
         """The name of its folder."""
         return self.folder.name
+
+    @property
+    def document(self) -> SpaceDocument:
+        """Its space file."""
+        return document_of(self._files, self.info)
+
+    @property
+    def _space_text(self) -> str:
+        return space_text(self._files)
+
+    @property
+    def places_of_text(self) -> tuple[str, ...]:
+        """Where its text may lie now, the likeliest first; see `autotune.study.info.places_of_text`."""
+        return places_of_text(self.info, self.folder)
+
+    def take_text_from(self, corpus: str) -> None:
+        """Train on the text at `corpus`, which has the content of the study's text."""
+        self.space = self.space.with_corpus(corpus)
+        self._describe(replace(self.info, corpus=corpus, corpus_beside=beside(corpus, self.folder)))
+
+    def _describe(self, info: StudyInfo) -> None:
+        if info != self.info:
+            self.info = info
+            write_info(self._files, info)
 
     def revise(self, document: SpaceDocument, *, corpus: str, budget_seconds: float) -> None:
         """Change plan, prices or budget; no measurement depends on them.
@@ -181,11 +218,18 @@ class Study:
         """
         space = replace(space_of(document, self._read_workload), budget_seconds=budget_seconds)
         before = (self.space.plan, self.info.budget_seconds)
-        self.info = replace(
-            self.info, corpus=corpus, corpus_as_written=written_corpus(document), budget_seconds=budget_seconds
+        if document.text != self._space_text:
+            self._files.write(SPACE, document.text)
+        self._describe(
+            replace(
+                self.info,
+                corpus=corpus,
+                corpus_beside=beside(corpus, self.folder) if corpus != self.info.corpus else self.info.corpus_beside,
+                corpus_as_written=written_corpus(document),
+                budget_seconds=budget_seconds,
+                space_sha256=sum_of(document.text),
+            )
         )
-        write_atomically(self.folder / "space.toml", document.text)
-        write_atomically(self.folder / "study.json", json.dumps(to_json(self.info), indent=1) + "\n")
         self.space = space.with_corpus(corpus)
         if (space.plan, budget_seconds) != before:
             self._reopen()
@@ -200,9 +244,7 @@ class Study:
         for number, stage in enumerate(stages):
             mark = self.stage(stage)
             if mark and (number >= first or not mark.finished):
-                until = mark.finished_seconds if mark.finished else self.elapsed_seconds
-                earlier = mark.earlier_seconds + until - mark.started_seconds
-                self.mark(stage, StageMark(started_seconds=until, deadline_seconds=None, earlier_seconds=earlier))
+                self.mark(stage, mark.reopened(self.elapsed_seconds))
 
     # -- trials ----------------------------------------------------------------------------------
 
@@ -230,14 +272,21 @@ class Study:
         )
         for spec in self._specs.values():
             if replace(spec, number=wanted.number) == wanted:
+                self._order(spec)
                 return spec
         self._next_number += 1
-        write_atomically(self.folder / "next_trial.json", f"{self._next_number}\n")
-        folder = self.trial_folder(wanted.number)
-        folder.mkdir(exist_ok=True)
-        write_atomically(folder / "spec.json", json.dumps(to_json(wanted), indent=1) + "\n")
-        self._specs[wanted.number] = wanted
+        self._files.write(NEXT, sealed({"next_trial": self._next_number}, self.info.id))
+        self._order(wanted)
         return wanted
+
+    def _order(self, spec: TrialSpec) -> None:
+        """The trial's folder, its spec, and its log, which an executor opens by its path."""
+        with self._trial(spec.number) as trial:
+            if spec.number not in self._specs:
+                trial.write(SPEC, sealed(to_json(spec), self.info.id, indent=1))
+                self._specs[spec.number] = spec
+            if spec.number not in self._records:
+                os.close(trial.append(TRIAL_LOG))
 
     def ordered(self, stage: Stage) -> tuple[TrialSpec, ...]:
         """All trials ordered so far in one stage, acknowledged or not, by number."""
@@ -249,9 +298,13 @@ class Study:
 
     def acknowledge(self, record: TrialRecord) -> None:
         """Store a finished trial. From here on it counts, even after a crash."""
-        path = self.trial_folder(record.spec.number) / "result.json"
-        write_atomically(path, json.dumps(to_json(record)) + "\n")
+        with self._trial(record.spec.number) as trial:
+            trial.write(RESULT, sealed(to_json(record), self.info.id))
         self._records[record.spec.number] = record
+
+    def _trial(self, number: int) -> Folder:
+        with self._files.child(TRIALS, make=True) as trials:
+            return trials.child(folder_name(number), make=True)
 
     def _complete(self, spec: TrialSpec) -> TrialSpec:
         return replace(spec, config=self.space.completed(spec.config))
@@ -261,13 +314,13 @@ class Study:
         return replace(record, spec=self._complete(record.spec))
 
     def trial_folder(self, number: int) -> Path:
-        """The folder of trial `number`."""
-        return self.folder / "trials" / f"{number:04d}"
+        """The folder of trial `number`. Its log is there from `order` on, and is a file of its own."""
+        return self.folder / TRIALS / folder_name(number)
 
     @property
-    def database(self) -> Path:
-        """The Optuna database of this study."""
-        return self.folder / "study.db"
+    def files(self) -> Folder:
+        """The open folder."""
+        return self._files
 
     # -- stages, clock and log -------------------------------------------------------------------
 
@@ -297,106 +350,49 @@ class Study:
     def mark(self, stage: Stage, mark: StageMark) -> None:
         """Store the state of `stage`."""
         self._stages[stage.value] = mark
-        plain = {name: to_json(m) for name, m in self._stages.items()}
-        write_atomically(self.folder / "stages.json", json.dumps(plain, indent=1) + "\n")
+        self._files.write(STAGES, stages_text(self._stages, self.info.id))
 
     def note_elapsed(self, seconds: float) -> None:
         """Store the search time so far, over all sittings."""
         self.elapsed_seconds = seconds
-        write_atomically(self.folder / "elapsed.json", f"{seconds:.3f}\n")
+        self._files.write(ELAPSED, sealed({"elapsed_seconds": round(seconds, 3)}, self.info.id))
 
     def keep_machine(self, machine: Machine) -> Machine:
-        """`machine` with the limits found when the study began, which hold for the whole study. Stores the first one.
-
-        Raises:
-            StoreDamaged: the stored machine cannot be read.
-        """
-        kept = self.machine
-        if kept is not None:
-            return replace(machine, limits=kept.limits)
-        write_atomically(self.folder / "machine.json", json.dumps(to_json(machine), indent=1) + "\n")
+        """`machine` with the limits found when the study began, which hold for all of it. Stores the first one."""
+        if self.machine is not None:
+            return replace(machine, limits=self.machine.limits)
+        self._files.write(MACHINE, sealed(to_json(machine), self.info.id, indent=1))
+        self.machine = machine
         return machine
-
-    @property
-    def machine(self) -> Machine | None:
-        """The machine as examined when the study began; None before."""
-        path = self.folder / "machine.json"
-        return read_as(Machine, path) if path.exists() else None
 
     def keep_baseline_log(self, log: RunLog) -> None:
         """Store the log of a run of the plan with the baseline, in place of one stored before."""
-        write_atomically(self.folder / "baseline_log.json", json.dumps(to_json(log)) + "\n")
+        self._files.write(BASELINE_LOG, sealed(to_json(log), self.info.id))
+        self.baseline_log = log
 
-    @property
-    def baseline_log(self) -> RunLog | None:
-        """The log of a run of the plan with the baseline, if the user gave one."""
-        path = self.folder / "baseline_log.json"
-        return read_as(RunLog, path) if path.exists() else None
+    def keep_report(self, files: Mapping[str, str]) -> None:
+        """Store the files of a report, each whole or not at all, and then their checksums."""
+        for name, text in files.items():
+            self._files.write(name, text)
+        self._files.write(REPORT_SUMS, sealed({name: sum_of(text) for name, text in files.items()}, self.info.id))
 
     def log(self, event: Event) -> None:
-        """Append to the decision log."""
-        self._log.write(json.dumps(to_json(event), allow_nan=False) + "\n")
-        self._log.flush()
+        """Append to the decision log.
+
+        Raises:
+            EnvironmentProblem: the disk is full, or the system refuses.
+        """
+        line = json.dumps(to_json(event), allow_nan=False) + "\n"
+        try:
+            write_all(self._log, line.encode())
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"a study must be writable; got {error.strerror} at {self.folder / EVENTS}: "
+                "free some space, and resume the study: nothing is lost"
+            ) from None
 
 
-def _lock(folder: Path) -> IO[str]:
-    file = (folder / "lock").open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise StudyBusy(
-            f"only one process may own a study; {folder.name!r} is owned by process {owner}: wait for it or stop it"
-        ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-@contextlib.contextmanager
-def _given_back_on_error(lock: IO[str]) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        lock.close()
-        raise
-
-
-def written_corpus(document: SpaceDocument) -> str:
-    """The corpus as the space file spells it; empty if it names none."""
-    return str(document.tables.get("workload", {}).get("corpus", ""))
-
-
-def _read_info(folder: Path) -> StudyInfo:
-    plain = read_json(folder / "study.json")
-    found = plain.get("format") if isinstance(plain, dict) else None
-    if isinstance(found, int) and found != FORMAT:
-        raise BadInput(
-            f"this version resumes studies of format {FORMAT}; got format {found} in {folder.name!r}, of another "
-            "version: it can be read (`autotune report`); to search again, use its space.toml under a new name"
-        )
-    return decode(StudyInfo, plain, folder / "study.json")
-
-
-def _read_space(folder: Path, info: StudyInfo, read: Read) -> SearchSpace:
-    path = folder / "space.toml"
-    try:
-        document = parse_document(
-            path.read_text(encoding="utf-8"), name=info.space_name, source=str(path), folder=folder
-        )
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreDamaged(f"a study needs its space file; {path} cannot be read ({error}): restore it") from None
-    space = replace(space_of(document, read), budget_seconds=info.budget_seconds)
-    if written_corpus(document) != info.corpus_as_written:
-        return space  # edited since, so an earlier --data no longer applies
-    return space.with_corpus(info.corpus)
-
-
-def _read_stages(path: Path) -> dict[str, StageMark]:
-    plain = read_json(path) if path.exists() else {}
-    if not isinstance(plain, dict):
-        raise misshapen(path, "it must be an object")
-    return {name: decode(StageMark, mark, path) for name, mark in plain.items()}
+def _give_back(files: Folder, owned: int) -> None:
+    if owned >= 0:
+        os.close(owned)
+    files.close()

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
@@ -20,9 +21,9 @@ import typer
 from small_space import SPACE
 
 from autotune import api
-from autotune.cli import main
+from autotune.cli import main, names
 from autotune.cli.app import app
-from autotune.errors import EnvironmentProblem, ExitCode, NothingFeasible
+from autotune.errors import BadInput, EnvironmentProblem, ExitCode, NothingFeasible
 from autotune.measure.lab import Lab
 from autotune.simulation.executor import MACHINE
 from autotune.study.store import FORMAT, Study, StudyInfo
@@ -229,7 +230,7 @@ def test_studies_are_listed_with_their_state(
     with Study.open(root / "older"):  # listing neither waits for the owner nor disturbs it
         lines = printed(capsys, main(command)).splitlines()
     assert [line.split() for line in lines] == [
-        ["broken", "damaged"],
+        ["broken", "damaged", "it", "is", "no", "JSON", "object"],
         ["done", "keep_baseline", "2026-12-31", "23:59", "mine"],
         ["older", "unfinished", "2026-02-03", "04:05", "mine"],
     ]
@@ -246,6 +247,47 @@ def test_a_report_is_printed_as_it_was_written(
     assert printed(capsys, main(["--root", str(root), "report", "mine"])) == "# Größe\n"
     for command in (["report", "mine", "--json"], ["--json", "report", "mine"]):
         assert printed(capsys, main(["--root", str(root), *command])) == '{"verdict": "adopt"}\n'
+
+
+def test_a_report_and_a_listing_cannot_control_the_terminal(
+    capsys: pytest.CaptureFixture[str], root: Path, space_file: Path
+) -> None:
+    folder = make_study(root, space_file, "mine")
+    (folder / "report.md").write_text("# a\x1b]0;b\x07\tc\n\u202ed\n")
+    (folder / "report.json").write_text('{"verdict": "\\u001b[2Jadopt", "x": "\u202e\x9b"}\n')
+    folder.rename(root / "mi\x1b[2J\nne")
+    folder = make_study(root, space_file, "mine")
+    (folder / "report.md").write_text("# a\x1b]0;b\x07\tc\n\u202ed\n")
+    (folder / "report.json").write_text('{"verdict": "adopt", "x": "\u202e\x9b"}\n')
+    where = ["--root", str(root)]
+    assert printed(capsys, main([*where, "report", "mine"])) == "# a\\u001b]0;b\\u0007\tc\n\\u202ed\n"
+    out = printed(capsys, main([*where, "report", "mine", "--json"]))
+    assert json.loads(out) == {"verdict": "adopt", "x": "\u202e\x9b"}
+    assert out.isascii()
+    lines = printed(capsys, main([*where, "studies"])).splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["mi\\u001b[2J\\u000ane", "\\u001b[2Jadopt"],
+        ["mine", "adopt"],
+    ]
+    err = refused(capsys, main([*where, "report", "m\x1bine"]), ExitCode.BAD_INPUT)
+    assert err[:-1].isprintable()
+
+
+def test_a_report_that_was_changed_is_not_shown(
+    capsys: pytest.CaptureFixture[str], root: Path, space_file: Path
+) -> None:
+    make_study(root, space_file, "mine")
+    with Study.open(root / "mine") as study:
+        study.keep_report({"report.json": '{"verdict": "keep"}\n', "report.md": "# Keep\n"})
+    where = ["--root", str(root)]
+    assert printed(capsys, main([*where, "report", "mine"])) == "# Keep\n"
+    (root / "mine" / "report.md").write_text("# Keel\n")
+    err = refused(capsys, main([*where, "report", "mine"]), ExitCode.STORE_DAMAGED)
+    assert err.endswith("report.md has changed since it was written: `autotune resume mine` writes it anew\n")
+    (root / "mine" / "report.json").unlink()
+    (study,) = json.loads(printed(capsys, main([*where, "studies", "--json"])))
+    assert study["state"] == "damaged"
+    assert study["reason"] == "report.json is missing: `autotune resume mine` writes it anew"
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
@@ -457,6 +499,8 @@ def test_a_damaged_study_is_named_and_not_resumed(
         (PermissionError(13, "Permission denied", "/root/x"), ExitCode.ENVIRONMENT, "Permission denied: '/root/x'"),
         (OSError(28, "No space left on device"), ExitCode.ENVIRONMENT, "No space left on device"),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED, "interrupted"),
+        (MemoryError(), ExitCode.ENVIRONMENT, "autotune needs more memory than there is"),
+        (BadInput("a \x1b[2J key\n\u202e"), ExitCode.BAD_INPUT, "a \\u001b[2J key\\u000a\\u202e"),
     ],
 )
 def test_every_kind_of_end_has_its_exit_code(
@@ -482,8 +526,34 @@ def test_the_exit_codes_are_those_that_are_documented() -> None:
         "STUDY_BUSY": 4,
         "STORE_DAMAGED": 5,
         "ENVIRONMENT": 6,
+        "BUG": 70,
         "INTERRUPTED": 75,
     }
+
+
+@pytest.mark.parametrize("problem", [KeyError("x\x1b"), RecursionError("deep"), ExceptionGroup("several", [OSError()])])
+def test_a_bug_is_one_line_and_its_traceback_is_kept(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    space_file: Path,
+    problem: Exception,
+) -> None:
+    def search(*_: object, **__: object) -> NoReturn:
+        raise problem
+
+    monkeypatch.setattr(api, "search", search)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    err = refused(capsys, main(["search", str(space_file)]), ExitCode.BUG)
+    (kept,) = tmp_path.glob("autotune-bug-*.txt")
+    assert err.startswith(f"autotune: this is a bug ({type(problem).__name__}: ")
+    assert f"test_cli.py:{search.__code__.co_firstlineno + 1})" in err
+    assert err.endswith(f"its traceback is in {kept}: please report it with that file\n")
+    assert "Traceback (most recent call last)" in kept.read_text()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert "could not be kept (No such file or directory)" in refused(
+        capsys, main(["search", str(space_file)]), ExitCode.BUG
+    )
 
 
 # -- going on ----------------------------------------------------------------------------------------
@@ -503,6 +573,42 @@ def killed(machine: Examiner, monkeypatch: pytest.MonkeyPatch) -> list[Lab]:
     return labs
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_many_interrupts_are_one(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    root: Path,
+    space_file: Path,
+    machine: Examiner,
+    number: signal.Signals,
+) -> None:
+    class Impatient(Lab):
+        def close(self) -> None:
+            for _ in range(3):
+                os.kill(os.getpid(), number)
+            super().close()
+
+    def run_search(_lab: Lab) -> NoReturn:
+        os.kill(os.getpid(), number)
+        raise AssertionError("the signal ends the search")
+
+    monkeypatch.setattr(api, "run_search", run_search)
+    monkeypatch.setattr(api, "Lab", Impatient)
+    code = main(["--root", str(root), "search", str(space_file)])
+    assert code == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err.endswith("`autotune resume mine` continues it\n")
+
+
+def test_what_is_ignored_stays_ignored(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        monkeypatch.setattr(names, "did_you_mean", lambda *_: os.kill(os.getpid(), signal.SIGHUP) or "go on")
+        assert "go on" in refused(capsys, main(["knobs", "dtyp"]), ExitCode.BAD_INPUT)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_search_that_is_killed_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], root: Path, space_file: Path, killed: list[Lab]
 ) -> None:
@@ -513,7 +619,9 @@ def test_a_search_that_is_killed_says_how_to_go_on(
         last = err.splitlines()[-1]
         assert last == "autotune: the search was interrupted, nothing is lost: `autotune resume mine` continues it"
     assert [path.name for path in root.iterdir()] == ["mine"]
-    assert len((root / "mine" / "events.jsonl").read_text().splitlines()) == len(killed) == 3
+    assert len(killed) == 3
+    lines = (root / "mine" / "events.jsonl").read_text().splitlines()
+    assert len(lines) == 2, "a search that has measured nothing makes way for another one"
     Study.open(root / "mine").close()  # it was given back
 
 

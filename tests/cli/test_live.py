@@ -31,6 +31,7 @@ from autotune.study.events import (
     StageFinished,
     StageNotWorthIt,
     StageStarted,
+    StudyMended,
     TrialFinished,
     TrialRepeated,
     TrialStarted,
@@ -60,6 +61,7 @@ SENTENCES: list[tuple[Happening, str]] = [
         SittingStarted(study="s", budget_seconds=1800.0, spent_seconds=0.0, resumed=False),
         "study s: started, budget 30 min",
     ),
+    (StudyMended(text="a\x1b[2J was damaged"), "mended: a [2J was damaged"),
     (STAGE, "stage explore system knobs: up to 9 min"),
     (
         StageFinished(stage=SYSTEM, spent_seconds=312.4, reason=StageEnd.DONE),

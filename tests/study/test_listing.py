@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,26 @@ def test_studies_are_listed_by_name_with_their_state(tmp_path: Path) -> None:
 def test_a_damaged_study_hides_no_other(tmp_path: Path, file: str, content: bytes) -> None:
     (make(tmp_path, "broken") / file).write_bytes(content)
     make(tmp_path, "whole")
+    assert all(study.reason for study in studies(tmp_path) if study.state == "damaged")
     assert [(study.name, study.state) for study in studies(tmp_path)] == [
         ("broken", "damaged"),
         ("whole", "unfinished"),
     ]
+
+
+@pytest.mark.parametrize("name", ["study.json", "report.json"])
+def test_a_pipe_or_a_link_is_not_waited_for_and_not_followed(tmp_path: Path, name: str) -> None:
+    folder = make(tmp_path, "piped")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    folder = make(tmp_path, "tied")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(make(tmp_path, "whole") / "study.json")
+    (tmp_path / "untied").symlink_to(tmp_path / "whole")
+    found = {study.name: (study.state, study.reason) for study in studies(tmp_path)}
+    assert found["piped"] == found["tied"] == ("damaged", "it is no regular file")
+    assert found["untied"][0] == "damaged"
+    assert found["whole"] == ("unfinished", "")
 
 
 def test_without_studies_there_is_nothing_to_list_and_nothing_is_made(tmp_path: Path) -> None:
