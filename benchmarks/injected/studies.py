@@ -17,8 +17,9 @@ from pathlib import Path
 
 from autotune.errors import StoreDamaged
 from autotune.study.reading import read_records
-from injected.bench import Bench, Done, Fault, Outcome, error
+from injected.bench import SPACE, Bench, Done, Fault, Outcome, error
 
+_SPACE = SPACE.replace('cache_dir = "cache"\n', "")
 _FLIPS = 400
 _MOUNT, _UMOUNT = shutil.which("mount") or "", shutil.which("umount") or ""
 _WRITTEN = (
@@ -38,9 +39,9 @@ def _made(kind: str) -> Path:
     """A folder with a study that is kept for the faults of this run: finished, or interrupted after two trials."""
     folder = Path(tempfile.mkdtemp(prefix="autotune-faults-"))
     bench = Bench(folder)
-    bench.prepare()
+    bench.prepare(_SPACE)
     if kind == "finished":
-        done = bench.search("15s")
+        done = bench.search("30s")
         if done.code:
             raise TimeoutError(f"no study to spoil: {done.last_line}")
     else:
@@ -50,7 +51,7 @@ def _made(kind: str) -> Path:
 
 def _interrupted(bench: Bench) -> None:
     """A search in the bench's prepared folder that is interrupted after two trials."""
-    process = bench.start("search", "tiny.toml", "--study", "tiny", "--budget", "25s")
+    process = bench.start("search", "tiny.toml", "--study", "tiny", "--budget", "30s")
     bench.await_trials(2)
     process.send_signal(signal.SIGINT)
     process.wait()
@@ -192,7 +193,7 @@ def _elsewhere(bench: Bench) -> Outcome:
 
 def _moved(bench: Bench) -> Outcome:
     """The whole tree in another place; the first is gone."""
-    bench.prepare()
+    bench.prepare(_SPACE)
     _interrupted(bench)
     moved = Bench(bench.folder / "moved")
     moved.folder.mkdir()
@@ -206,7 +207,7 @@ def _moved(bench: Bench) -> Outcome:
 
 
 def _without_its_text(bench: Bench) -> Outcome:
-    bench.prepare()
+    bench.prepare(_SPACE)
     _interrupted(bench)
     study = bench.study()
     (bench.folder / "text").rename(bench.folder / "moved")
@@ -357,7 +358,7 @@ def _bad_record(bench: Bench) -> Outcome:
 
 
 def _without_a_trial(bench: Bench) -> Outcome:
-    space = bench.prepare()
+    space = bench.prepare(_SPACE)
     process = bench.start("search", "tiny.toml", "--study", "tiny", "--budget", "60s")
     until = time.monotonic() + 60.0
     while not (bench.study() / "study.json").exists() and time.monotonic() < until:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -170,23 +169,28 @@ def test_the_files_of_another_study_are_not_taken_for_its_own(tmp_path: Path) ->
             assert study.stage(Stage.CONFIRM) is None
 
 
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_no_flipped_bit_of_a_result_goes_unnoticed(data: st.DataObject) -> None:
-    with tempfile.TemporaryDirectory() as root:
-        with make(Path(root)) as study:
-            study.acknowledge(record_of(order(study)))
-        path = study.trial_folder(0) / "result.json"
-        before, records = path.read_bytes(), read_records(study.folder)
-        at = data.draw(st.integers(0, 8 * len(before) - 1))
-        flipped = bytearray(before)
-        flipped[at // 8] ^= 1 << at % 8
-        path.write_bytes(flipped)
-        try:
-            found = read_records(study.folder)
-        except StoreDamaged:
-            return
-        assert found == records, "a blank may be another blank"
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result in a study."""
+    with make(tmp_path_factory.mktemp("flipped")) as study:
+        study.acknowledge(record_of(order(study)))
+        return study.trial_folder(0) / "result.json"
+
+
+@settings(max_examples=200, deadline=None)
+@given(where=st.floats(0.0, 1.0, exclude_max=True), bit=st.integers(0, 7))
+def test_no_flipped_bit_of_a_result_goes_unnoticed(result: Path, where: float, bit: int) -> None:
+    study, before = result.parents[2], result.read_bytes()
+    records = read_records(study)
+    at = int(where * len(before))
+    result.write_bytes(before[:at] + bytes([before[at] ^ 1 << bit]) + before[at + 1 :])
+    try:
+        found = read_records(study)
+    except StoreDamaged:
+        return
+    finally:
+        result.write_bytes(before)
+    assert found == records, "a blank may be another blank"
 
 
 def test_a_study_of_before_the_seals_is_read_and_goes_on(tmp_path: Path) -> None:
