@@ -35,7 +35,7 @@ from autotune.search.recommend import whole_case
 from autotune.space.configuration import Configuration
 from autotune.space.document import SpaceDocument, read_document
 from autotune.space.limits import Pruned
-from autotune.study.events import Listener, SittingStarted, StudyMended
+from autotune.study.events import Listener, SittingStarted, StudyMended, TextRead
 from autotune.study.folder import Folder
 from autotune.study.identity import identity_of
 from autotune.study.info import FORMAT, StudyInfo, check_name, differences, no_study, written_corpus
@@ -443,6 +443,7 @@ def _run(study: Study, executor: Executor, machine: Machine, listeners: Sequence
                     resumed=bool(study.records),
                 )
             )
+            lab.tell(TextRead(corpus=machine.corpus, horizon_tokens=study.space.workload.horizon_tokens))
             recommendation = run_search(lab)
         except KeyboardInterrupt:
             lab.budget.note()

@@ -16,7 +16,7 @@ from autotune import api
 from autotune.analysis.recommendation import Verdict
 from autotune.errors import BadInput, NothingFeasible
 from autotune.study import identity
-from autotune.study.events import Event, SittingStarted
+from autotune.study.events import Event, SittingStarted, TextRead
 from autotune.study.reading import read_records
 from autotune.study.store import Study
 
@@ -72,6 +72,12 @@ def test_a_sitting_tells_whether_it_was_resumed(search: Callable[..., api.Finish
     first, again = (e.what for e in events if isinstance(e.what, SittingStarted))
     assert (first.study, first.resumed, first.spent_seconds) == ("mine", False, 0.0)
     assert again.resumed
+
+
+def test_every_sitting_begins_with_the_text(search: Callable[..., api.Finished]) -> None:
+    events: list[Event] = []
+    search(listeners=[events.append])
+    assert events[1].what == TextRead(corpus=MACHINE.corpus, horizon_tokens=40_000)
 
 
 def test_a_longer_plan_goes_on(search: Callable[..., api.Finished], space_file: Path) -> None:

@@ -16,7 +16,7 @@ from autotune.analysis.exploration import explored_effect
 from autotune.analysis.recommendation import TechniqueVerdict
 from autotune.quantity import Interval, Unknown
 from autotune.simulation.example import ExampleWorld, LognormalNoise
-from autotune.simulation.executor import ScriptedSession
+from autotune.simulation.executor import MACHINE, ScriptedSession
 from autotune.space.configuration import Configuration
 from autotune.study.reading import read_records
 from autotune.trial.types import Slice
@@ -40,7 +40,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         search_seconds=2_500.0,
         seconds_by_stage={},
         stage_ends={},
-        train_tokens=100_000_000,
+        corpus=MACHINE.corpus,
         environment={},
         peak_flops={},
     )

@@ -51,6 +51,7 @@ from autotune.space.knobs import ADOPTION_HOURS, KnobClass
 from autotune.space.limits import Pruned
 from autotune.trial.types import Completed, Failed, Infeasible, Stage, StageEnd, TrialRecord, outcome_reason
 from autotune.trial.types import Pruned as PrunedTrial
+from autotune.workload.machine import Corpus
 from autotune.workload.space import SearchSpace
 
 FEWEST_RESTARTS, FEWEST_ROUNDS = 3, 12  # for a claim: docs/method.md, 3.5 and 3.4
@@ -81,6 +82,7 @@ class Circumstances:
 
     `expert` is the hand-tuned default as far as the space can express it, `expert_anywhere` without that limit.
     `search_seconds` is the total search time, `seconds_by_stage` its split, `stage_ends` why each stage ended.
+    `corpus` is the text.
     `peak_flops` is the machine's measured peak by arithmetic, in FLOP/s. `pruned` are values that were not tried.
     `baseline_log` is that of a run of the plan with the baseline.
     """
@@ -90,7 +92,7 @@ class Circumstances:
     search_seconds: float
     seconds_by_stage: Mapping[str, float]
     stage_ends: Mapping[Stage, StageEnd]
-    train_tokens: int
+    corpus: Corpus
     environment: Mapping[str, str]
     peak_flops: Mapping[str, float]
     pruned: tuple[Pruned, ...] = ()

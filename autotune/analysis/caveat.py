@@ -85,6 +85,27 @@ class ShortHorizon:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VocabularyShort:
+    """The text has fewer different tokens than the tokenizer was to have."""
+
+    wanted: int
+    had: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextLeftOut:
+    """A large share of the corpus (of all bytes that are known) is no part of the text.
+
+    `unknown_sizes` counts folders that were not entered and files that could not be looked at.
+    """
+
+    share: float
+    bytes: int
+    unknown_sizes: int
+    reasons: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatedData:
     """The longest trial judged on its loss read the text more than once."""
 
@@ -211,6 +232,8 @@ Caveat = (
     | CombinationsNotFound
     | TrialsTooShort
     | ShortHorizon
+    | VocabularyShort
+    | TextLeftOut
     | RepeatedData
     | CurveNotFitted
     | CurveSteepening

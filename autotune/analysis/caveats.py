@@ -17,7 +17,10 @@ from autotune.quantity import Interval, Unknown
 from autotune.space.knobs import KnobClass
 from autotune.trial.types import Infeasible, InfeasibleKind, Stage, StageEnd
 from autotune.workload.base import NoGate
+from autotune.workload.machine import Corpus, epochs_of
+from autotune_model.left_out import WORDS
 
+_MUCH = 0.05  # a share of all bytes; what is left out beyond it may change what the model learns
 _NOISY = 0.10  # a log-ratio; a floor above it may hide the effect of most techniques
 
 
@@ -29,6 +32,7 @@ def caveats_of(choice: Choice) -> tuple[Caveat, ...]:
         *_of_stages(case),
         *_of_claims(case),
         *_of_hopes(choice),
+        *_of_text(case.facts.corpus),
         *_of_learning(case),
         *_of_configurations(case),
         *_of_training(case),
@@ -88,9 +92,21 @@ def _of_hopes(choice: Choice) -> Iterator[Caveat]:
         yield caveat.SpeedIsExpected(knobs=_names(beside))
 
 
+def _of_text(corpus: Corpus) -> Iterator[Caveat]:
+    if corpus.is_vocabulary_short:
+        yield caveat.VocabularyShort(wanted=corpus.vocab_wanted, had=corpus.vocab_size)
+    missing = [row for row in corpus.left_out if row.matters]
+    lost = sum(row.bytes for row in missing)
+    share = lost / max(1, lost + corpus.text_bytes)
+    unknown = sum(row.unknown_sizes for row in missing)
+    if share > _MUCH or unknown:
+        reasons = ", ".join(WORDS[row.reason][0] for row in missing)
+        yield caveat.TextLeftOut(share=round(share, 4), bytes=lost, unknown_sizes=unknown, reasons=reasons)
+
+
 def _of_learning(case: Case) -> Iterator[Caveat]:
     longest = max((r.spec.horizon_tokens for r in case.records if r.evaluations), default=0)
-    epochs = longest / max(1, case.facts.train_tokens)
+    epochs = epochs_of(case.facts.corpus, longest)
     if epochs > 1:
         yield caveat.RepeatedData(epochs=round(epochs, 2))
     if case.is_starved:

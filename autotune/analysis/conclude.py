@@ -56,6 +56,7 @@ def conclude(case: Case) -> Recommendation:
         batches=_batches(choice),
         runners_up=runners_up(case),
         trials=trials_of(case),
+        corpus=case.facts.corpus,
         environment=case.facts.environment,
         caveats=caveats_of(choice),
     )

@@ -12,6 +12,7 @@ from autotune.quantity import Quantity, Unknown
 from autotune.space.configuration import Configuration
 from autotune.space.knobs import Knob, KnobClass
 from autotune.space.plan import Plan
+from autotune.workload.machine import Corpus
 
 
 class Verdict(StrEnum):
@@ -255,6 +256,7 @@ class Recommendation:
     batches: Batches
     runners_up: tuple[Contender, ...]
     trials: tuple[TrialSummary, ...]
+    corpus: Corpus
     environment: Mapping[str, str]
     caveats: tuple[Caveat, ...]
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.report.quantities import duration, money, significant
+from autotune.report.text_words import text_lines
 from autotune.report.words import conclusion_word, label_word, outcome_word, plain, stage_word, value_text
 from autotune.space.knobs import KnobValue
 from autotune.study.events import (
@@ -34,6 +35,7 @@ from autotune.study.events import (
     StageNotWorthIt,
     StageStarted,
     StudyMended,
+    TextRead,
     TrialFinished,
     TrialRepeated,
     TrialStarted,
@@ -143,6 +145,8 @@ def sentence(what: Happening) -> str:
             return f"study {plain(study)}: {began}, budget {_span(budget)}"
         case StudyMended(text=text):
             return f"mended: {plain(text)}"
+        case TextRead(corpus=corpus, horizon_tokens=horizon):
+            return "; ".join(text_lines(corpus, horizon_tokens=horizon))
         case StageStarted(stage=stage, allotted_seconds=allotted):
             return f"stage {stage_word(stage)}: up to {_span(allotted)}"
         case StageFinished(stage=stage, spent_seconds=spent, reason=reason):
@@ -208,11 +212,16 @@ def panel(progress: Progress, elapsed_seconds: float) -> RenderableType:
     return Group(
         Text(),
         _heading(progress, elapsed_seconds),
+        *(Text(line, style="dim") for line in _text(progress)),
         *_bar(progress.budget_seconds, elapsed_seconds),
         _stages(progress, elapsed_seconds),
         _trials(progress),
         Text(),
     )
+
+
+def _text(progress: Progress) -> list[str]:
+    return text_lines(progress.text.corpus, horizon_tokens=progress.text.horizon_tokens) if progress.text else []
 
 
 def _heading(progress: Progress, elapsed: float) -> RenderableType:

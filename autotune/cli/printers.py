@@ -20,6 +20,7 @@ from rich.text import Text
 from autotune.analysis.recommendation import Verdict
 from autotune.quantity import Interval, Unknown
 from autotune.report.quantities import Printer, Shown, percent, significant
+from autotune.report.text_words import text_rows
 from autotune.report.view import KeyFigure, Part, View
 from autotune.report.words import class_word, complexity_word, plain, value_text
 from autotune.space.knobs import Choice, Domain, FloatRange, IntRange, Knob
@@ -28,6 +29,7 @@ from autotune.space.limits import Pruned
 if TYPE_CHECKING:  # it imports the statistics, which `autotune knobs` should not wait for
     from autotune.analysis.look import Looked
     from autotune.measure.alignment import Alignment
+    from autotune.workload.machine import Machine
 
 _ACCENT = {
     Verdict.CLAIMED: "green",
@@ -70,24 +72,20 @@ def print_recommendation(view: View, console: Console) -> None:
         console.print(Text(f"\nReport: {view.folder}/report.html (and report.md, report.json)"), soft_wrap=True)
 
 
-def print_examination(
-    environment: Mapping[str, str],
-    peak_flops: Mapping[str, float],
-    pruned: Sequence[Pruned],
-    storage: str,
-    console: Console,
-) -> None:
-    """What the doctor found: the machine, its rates, which values of the space it cannot use, the folder of studies.
+def print_examination(machine: Machine, pruned: Sequence[Pruned], storage: str, console: Console) -> None:
+    """What the doctor found: the machine, its rates, the text, what it cannot use of the space, the folder of studies.
 
-    `peak_flops` are in floating-point operations per second; `storage` says what is wrong with the folder.
+    `storage` says what is wrong with the folder.
     """
-    machine = _table("Machine", "")
-    for name, value in environment.items():
-        machine.add_row(Text(plain(name.replace("_", " "))), Text(plain(value)))
-    for dtype, rate in peak_flops.items():
-        machine.add_row(f"{dtype} matmul", _rate(dtype, peak_flops, f"{significant(rate / 1e9)} GFLOP/s"))
-    machine.add_row("studies folder", Text(plain(storage) or "writable"))
-    console.print(machine)
+    table = _table("Machine", "")
+    for name, value in machine.environment.items():
+        table.add_row(Text(plain(name.replace("_", " "))), Text(plain(value)))
+    for dtype, rate in machine.peak_flops.items():
+        table.add_row(f"{dtype} matmul", _rate(dtype, machine.peak_flops, f"{significant(rate / 1e9)} GFLOP/s"))
+    for name, value in text_rows(machine.corpus):
+        table.add_row(name, Text(value))
+    table.add_row("studies folder", Text(plain(storage) or "writable"))
+    console.print(table)
     if not pruned:
         console.print("This machine can run every value in the space.")
         return

@@ -176,8 +176,7 @@ def doctor(
     if at.as_json:
         _print_json(found)
     else:
-        machine = found.machine
-        print_examination(machine.environment, machine.peak_flops, found.pruned, found.storage, Console())
+        print_examination(found.machine, found.pruned, found.storage, Console())
     return ExitCode.ENVIRONMENT if found.storage else ExitCode.DONE
 
 

@@ -28,6 +28,7 @@ from autotune.report.quantities import (
     significant,
     tokens,
 )
+from autotune.report.text_words import text_rows
 from autotune.report.view import (
     CaveatView,
     ComparisonRow,
@@ -102,6 +103,7 @@ def build_view(
         ),
         trials_text=f"{count(len(r.trials), 'trial')}, {duration(sum(t.cost_seconds for t in r.trials))} in total",
         outcomes=_outcomes(r.trials, p),
+        text=text_rows(r.corpus),
         environment=tuple((plain(k.replace("_", " ")), plain(v)) for k, v in r.environment.items()),
         caveats=tuple(
             CaveatView(kind=words.caveat_kind(c), title=title, text=text)

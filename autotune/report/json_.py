@@ -35,6 +35,7 @@ from autotune.quantity import Interval, Quantity, Unknown
 from autotune.report.quantities import finite
 from autotune.report.view import View
 from autotune.space.plan import Plan
+from autotune.workload.machine import Corpus
 
 SCHEMA_VERSION = 2
 """Increased when a field changes its meaning or is removed, but not for a new field alone."""
@@ -113,12 +114,18 @@ def _report(r: Recommendation, view: View) -> dict[str, Any]:
         "runners_up": [_contender(c) for c in r.runners_up],
         "trials": [_trial(t) for t in r.trials],
         "trials_by_outcome": _by_outcome(r.trials),
+        "text": _text(r.corpus),
         "environment": dict(r.environment),
         "caveats": [
             {"kind": words.kind, "details": _details(c), "title": words.title, "text": words.text}
             for c, words in zip(r.caveats, view.caveats, strict=True)
         ],
     }
+
+
+def _text(corpus: Corpus) -> dict[str, Any]:
+    facts = dataclasses.asdict(corpus)
+    return {**facts, "left_out": [{**row, "examples": list(row["examples"])} for row in facts["left_out"]]}
 
 
 def _quantity(quantity: Quantity) -> dict[str, Any]:

@@ -105,6 +105,9 @@ def _blocks(v: View) -> Iterator[str]:
     for group in v.outcomes:
         yield from _outcome(group)
 
+    yield "## Text"
+    yield _table(("", ""), ((escape(k.capitalize()), escape(value)) for k, value in v.text))
+
     yield "## Environment"
     yield (
         _table(("", ""), ((escape(k), escape(value)) for k, value in v.environment))

@@ -7,10 +7,11 @@ import json
 import math
 
 from autotune.report import words
+from autotune.report.text_words import text_lines
 from autotune.search.propose import grid_size, impossible_combinations
 from autotune.space.knobs import Choice, FloatRange, IntRange, KnobClass
 from autotune.study.ledger import SHARES
-from autotune.workload.machine import Machine
+from autotune.workload.machine import Machine, epochs_of
 from autotune.workload.space import SearchSpace
 
 _MOST_SHOWN = 12  # numbers of a range
@@ -26,7 +27,7 @@ def preview(space: SearchSpace, machine: Machine, *, as_json: bool) -> str:
     values = {name: str(space.baseline[name]) for name in own}
     at_baseline = {name: own[name][value] for name, value in values.items() if value in own[name]}
     space, pruned = space.pruned(limits)
-    corpus = machine.corpus
+    corpus, horizon = machine.corpus, space.workload.horizon_tokens
     system = space.of_class(KnobClass.SYSTEM, KnobClass.NUMERICS)
     learning = space.of_class(KnobClass.LEARNING)
     impossible = impossible_combinations(space)
@@ -34,6 +35,7 @@ def preview(space: SearchSpace, machine: Machine, *, as_json: bool) -> str:
     facts = {
         "space": space.name,
         "text": dataclasses.asdict(corpus),
+        "epochs_of_a_trial": round(epochs_of(corpus, horizon), 4),
         "pruned": [dataclasses.asdict(p) for p in pruned],
         "baseline_in_doubt": at_baseline,
         "dimensions": {d.knob.name: _values(d.domain) for d in space.dimensions},
@@ -48,8 +50,7 @@ def preview(space: SearchSpace, machine: Machine, *, as_json: bool) -> str:
         return json.dumps(facts, indent=2)
     lines = [
         f"{space.name}: {len(space.dimensions)} knobs",
-        f"text: {corpus.documents:,} documents, {corpus.train_tokens:,} + {corpus.holdout_tokens:,} tokens (held out)",
-        f"vocabulary: {corpus.vocab_size:,}",
+        *text_lines(corpus, horizon_tokens=horizon),
     ]
     lines += [
         f"  {d.knob.name:18} {words.class_word(d.knob.knob_class).partition(':')[0]:9} {_values(d.domain)}"

@@ -15,6 +15,7 @@ from autotune.quantity import Interval, Quantity, Unknown
 
 NOT_KNOWN = "not known"
 _MINUTE, _HOUR, _DAY = 60.0, 3_600.0, 86_400.0
+_BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _TOKEN_UNITS = ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k"))
 
 
@@ -65,6 +66,14 @@ def _trimmed(value: float) -> str:
 def percent(share: float) -> str:
     """A share as a percentage: 0.021 is "2.1 %", 1 is "100 %"."""
     return f"{significant(share * 100, 2 if abs(share) < 0.995 else 3)} %"
+
+
+def size(number: float) -> str:
+    """A number of bytes: "155 bytes", "12.6 MB"."""
+    unit = 0
+    while number >= 1000 and unit < len(_BYTE_UNITS) - 1:
+        number, unit = number / 1000, unit + 1
+    return f"{number:.3g} {_BYTE_UNITS[unit]}" if unit else f"{number:.0f} bytes"
 
 
 def probability(value: float) -> str:

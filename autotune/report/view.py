@@ -191,6 +191,7 @@ class View:
     runners_up: tuple[RunnerUp, ...]
     trials_text: str
     outcomes: tuple[OutcomeGroup, ...]
+    text: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, str], ...]
     caveats: tuple[CaveatView, ...]
     reading: tuple[tuple[str, str], ...]

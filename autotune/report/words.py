@@ -31,13 +31,15 @@ from autotune.analysis.caveat import (
     SearchStoppedEarly,
     ShortHorizon,
     SpeedIsExpected,
+    TextLeftOut,
     TrialsTooShort,
     Unpriced,
     ValuePruned,
+    VocabularyShort,
 )
 from autotune.analysis.recommendation import NoiseScale, TechniqueVerdict, Verdict
 from autotune.quantity import Unknown
-from autotune.report.quantities import NOT_KNOWN, duration, percent, significant, tokens
+from autotune.report.quantities import NOT_KNOWN, duration, percent, significant, size, tokens
 from autotune.space.knobs import Complexity, Knob, KnobClass, KnobValue
 from autotune.trial.types import FailedKind, InfeasibleKind, Stage
 
@@ -310,6 +312,17 @@ def caveat_words(caveat: Caveat) -> tuple[str, str]:
             return "Search stopped early", (
                 f"The stage '{stage_word(stage)}' ended early. Going on would have cost more than it was expected "
                 "to save."
+            )
+        case VocabularyShort(wanted=wanted, had=had):
+            return "Vocabulary smaller than asked", (
+                f"The text fills {had:,} of the {wanted:,} tokens of the vocabulary. "
+                "More text, or a smaller vocabulary, would be nearer to your run."
+            )
+        case TextLeftOut(share=share, bytes=lost, unknown_sizes=unknown, reasons=reasons):
+            beside = f", and {count(unknown, 'path')} of unknown size" if unknown else ""
+            return "Text left out", (
+                f"{size(lost)} of the corpus ({percent(share)}){beside} are no part of the text: {plain(reasons)}. "
+                "What the trials learn may differ from what your run learns."
             )
         case ExpertPartial(knobs=knobs):
             return "Hand-tuned default incomplete", (

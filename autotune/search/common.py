@@ -62,7 +62,7 @@ def case_of(lab: Lab, calibration: Calibration, *, search_seconds: float | None 
         search_seconds=lab.budget.elapsed_seconds if search_seconds is None else search_seconds,
         seconds_by_stage=lab.study.seconds_by_stage,
         stage_ends={stage: mark.reason for stage, mark in marks.items() if mark.reason is not None},
-        train_tokens=lab.machine.corpus.train_tokens,
+        corpus=lab.machine.corpus,
         environment=lab.machine.environment,
         peak_flops=lab.machine.peak_flops,
         pruned=lab.pruned,

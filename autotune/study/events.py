@@ -8,6 +8,7 @@ from typing import Protocol
 
 from autotune.space.knobs import KnobValue
 from autotune.trial.types import Stage, StageEnd
+from autotune.workload.machine import Corpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,14 @@ class StudyMended:
 
     text: str
     lost_trials: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRead:
+    """The text that trials train on, for up to `horizon_tokens` each."""
+
+    corpus: Corpus
+    horizon_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +141,7 @@ class SittingFinished:
 Happening = (
     SittingStarted
     | StudyMended
+    | TextRead
     | StageStarted
     | StageFinished
     | TrialStarted

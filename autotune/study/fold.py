@@ -18,6 +18,7 @@ from autotune.study.events import (
     StageNotWorthIt,
     StageStarted,
     StudyMended,
+    TextRead,
     TrialFinished,
     TrialRepeated,
     TrialStarted,
@@ -50,6 +51,7 @@ class Progress:
 
     study: str = ""
     budget_seconds: float = 0.0
+    text: TextRead | None = None
     elapsed_seconds: float = 0.0
     stage: Stage | None = None
     stage_started_seconds: float = 0.0
@@ -71,6 +73,8 @@ def fold(progress: Progress, event: Event) -> Progress:
             return replace(now, study=study, budget_seconds=budget_seconds, stage=None, running=(), verdict="")
         case StudyMended():
             return now
+        case TextRead() as text:
+            return replace(now, text=text)
         case StageStarted(stage=stage, allotted_seconds=allotted):
             return replace(
                 now, stage=stage, stage_started_seconds=event.elapsed_seconds, allotted_seconds=allotted, running=()

@@ -176,8 +176,14 @@ class GPTWorkload:
         compiles = any(v not in ("off", self.training.compile) for v in values.get("compile", ()))
         attends = "flex" in values.get("attention", ()) and self.training.attention != "flex"
         attempts = ["compile"] * compiles + ["flex"] * attends
+        trial = {
+            "sequence_length": self.gpt.sequence_length,
+            "sequences_per_step": self.training.global_batch,
+            "evaluation_tokens": self.evaluation_tokens,
+        }
         return WorkerOrder(
-            program=PROGRAM, payload={"data": self.data.to_mapping(), "device": self.device, "attempts": attempts}
+            program=PROGRAM,
+            payload={"data": self.data.to_mapping(), "device": self.device, "attempts": attempts, "trial": trial},
         )
 
     def schedule_area(self, configuration: Configuration, horizon_tokens: int) -> float | Unknown:

@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autotune.space.limits import Limits
+from autotune_model.left_out import LeftOut as LeftOut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """The tokenized text: its size in tokens, split into training and held-out parts by whole documents."""
+    """The tokenized text: its size in tokens, split into training and held-out parts, and what was left out.
+
+    `text_bytes` is the size of all documents as UTF-8; `vocab_wanted` is the vocabulary that was asked for, of which a
+    short text fills a part. Both are 0 in old studies. `cache_damage` says what of the cached tokens was damaged and
+    made again, "" if nothing.
+    """
 
     train_tokens: int
     holdout_tokens: int
@@ -18,6 +24,20 @@ class Corpus:
     bytes_per_token: float
     vocab_size: int
     content_sha256: str
+    text_bytes: int = 0
+    vocab_wanted: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+    cache_damage: str = ""
+
+    @property
+    def is_vocabulary_short(self) -> bool:
+        """Whether the text has fewer different tokens than were asked for."""
+        return self.vocab_size < self.vocab_wanted
+
+
+def epochs_of(corpus: Corpus, tokens: int) -> float:
+    """How often training on `tokens` reads the training text."""
+    return tokens / max(1, corpus.train_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

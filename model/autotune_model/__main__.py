@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -57,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         "--order",
         type=Path,
         required=True,
-        help='JSON: {"data": DataConfig, "device": DEVICE, "attempts": what to try too, which takes seconds}',
+        help='JSON: {"data": DataConfig, "device": DEVICE, "attempts": what to try too, which takes seconds, '
+        '"trial": what the text must suffice for}',
     )
     attempt = commands.add_parser("attempt", help="try what may not end; ends with standard input; prints a JSON line")
     attempt.add_argument("name", choices=NAMES)
@@ -109,7 +111,11 @@ def _prepare(order_path: Path) -> int:
             order = json.loads(order_path.read_text())
             if unknown := set(order["attempts"]) - set(NAMES):
                 raise ValueError(f"attempts must be of {', '.join(NAMES)}; got {', '.join(sorted(unknown))}")
-            corpus = tokens.open_corpus(DataConfig.from_mapping(order["data"]))
+            corpus = tokens.open_corpus(DataConfig.from_mapping(order["data"]), thorough=True)
+            if trial := order.get("trial"):  # refused now, not by the first trial of a study
+                length = trial["sequence_length"]
+                corpus.training_windows(sequence_length=length, sequences_per_step=trial["sequences_per_step"])
+                corpus.evaluation_windows(sequence_length=length, evaluation_tokens=trial["evaluation_tokens"])
             from autotune_model import (  # torch takes seconds: only after the corpus is validated
                 capabilities,
                 device,
@@ -123,9 +129,13 @@ def _prepare(order_path: Path) -> int:
                     "train_tokens": len(corpus.train),
                     "holdout_tokens": len(corpus.holdout),
                     "documents": corpus.documents,
+                    "text_bytes": corpus.text_bytes,
                     "bytes_per_token": corpus.bytes_per_token,
                     "vocab_size": corpus.vocab_size,
+                    "vocab_wanted": corpus.vocab_wanted,
                     "content_sha256": corpus.content_sha256,
+                    "left_out": [dataclasses.asdict(row) for row in corpus.left_out],
+                    "cache_damage": corpus.cache_damage,
                 },
                 "environment": probe.environment(resolved) | capabilities.describe(resolved),
                 "peak_flops": peak_flops,

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autotune_model.config import InvalidConfiguration
 from autotune_model.tokens import Corpus, TokenArray
 
 
@@ -28,13 +27,8 @@ class Batches:
         self._tokens = corpus.train
         self._length = sequence_length
         self._seed = seed
-        self._windows = (len(self._tokens) - 1) // sequence_length
+        self._windows = corpus.training_windows(sequence_length=sequence_length, sequences_per_step=sequences_per_step)
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
-        if self._windows < sequences_per_step:
-            raise InvalidConfiguration(
-                f"the training text must hold one global batch of {sequences_per_step} sequences of {sequence_length} "
-                f"tokens; got {len(self._tokens)} tokens, {self._windows} sequences: use more text or a smaller batch"
-            )
 
     def take(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         """Sequences `first` to `first + count` as tokens and targets, `(count, T)` each."""
@@ -74,17 +68,8 @@ class Prefetching:
 
 
 def holdout_windows(corpus: Corpus, *, sequence_length: int, evaluation_tokens: int) -> tuple[Tensor, Tensor]:
-    """The held-out windows that every evaluation uses, spread evenly: tokens and targets `(windows, T)`.
-
-    At least two windows, or there would be no standard error.
-    """
-    there = (len(corpus.holdout) - 1) // sequence_length
-    wanted = max(2, evaluation_tokens // sequence_length)
-    if there < wanted:
-        raise InvalidConfiguration(
-            f"the held-out text must hold {wanted} sequences of {sequence_length} tokens for an evaluation; "
-            f"got {len(corpus.holdout)} tokens, {max(0, there)} sequences: use more text or fewer evaluation_tokens"
-        )
+    """The held-out windows that every evaluation uses, spread evenly: tokens and targets `(windows, T)`."""
+    there, wanted = corpus.evaluation_windows(sequence_length=sequence_length, evaluation_tokens=evaluation_tokens)
     return _rows(corpus.holdout, np.arange(wanted) * there // wanted, sequence_length, np.dtype(np.int64))
 
 

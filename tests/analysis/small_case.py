@@ -15,6 +15,7 @@ from autotune.analysis.efficiency import loss_after
 from autotune.analysis.evidence import ANCHOR, BASELINE, CONFIRM_SEED, WINNER, Calibration
 from autotune.analysis.recommendation import Curve
 from autotune.quantity import Interval, Unknown
+from autotune.simulation.executor import MACHINE
 from autotune.space.configuration import Configuration
 from autotune.space.document import parse_document
 from autotune.trial.types import Completed, Costs, Evaluation, Outcome, Slice, Stage, TrialRecord, TrialSpec
@@ -173,7 +174,7 @@ def case_of(
         "search_seconds": 1_800.0,
         "seconds_by_stage": {},
         "stage_ends": {},
-        "train_tokens": 100_000_000,
+        "corpus": MACHINE.corpus,
         "environment": {},
         "peak_flops": {},
     }

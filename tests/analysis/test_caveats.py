@@ -34,12 +34,14 @@ from autotune.analysis.informative import least_tokens
 from autotune.analysis.power import Power
 from autotune.analysis.rates import VarianceComponents
 from autotune.quantity import Interval, Unknown
+from autotune.simulation.executor import MACHINE
 from autotune.simulation.workload import ScriptedWorkload, simulated_gpt
 from autotune.space.document import SpaceDocument, parse_document
 from autotune.space.limits import Pruned
 from autotune.trial.types import Infeasible, InfeasibleKind, Stage, StageEnd, TrialRecord
 from autotune.workload.base import NoGate
 from autotune.workload.space import SearchSpace, space_of
+from autotune_model.left_out import WORDS, LeftOut, Reason, Tally
 
 PRICED = small_space(TEXT.replace("runs = 10", "runs = 10\ndevice_hour_usd = 1.0\ndevice_watts = 60.0"))
 SYSTEM = {"attention": "sdpa"}
@@ -50,6 +52,12 @@ LEARNING = {"schedule": "wsd"}
 def sound(records: list[TrialRecord] | None = None, *, space: SearchSpace = PRICED, **changed: Any) -> Case:
     """A search with nothing to warn of: a system knob, confirmed, in a plan with a price."""
     return case_of(confirmed(SYSTEM) if records is None else records, space=space, **changed)
+
+
+def left_out(reason: Reason, size: int | None) -> LeftOut:
+    tally = Tally()
+    tally.add(reason, Path("there"), size)
+    return tally.rows()[0]
 
 
 def unsteady() -> Case:
@@ -178,7 +186,22 @@ CASES: dict[str, tuple[Callable[[], Case], Caveat]] = {
         hopeful,
         caveat.ShortHorizon(knobs="schedule", horizon_tokens=HORIZON, plan_tokens=30_000_000.0),
     ),
-    "little text": (lambda: sound(train_tokens=HORIZON // 2), caveat.RepeatedData(epochs=2.0)),
+    "little text": (
+        lambda: sound(corpus=replace(MACHINE.corpus, train_tokens=HORIZON // 2)),
+        caveat.RepeatedData(epochs=2.0),
+    ),
+    "few different pairs": (
+        lambda: sound(corpus=replace(MACHINE.corpus, vocab_size=758, vocab_wanted=32_000)),
+        caveat.VocabularyShort(wanted=32_000, had=758),
+    ),
+    "much left out": (
+        lambda: sound(corpus=replace(MACHINE.corpus, text_bytes=200, left_out=(left_out(Reason.BINARY, 800),))),
+        caveat.TextLeftOut(share=0.8, bytes=800, unknown_sizes=0, reasons=WORDS[Reason.BINARY][0]),
+    ),
+    "a folder not entered": (
+        lambda: sound(corpus=replace(MACHINE.corpus, text_bytes=200, left_out=(left_out(Reason.LINKED_FOLDER, None),))),
+        caveat.TextLeftOut(share=0.0, bytes=0, unknown_sizes=1, reasons=WORDS[Reason.LINKED_FOLDER][0]),
+    ),
     "no curve": (
         lambda: sound(calibration=replace(CALIBRATION, curve=Unknown(reason="it does not fall"))),
         caveat.CurveNotFitted(reason="it does not fall"),

@@ -19,6 +19,7 @@ from rich.console import Console
 from scripted_study import ScriptedStudy
 
 from autotune.cli.live import LivePanel, PlainLines, panel, progress_for, sentence
+from autotune.simulation.executor import MACHINE
 from autotune.space.knobs import KnobValue
 from autotune.study.events import (
     Event,
@@ -32,6 +33,7 @@ from autotune.study.events import (
     StageNotWorthIt,
     StageStarted,
     StudyMended,
+    TextRead,
     TrialFinished,
     TrialRepeated,
     TrialStarted,
@@ -62,6 +64,14 @@ SENTENCES: list[tuple[Happening, str]] = [
         "study s: started, budget 30 min",
     ),
     (StudyMended(text="a\x1b[2J was damaged"), "mended: a [2J was damaged"),
+    (
+        TextRead(corpus=MACHINE.corpus, horizon_tokens=200_000_000),
+        (
+            "text: 1,000 documents; tokens: 100,000,000 to train on, 1,000,000 held out (0.99 %); vocabulary: 2,048; "
+            "too little text: trials of 200,000,000 tokens read it 2.00 times, which favours what learns by heart: "
+            "use more text or a smaller horizon_tokens"
+        ),
+    ),
     (STAGE, "stage explore system knobs: up to 9 min"),
     (
         StageFinished(stage=SYSTEM, spent_seconds=312.4, reason=StageEnd.DONE),

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from report.examples import EXAMPLES, expected
@@ -13,6 +14,7 @@ from autotune.cli.printers import print_alignment, print_examination, print_knob
 from autotune.measure.alignment import Alignment, Answer, Finding
 from autotune.quantity import Unknown
 from autotune.report import build_view
+from autotune.simulation.executor import MACHINE
 from autotune.space.knobs import Choice, members
 from autotune.space.limits import Pruned
 
@@ -123,8 +125,10 @@ def test_the_table_of_knobs_names_every_knob_with_its_values() -> None:
 def test_an_examination_names_machine_rates_and_what_is_skipped() -> None:
     console = plain_console()
     gone = Pruned(knob="attention", value="cudnn", reason="no [bold]backend\x1b[31m")
-    print_examination({"logical_cores": "2"}, {"fp32": 60e9, "bf16": 90e9}, [gone], "", console)
+    machine = replace(MACHINE, environment={"logical_cores": "2"}, peak_flops={"fp32": 60e9, "bf16": 90e9})
+    print_examination(machine, [gone], "", console)
     text = flat(console)
+    assert "tokens 100,000,000 to train on, 1,000,000 held out (0.99 %)" in text
     assert "logical cores 2" in text
     assert "fp32 matmul 60.0 GFLOP/s" in text
     assert "bf16 matmul 90.0 GFLOP/s, 1.50x fp32" in text
@@ -134,8 +138,9 @@ def test_an_examination_names_machine_rates_and_what_is_skipped() -> None:
 
 def test_an_examination_that_finds_nothing_to_skip_says_so() -> None:
     console = plain_console()
-    print_examination({}, {"bf16": 90e9}, [], "reports is a file", console)
-    assert "bf16 matmul 90.0 GFLOP/s studies folder reports is a file" in flat(console)
+    print_examination(replace(MACHINE, peak_flops={"bf16": 90e9}), [], "reports is a file", console)
+    assert "bf16 matmul 90.0 GFLOP/s" in flat(console)
+    assert "studies folder reports is a file" in flat(console)
     assert flat(console).endswith("This machine can run every value in the space.")
 
 

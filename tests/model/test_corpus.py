@@ -1,132 +1,118 @@
+"""Surveying a corpus: what is text, what is left out and why, and what identifies it."""
+
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from autotune_model.config import InvalidConfiguration
-from autotune_model.corpus import find_source, hold_out
+from autotune_model.corpus import find_source
+from autotune_model.left_out import Reason
 
 
 def documents(corpus: Path | str) -> list[str]:
-    return list(find_source(str(corpus), "text").documents())
+    source = find_source(str(corpus), "text")
+    texts = [b"".join(document).decode() for document in source.documents(source.survey().paths)]
+    return [text for text in texts if text and not text.isspace()]
 
 
-def test_folder_is_read_in_order_without_hidden_blank_and_binary_files(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folder_is_read_in_order_without_hidden_blank_and_binary_files(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
     (tmp_path / "b" / "2.md").write_text("second")
     (tmp_path / "a.txt").write_text("\ufefffirst", encoding="utf-8")
     (tmp_path / "c.txt").write_text(" \n")
+    (tmp_path / "d.txt").write_text("")
     (tmp_path / ".git" / "hidden.txt").write_text("hidden")
     (tmp_path / "image.png").write_bytes(b"\x89PNG\0\0")
     (tmp_path / "old.txt").write_bytes("café".encode("latin-1"))
     assert documents(tmp_path) == ["first", "second"]
-    reported = capsys.readouterr().err
-    assert "image.png" in reported
-    assert "old.txt" in reported
+    survey = find_source(str(tmp_path), "text").survey()
+    assert (survey.documents, survey.text_bytes) == (2, 11)
+    rows = {row.reason: row for row in survey.left_out}
+    assert {reason: (row.count, row.bytes) for reason, row in rows.items()} == {
+        Reason.BINARY: (1, 6),
+        Reason.ENCODING: (1, 4),
+        Reason.EMPTY: (2, 2),
+        Reason.HIDDEN: (1, 0),
+    }
+    assert rows[Reason.BINARY].examples == (str(tmp_path / "image.png"),)
+    assert {reason for reason, row in rows.items() if row.matters} == {Reason.BINARY, Reason.ENCODING}
 
 
-def test_glob_takes_what_it_names(tmp_path: Path) -> None:
-    for name in ("b.txt", "a.txt", "c.md"):
-        (tmp_path / name).write_text(name)
-    assert documents(tmp_path / "*.txt") == ["a.txt", "b.txt"]
+def test_a_folder_without_text_says_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\0\0")
+    with pytest.raises(InvalidConfiguration, match=r"got none in 1 files; for example .*image\.png is binary"):
+        find_source(str(tmp_path), "text").survey()
 
 
-def test_jsonl_has_a_document_a_line(tmp_path: Path) -> None:
-    rows = [{"text": "one\nline"}, {"text": "half a pair: \ud83d"}, {"text": " "}]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
-    assert documents(tmp_path / "rows.jsonl") == ["one\nline", "half a pair: ?"]
-
-
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [('{"body": "x", "id": 1}', "fields body, id"), ("{", "no JSON"), ("[1]", "a list"), ('{"text": 3}', "a int")],
-)
-def test_bad_line_of_jsonl_is_named(tmp_path: Path, line: str, problem: str) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"text": "fine"}\n' + line)
-    with pytest.raises(InvalidConfiguration, match=rf"field 'text'; got {problem}.* in line 2 of .*rows\.jsonl"):
-        documents(path)
+def test_many_files_of_a_kind_are_counted_and_few_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("text")
+    for number in range(9):
+        (tmp_path / f"{number}.bin").write_bytes(b"\0" * 10)
+    (row,) = find_source(str(tmp_path), "text").survey().left_out
+    assert (row.count, row.bytes, len(row.examples)) == (9, 90, 3)
 
 
 def test_binary_file_named_by_itself_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"\0\1\2")
-    with pytest.raises(InvalidConfiguration, match=r"UTF-8 text; got '.*model\.bin'"):
+    with pytest.raises(InvalidConfiguration, match=r"text in regular files; got '.*model\.bin', which is binary"):
         documents(tmp_path / "model.bin")
 
 
-def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "gone.txt").write_text("x")
+def test_a_file_that_is_gone_is_counted_or_an_error(tmp_path: Path) -> None:
+    for name in ("gone.txt", "there.txt"):
+        (tmp_path / name).write_text("x")
     source = find_source(str(tmp_path), "text")
+    surveyed = source.survey()
     (tmp_path / "gone.txt").unlink()
-    with pytest.raises(InvalidConfiguration, match=r"readable; got '.*gone\.txt' \(No such file"):
-        list(source.documents())
+    assert [row.reason for row in source.survey().left_out] == [Reason.UNREADABLE]
+    with pytest.raises(InvalidConfiguration, match=r"must not change while it is read; got a change in '.*gone\.txt'"):
+        list(source.documents(surveyed.paths))
 
 
-def test_a_path_without_files_is_an_error(tmp_path: Path) -> None:
-    for corpus in (tmp_path, tmp_path / "nothing.txt", tmp_path / "*.txt"):
-        with pytest.raises(InvalidConfiguration, match="where no file is"):
-            find_source(str(corpus), "text")
+def test_a_bad_line_in_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "fine"}\n{')
+    with pytest.raises(InvalidConfiguration, match=r"no JSON in line 2 of '.*rows\.jsonl'"):
+        documents(tmp_path)
 
 
-def test_standard_library_is_sources_without_tests() -> None:
-    files = find_source("stdlib", "text").files
-    assert len(files) > 300
-    assert {file.suffix for file in files} == {".py"}
-    assert not any({"test", "tests", "site-packages"} & set(file.parts) for file in files)
+def test_the_same_text_has_the_same_content_however_it_is_stored(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+    (one / "a.txt").write_text("naïve")
+    (other / "z.jsonl").write_text(json.dumps({"text": "naïve"}))
+    surveys = [find_source(str(folder), "text").survey() for folder in (one, other)]
+    assert surveys[0].content_sha256 == surveys[1].content_sha256
 
 
-@given(st.text(alphabet="ab \n", min_size=1, max_size=2000).filter(lambda text: not text.isspace()))
-def test_pieces_of_a_single_document_are_the_document(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    path = tmp_path_factory.getbasetemp() / "single.txt"
-    path.write_text(text)
-    pieces = documents(path)
-    assert "".join(pieces) == text
-    assert len(pieces) <= 100
+@pytest.mark.parametrize("size", [10, 1 << 20])
+def test_other_text_of_the_same_size_and_times_is_another_corpus(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("a" * size)
+    before, state = find_source(str(path), "text").fingerprint(), path.stat()
+    path.write_text("b" * size)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+    assert find_source(str(path), "text").fingerprint() != before
 
 
-def test_single_document_is_cut_at_line_ends(tmp_path: Path) -> None:
-    path = tmp_path / "book.txt"
-    path.write_text("".join(f"line {number} of this book\n" for number in range(3000)))
-    pieces = documents(path)
-    assert 80 <= len(pieces) <= 100
-    assert all(piece.endswith("\n") for piece in pieces)
+def test_the_content_tells_texts_apart_when_no_time_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("a" * 1000)
+    state = path.stat()
+    before = find_source(str(path), "text").fingerprint()
+    path.write_text("b" * 1000)
+    monkeypatch.setattr(Path, "stat", lambda self, **_: state)
+    assert find_source(str(path), "text").fingerprint() != before
 
 
-corpora = st.dictionaries(st.binary(min_size=2, max_size=4), st.integers(1, 10_000), min_size=2, max_size=60)
-
-
-@given(corpora, st.floats(0.01, 0.5), st.randoms(use_true_random=False))
-def test_split_leaves_both_sides_text_and_ignores_order(
-    sizes: dict[bytes, int], fraction: float, order: object
-) -> None:
-    held = hold_out(sizes, fraction)
-    assert held
-    assert held < set(sizes)
-    rows = list(sizes.items())
-    order.shuffle(rows)  # type: ignore[attr-defined]
-    assert hold_out(dict(rows), fraction) == held
-
-
-@given(corpora, st.floats(0.01, 0.5))
-def test_split_holds_out_no_more_than_asked_if_it_can(sizes: dict[bytes, int], fraction: float) -> None:
-    held = hold_out(sizes, fraction)
-    total = sum(sizes[digest] for digest in held)
-    assert total <= fraction * sum(sizes.values()) or total == min(sizes.values())
-
-
-def test_split_of_many_documents_comes_close_to_the_fraction() -> None:
-    sizes = {number.to_bytes(2, "big"): 100 + number % 7 for number in range(1000)}
-    held = sum(sizes[digest] for digest in hold_out(sizes, 0.1))
-    assert held == pytest.approx(0.1 * sum(sizes.values()), rel=0.02)
-
-
-def test_one_document_cannot_be_split() -> None:
-    with pytest.raises(InvalidConfiguration, match="two different documents"):
-        hold_out({b"only": 10}, 0.1)
+def test_what_is_left_out_belongs_to_the_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("text")
+    before = find_source(str(tmp_path), "text").fingerprint()
+    (tmp_path / "more").symlink_to(tmp_path.parent)
+    assert find_source(str(tmp_path), "text").fingerprint() != before

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,12 @@ import pytest
 import torch
 from tiny_corpus import made_up_documents
 
+from autotune_model.cache import CacheProblem
 from autotune_model.config import DataConfig, InvalidConfiguration
-from autotune_model.corpus import Source
+from autotune_model.corpus import Source, Survey
 from autotune_model.data import Batches, holdout_windows
+from autotune_model.formats import Parts
+from autotune_model.left_out import Reason
 from autotune_model.tokenizer import byte_encoding
 from autotune_model.tokens import Corpus, open_corpus
 
@@ -45,7 +50,35 @@ def test_documents_are_split_whole_and_none_is_lost(corpus: Corpus) -> None:
     assert not set(train) & set(holdout)
     assert Counter(train + holdout) == Counter(made_up_documents())
     assert corpus.documents == len(made_up_documents())
-    assert len(holdout) == 4  # a fifth of 24, not exceeded
+    assert len(holdout) == 5  # a fifth of 24
+    assert corpus.text_bytes == sum(len(text.encode()) for text in made_up_documents())
+    assert corpus.vocab_wanted == corpus.vocab_size
+    assert (corpus.left_out, corpus.cache_damage) == ((), "")
+
+
+def test_passages_of_a_book_are_apart_only_where_one_is_held_out(fresh: DataConfig, tmp_path: Path) -> None:
+    book = "".join(f"{document}\n" for document in made_up_documents(200))
+    (tmp_path / "book.txt").write_text(book)
+    corpus = open_corpus(dataclasses.replace(fresh, corpus=str(tmp_path / "book.txt")))
+    train, holdout = texts(corpus.train), texts(corpus.holdout)
+    assert all(text in book for text in train + holdout)
+    assert len("".join(train + holdout)) == len(book)
+    assert len(holdout) > 4
+    assert len(train) <= len(holdout) + 1
+    assert corpus.documents == 1
+
+
+def test_what_was_left_out_is_known_from_the_cache_too(fresh: DataConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for number, document in enumerate(made_up_documents()):
+        (folder / f"{number:02}.txt").write_text(document)
+    (folder / "old.txt").write_bytes(b"caf\xe9")
+    (folder / "gone").symlink_to("nowhere")
+    config = dataclasses.replace(fresh, corpus=str(folder), tokenizer="bpe:5000")
+    for corpus in (open_corpus(config), open_corpus(config)):
+        assert [(row.reason, row.count) for row in corpus.left_out] == [(Reason.ENCODING, 1), (Reason.BROKEN_LINK, 1)]
+        assert corpus.vocab_size < corpus.vocab_wanted == 5000
 
 
 def test_split_does_not_depend_on_file_names(corpus: Corpus, fresh: DataConfig, tmp_path: Path) -> None:
@@ -68,7 +101,7 @@ def test_tokens_take_the_smallest_type_and_know_their_bytes(corpus: Corpus, fres
 
 def test_known_corpus_opens_without_reading_text(fresh: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_corpus(fresh)
-    monkeypatch.setattr(Source, "documents", lambda self: pytest.fail("read the text again"))
+    monkeypatch.setattr(Source, "survey", lambda self: pytest.fail("read the text again"))
     again = open_corpus(fresh)
     assert np.array_equal(first.train, again.train)
     assert again.content_sha256 == first.content_sha256
@@ -91,37 +124,101 @@ def test_touched_file_keeps_the_tokens_and_changed_text_does_not(fresh: DataConf
     assert open_corpus(config).content_sha256 != first.content_sha256
 
 
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("train.bin", b""),
-        ("train.bin", b"\1\2"),
-        ("holdout.bin", None),
-        ("about.json", b"{"),
-        ("about.json", b'{"key": "another"}'),
-        ("about.json", b"[]"),
-    ],
-)
-def test_torn_or_foreign_cache_is_rebuilt(fresh: DataConfig, name: str, damage: bytes | None) -> None:
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "emptied": lambda content: b"",
+    "torn": lambda content: content[: len(content) // 2],
+    "zeroed": lambda content: b"\0" * len(content),
+    "longer": lambda content: content + b"\0\0",
+    "flipped": lambda content: content[:40] + bytes([content[40] ^ 1]) + content[41:],
+    "foreign": lambda content: b'{"sha256": "", "value": {"key": "another"}}',
+    "a list": lambda content: b"[]",
+}
+
+
+@pytest.mark.parametrize("name", ["train.bin", "holdout.bin", "token_bytes.bin", "about.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("thorough", [True, False])
+def test_damaged_tokens_are_made_again_and_said(fresh: DataConfig, name: str, damage: str, thorough: bool) -> None:
     config = dataclasses.replace(fresh, tokenizer="bpe:300")
     whole = np.array(open_corpus(config).train)
     damaged = token_folder(config) / name
-    damaged.unlink()
-    if damage is not None:
-        damaged.write_bytes(damage)
+    damaged.write_bytes(DAMAGES[damage](damaged.read_bytes()))
+    again = open_corpus(config, thorough=thorough)
+    assert np.array_equal(again.train, whole)
+    assert again.cache_damage
+    assert open_corpus(config).cache_damage == ""
+    assert token_folder(config), "nothing else is left"
+
+
+@pytest.mark.parametrize("place", ["sources", "vocabularies"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_other_damaged_files_of_the_cache_are_made_again(fresh: DataConfig, place: str, damage: str) -> None:
+    config = dataclasses.replace(fresh, tokenizer="bpe:300")
+    whole = np.array(open_corpus(config).train)
+    (damaged,) = Path(config.cache_dir, place).iterdir()
+    content = damaged.read_bytes()
+    damaged.write_bytes(DAMAGES[damage](content))
+    if place == "vocabularies":
+        shutil.rmtree(token_folder(config))
     assert np.array_equal(open_corpus(config).train, whole)
-    assert np.array_equal(open_corpus(config).train, whole)
+    assert damaged.read_bytes() == content
+
+
+def test_a_missing_file_of_the_cache_is_made_again(fresh: DataConfig) -> None:
+    whole = np.array(open_corpus(fresh).train)
+    (token_folder(fresh) / "holdout.bin").unlink()
+    assert np.array_equal(open_corpus(fresh).train, whole)
+
+
+def test_what_is_cached_is_for_this_user_alone(fresh: DataConfig) -> None:
+    open_corpus(dataclasses.replace(fresh, tokenizer="bpe:300"))
+    found = list(Path(fresh.cache_dir).rglob("*"))
+    assert {path.stat().st_mode & 0o777 for path in found if path.is_file()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in found if path.is_dir()} == {0o700}
+
+
+def test_a_full_disk_is_a_problem_of_the_cache_and_leaves_nothing(
+    fresh: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(CacheProblem, match=r"have room; got No space left on device in '.*': free space"):
+        open_corpus(fresh)
+    assert not list(Path(fresh.cache_dir, "tokens").iterdir())
+    monkeypatch.undo()
+    assert len(open_corpus(fresh).holdout)
+
+
+def test_text_that_changes_while_it_is_read_is_refused(
+    fresh: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for number, document in enumerate(made_up_documents()):
+        (folder / f"{number:02}.txt").write_text(document)
+    survey = Source.survey
+
+    def changing(self: Source) -> Survey:
+        found = survey(self)
+        (folder / "00.txt").write_text("something else entirely")
+        return found
+
+    monkeypatch.setattr(Source, "survey", changing)
+    with pytest.raises(InvalidConfiguration, match="must not change while it is read"):
+        open_corpus(dataclasses.replace(fresh, corpus=str(folder)))
 
 
 def test_interrupted_build_leaves_nothing_that_is_used(fresh: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     read = Source.documents
     readings = iter(range(10))
 
-    def interrupted(self: Source) -> Iterator[str]:
+    def interrupted(self: Source, paths: tuple[Path, ...]) -> Iterator[Parts]:
         if next(readings) == 2:  # while the tokens are being written
-            yield "half of it"
+            yield iter((b"half of it",))
             raise KeyboardInterrupt
-        yield from read(self)
+        yield from read(self, paths)
 
     config = dataclasses.replace(fresh, tokenizer="bpe:300")
     monkeypatch.setattr(Source, "documents", interrupted)
@@ -135,7 +232,8 @@ def test_interrupted_build_leaves_nothing_that_is_used(fresh: DataConfig, monkey
 def test_leftovers_of_a_killed_build_are_cleared(fresh: DataConfig) -> None:
     whole = np.array(open_corpus(fresh).train)
     folder = token_folder(fresh)
-    folder.rename(folder.with_name(f".{folder.name}.unfinished"))
+    left = folder.rename(folder.with_name(f".{folder.name}.unfinished"))
+    os.utime(left, (1, 1))
     assert np.array_equal(open_corpus(fresh).train, whole)
     assert token_folder(fresh) == folder
 

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from worker_client import MODEL
 
 from autotune_model.config import DataConfig
@@ -31,6 +32,9 @@ def test_prepare_describes_corpus_and_machine_in_one_line(data: DataConfig, tmp_
     assert set(answer) == {"corpus", "environment", "limits", "peak_flops"}
     assert answer["corpus"]["vocab_size"] == 257
     assert answer["corpus"]["documents"] == 24
+    assert answer["corpus"]["text_bytes"] > 10_000
+    assert answer["corpus"]["vocab_wanted"] == 257
+    assert answer["corpus"]["left_out"] == []
     assert answer["environment"]["device"] == "cpu"
     assert int(answer["environment"]["memory_bytes"]) > 1e8
     assert {type(value) for value in answer["environment"].values()} == {str}
@@ -46,6 +50,24 @@ def test_prepare_says_what_is_wrong(tmp_path: Path) -> None:
     failure = decode_failure(done.stdout)
     assert failure.kind is InfeasibleKind.INVALID
     assert "'nowhere'" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("trial", "words"),
+    [
+        ({"sequences_per_step": 100_000}, "must hold one global batch of 100000 sequences"),
+        ({"evaluation_tokens": 100_000}, "must hold 6250 sequences of 16 tokens for an evaluation"),
+    ],
+)
+def test_prepare_refuses_text_that_no_trial_can_use(
+    data: DataConfig, tmp_path: Path, trial: dict[str, int], words: str
+) -> None:
+    trial = {"sequence_length": 16, "sequences_per_step": 8, "evaluation_tokens": 128} | trial
+    done = prepare(tmp_path, {"data": data.to_mapping(), "device": "cpu", "attempts": [], "trial": trial})
+    assert done.returncode == 2
+    failure = decode_failure(done.stdout)
+    assert failure.kind is InfeasibleKind.INVALID
+    assert words in failure.message
 
 
 def test_prepare_tries_nothing_that_it_does_not_know(data: DataConfig, tmp_path: Path) -> None:

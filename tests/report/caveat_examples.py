@@ -27,9 +27,11 @@ from autotune.analysis.caveat import (
     SearchStoppedEarly,
     ShortHorizon,
     SpeedIsExpected,
+    TextLeftOut,
     TrialsTooShort,
     Unpriced,
     ValuePruned,
+    VocabularyShort,
 )
 
 CAVEATS: dict[str, Caveat] = {
@@ -44,6 +46,8 @@ CAVEATS: dict[str, Caveat] = {
         horizon_tokens=60_000, slope=0.94, r_squared=0.97, informative_tokens=2.4e6, cost_seconds=22_800.0
     ),
     "short_horizon": ShortHorizon(knobs="learning_rate", horizon_tokens=98_304, plan_tokens=1.2e9),
+    "vocabulary_short": VocabularyShort(wanted=32_000, had=758),
+    "text_left_out": TextLeftOut(share=0.8, bytes=3_400_000, unknown_sizes=2, reasons="binary, a linked folder"),
     "repeated_data": RepeatedData(epochs=1.4),
     "curve_not_fitted": CurveNotFitted(reason="two budgets finished, three are needed"),
     "curve_steepening": CurveSteepening(horizon_tokens=196_608),

@@ -26,14 +26,34 @@ from autotune.analysis.recommendation import (
     TrialSummary,
 )
 from autotune.quantity import Interval, Quantity, Unknown
+from autotune.simulation.executor import MACHINE
 from autotune.space.configuration import Configuration
 from autotune.space.document import parse_document
 from autotune.space.knobs import KnobValue
 from autotune.space.plan import Plan
+from autotune.workload.machine import Corpus, LeftOut
 from autotune.workload.space import space_of
+from autotune_model.left_out import Reason
 
 from .caveat_examples import CAVEATS
 
+CORPUS = Corpus(
+    train_tokens=3_612_004,
+    holdout_tokens=398_113,
+    documents=799,
+    text_bytes=12_600_000,
+    bytes_per_token=3.1,
+    vocab_size=758,
+    vocab_wanted=2_048,
+    content_sha256="ab" * 32,
+    left_out=(
+        LeftOut(
+            reason=Reason.ENCODING, count=12, bytes=3_400_000, unknown_sizes=0, examples=("a/old.txt", "b.txt", "c.txt")
+        ),
+        LeftOut(reason=Reason.LINKED_FOLDER, count=1, bytes=0, unknown_sizes=1, examples=("a/more",)),
+    ),
+    cache_damage="train.bin is not what was written",
+)
 CREATED_AT = "2026-11-23T23:40:00+00:00"
 
 WORKLOAD = space_of(parse_document(SPACE, name="small", source="small.toml", folder=Path())).workload
@@ -363,6 +383,7 @@ def claimed() -> Recommendation:
                 140.0,
             ),
         ),
+        corpus=CORPUS,
         environment=ENVIRONMENT,
         caveats=tuple(
             CAVEATS[kind]
@@ -476,6 +497,7 @@ def keep() -> Recommendation:
             ),
             trial(2, "explore_system", "threads=4", "crash", "ended by signal 9", NOT_REACHED, NOT_JUDGED, 9.0),
         ),
+        corpus=CORPUS,
         environment=ENVIRONMENT,
         caveats=tuple(CAVEATS[kind] for kind in ("noisy_machine", "unpriced", "energy_unknown")),
     )
@@ -528,6 +550,7 @@ def not_informative() -> Recommendation:
         batches=Batches(baseline=16, candidate=16, expected=0),
         runners_up=(),
         trials=(trial(0, "calibrate", "baseline", "completed", "", SAME, NOT_JUDGED, 120.0),),
+        corpus=MACHINE.corpus,
         environment={},
         caveats=tuple(CAVEATS[kind] for kind in ("budget_ended", "curve_not_fitted", "race_skipped")),
     )

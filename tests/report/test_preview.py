@@ -17,6 +17,8 @@ from autotune.study.ledger import SHARES
 from autotune.trial.types import Stage
 from autotune.workload.space import SearchSpace, load_space, space_of
 
+from .search_examples import CORPUS
+
 TEXT = """
 [workload]
 layers = 2
@@ -64,7 +66,12 @@ def test_the_preview_as_json_has_every_figure() -> None:
             "bytes_per_token": 3.0,
             "vocab_size": 2_048,
             "content_sha256": "0" * 64,
+            "text_bytes": 0,
+            "vocab_wanted": 0,
+            "left_out": [],
+            "cache_damage": "",
         },
+        "epochs_of_a_trial": 0.0004,
         "pruned": [{"knob": "dtype", "value": "bf16_autocast", "reason": "no bf16"}],
         "baseline_in_doubt": {},
         "dimensions": {
@@ -98,7 +105,8 @@ def test_the_preview_as_text_says_the_same() -> None:
     text = preview(CONTINUOUS, MACHINE, as_json=False)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0] == "mine: 5 knobs"
-    assert "text: 1,000 documents, 100,000,000 + 1,000,000 tokens (held out)" in lines
+    assert "text: 1,000 documents" in lines
+    assert "tokens: 100,000,000 to train on, 1,000,000 held out (0.99 %)" in lines
     assert "vocabulary: 2,048" in lines
     assert "micro_batch system 2, 3, 4" in lines
     assert "dtype precision fp32, bf16_autocast" in lines
@@ -112,6 +120,23 @@ def test_the_preview_as_text_says_the_same() -> None:
     assert "expected cost: at most 1200 s of this machine and 1 USD, shared out as" in lines
     assert f"calibrate {SHARES[Stage.CALIBRATE] * 1200:.0f} s" in lines
     assert [line.rsplit(None, 2)[0].strip() for line in lines if line.endswith(" s")] == [stage_word(s) for s in Stage]
+
+
+def test_the_text_is_told_with_what_is_missing_and_what_is_too_little() -> None:
+    machine = replace(MACHINE, corpus=replace(CORPUS, train_tokens=16_000))
+    lines = preview(space(), machine, as_json=False).splitlines()
+    assert "text: 799 documents, 12.6 MB" in lines
+    assert "vocabulary: 758 of 2,048 wanted: the text has no more" in lines
+    assert (
+        "left out: 12, 3.4 MB, neither UTF-8 nor what its byte order mark says (a/old.txt, b.txt, c.txt, ...): "
+        "convert it to UTF-8"
+    ) in lines
+    assert "left out: 1, a linked folder, which is not followed (a/more): name the folder itself" in lines
+    assert "cache: the tokens were damaged (train.bin is not what was written) and made again" in lines
+    assert any(line.startswith("too little text: trials of 40,000 tokens read it 2.50 times") for line in lines)
+    facts = json.loads(preview(space(), machine, as_json=True))
+    assert facts["epochs_of_a_trial"] == 2.5
+    assert facts["text"]["left_out"][0]["reason"] == "encoding"
 
 
 def test_what_is_not_there_is_not_made_up() -> None:

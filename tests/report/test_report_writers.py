@@ -238,6 +238,9 @@ def evil() -> Recommendation:
         trials=(dataclasses.replace(r.trials[4], reason=EVIL, label=EVIL),),
         techniques=(dataclasses.replace(r.techniques[0], title=EVIL, reason=EVIL, value=EVIL),),
         runners_up=(dataclasses.replace(r.runners_up[0], label=EVIL),),
+        corpus=dataclasses.replace(
+            r.corpus, cache_damage=EVIL, left_out=(dataclasses.replace(r.corpus.left_out[0], examples=(EVIL,)),)
+        ),
         environment={EVIL: EVIL},
         search_cost=dataclasses.replace(r.search_cost, seconds_by_activity={EVIL: 1.0}),
     )
