@@ -16,10 +16,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from injected import processes, search, studies
+from injected import processes, search, studies, text
 from injected.bench import Bench, Fault, Outcome
 
 KINDS: Mapping[str, Sequence[Fault]] = {
+    "text": text.FAULTS,
     "search and terminal": search.FAULTS,
     "studies": studies.FAULTS,
     "processes": processes.FAULTS,
