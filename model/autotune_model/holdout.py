@@ -89,16 +89,20 @@ class Split:
         The passages form a line: those of documents that were cut, in the order of their text, then whole documents
         by size. Along it, a passage is held out if that brings the share so far nearer to the asked one. Neighbours
         have similar sizes, so that large and small ones have the same chance, and the last ones settle the share.
+        A passage whose copies are too much to hold out is trained on, and does not count.
 
         Raises:
             InvalidConfiguration: the share cannot be near the asked one.
         """
+        most = max(_WHOLE_BYTES[0], self.fraction * sum(self._bytes.values()) / _WHOLE_SHARE)
         whole = sorted(self._bytes, key=lambda digest: (-self._bytes[digest], digest))
         line = dict.fromkeys([digest for document in sorted(self._cut) for digest in document] + whole)
         held: set[bytes] = set()
         seen_bytes = held_bytes = 0
         for digest in line:
             size = self._bytes[digest]
+            if size > most:
+                continue
             seen_bytes += size
             if held_bytes + size / 2 < self.fraction * seen_bytes:
                 held.add(digest)
@@ -106,7 +110,8 @@ class Split:
         share = held_bytes / max(1, seen_bytes)
         if not self.fraction / _TOLERANCE <= share <= self.fraction * _TOLERANCE:
             raise InvalidConfiguration(
-                f"a corpus must have different passages to hold out {self.fraction:.0%} of it; got {share:.1%} of "
-                f"{seen_bytes:,} bytes in {len(line):,} different passages: use more text"
+                f"a corpus must have different passages to hold out {self.fraction:.0%} of it; got "
+                f"{sum(self._bytes.values()):,} bytes in {len(line):,} passages, of which {share:.1%} can be held out: "
+                "use more text"
             )
         return frozenset(held)

@@ -128,7 +128,7 @@ def open_corpus(config: DataConfig, *, thorough: bool = False) -> Corpus:
     except OSError as error:
         raise cache.CacheProblem(
             f"the cache of tokens must be writable and have room; got {error.strerror or error} in {str(root)!r}: "
-            "free space there or set cache_dir in [workload]"
+            "free space there, or set XDG_CACHE_HOME to another folder"
         ) from None
 
 

@@ -97,6 +97,12 @@ def test_small_documents_stay_whole_and_large_ones_are_cut_at_paragraphs() -> No
     assert all(text.endswith(b"\n\n") for _, text in rows[0][:-1])
 
 
+def test_a_text_that_repeats_itself_takes_no_other_text_out_of_training() -> None:
+    rows = split([*(prose(seed, 5_000) for seed in range(200)), b"a" * 5_000_000], 0.1)
+    assert share(rows[:-1]) == pytest.approx(0.1, rel=0.1)
+    assert not any(is_held for is_held, _ in rows[-1][:-1])
+
+
 def test_copies_are_on_one_side_whatever_their_line_ends() -> None:
     documents = [prose(seed, 1_000) for seed in range(50)]
     copies = [document.replace(b"\n", b"\r\n") + b"\n" for document in documents]
