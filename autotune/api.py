@@ -35,7 +35,7 @@ from autotune.search.recommend import whole_case
 from autotune.space.configuration import Configuration
 from autotune.space.document import SpaceDocument, read_document
 from autotune.space.limits import Pruned
-from autotune.study.events import Listener, SittingStarted, StudyMended, TextRead
+from autotune.study.events import Listener, MachineBusy, SittingStarted, StudyMended, TextRead
 from autotune.study.folder import Folder
 from autotune.study.identity import identity_of
 from autotune.study.info import FORMAT, StudyInfo, check_name, differences, no_study, written_corpus
@@ -435,6 +435,7 @@ def _run(study: Study, executor: Executor, machine: Machine, listeners: Sequence
             listeners=(dashboard, *listeners),
         )
         try:
+            load = executor.load()
             lab.tell(
                 SittingStarted(
                     study=study.name,
@@ -444,6 +445,8 @@ def _run(study: Study, executor: Executor, machine: Machine, listeners: Sequence
                 )
             )
             lab.tell(TextRead(corpus=machine.corpus, horizon_tokens=study.space.workload.horizon_tokens))
+            if load and load.is_busy and not study.is_finished:
+                lab.tell(MachineBusy(others_share=round(load.others_share, 3)))
             recommendation = run_search(lab)
         except KeyboardInterrupt:
             lab.budget.note()

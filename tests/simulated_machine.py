@@ -9,6 +9,7 @@ from pathlib import Path
 from small_space import SPACE
 
 from autotune.executors.base import SessionRequest
+from autotune.executors.load import Load
 from autotune.simulation.example import ExampleWorld
 from autotune.simulation.executor import MACHINE, ScriptedExecutor, ScriptedSession, SimulatedClock
 from autotune.simulation.workload import simulated_gpt
@@ -25,8 +26,8 @@ TINY = SPACE.replace(
 class SimulatedMachine(ScriptedExecutor):
     """Runs orders of the built-in GPT in simulated time, and counts how often it was examined."""
 
-    def __init__(self, machine: Machine = MACHINE) -> None:
-        super().__init__(ExampleWorld(), SimulatedClock(), machine=machine)
+    def __init__(self, machine: Machine = MACHINE, *, load: Load | None = None) -> None:
+        super().__init__(ExampleWorld(), SimulatedClock(), machine=machine, load=load)
         self.examined = 0
         self._gpt = simulated_gpt(parse_document(SPACE, name="s", source="s", folder=Path()))
 

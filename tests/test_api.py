@@ -13,10 +13,12 @@ from small_space import SPACE
 
 import autotune
 from autotune import api
+from autotune.analysis.caveat import BusyMachine
 from autotune.analysis.recommendation import Verdict
 from autotune.errors import BadInput, NothingFeasible
+from autotune.executors.load import Load
 from autotune.study import identity
-from autotune.study.events import Event, SittingStarted, TextRead
+from autotune.study.events import Event, MachineBusy, SittingStarted, TextRead
 from autotune.study.reading import read_records
 from autotune.study.store import Study
 
@@ -89,6 +91,21 @@ def test_a_longer_plan_goes_on(search: Callable[..., api.Finished], space_file: 
     assert machine.examined == 1
     assert read_records(first.folder)[: len(before)] == before
     assert len(second.recommendation.trials) > len(before)
+
+
+@pytest.mark.parametrize(("others_share", "is_told"), [(0.6, True), (0.1, False)])
+def test_a_busy_machine_is_warned_of_and_named_in_the_verdict(
+    search: Callable[..., api.Finished], others_share: float, is_told: bool
+) -> None:
+    events: list[Event] = []
+    load = Load(seconds=1.0, cores=2, others_share=others_share, own_share=0.2)
+    finished = search(SimulatedMachine(load=load), listeners=(events.append,))
+    assert (MachineBusy(others_share=others_share) in [e.what for e in events]) is is_told
+    assert (BusyMachine(others_share=others_share) in finished.recommendation.caveats) is is_told
+    assert {r.others_share for r in read_records(finished.folder)} == {others_share}
+    assert ("60 % of this machine" in " ".join(api.view_of(finished).why)) is is_told
+    again = search(SimulatedMachine(load=load))
+    assert again.recommendation == finished.recommendation
 
 
 def test_a_budget_may_be_raised_and_is_kept_until_the_file_says_otherwise(

@@ -16,6 +16,7 @@ from autotune.study.events import (
     Event,
     Happening,
     IncumbentFound,
+    MachineBusy,
     NextTrialNotWorthIt,
     RaceWon,
     SittingFinished,
@@ -134,5 +135,5 @@ def test_a_plan_that_cannot_pay_stops_the_stage(told: Mapping[str, Told]) -> Non
 
 def test_every_kind_of_event_was_told(told: Mapping[str, Told]) -> None:
     seen = {type(what) for happenings in told.values() for what in happenings}
-    told_by_the_driver = {SittingStarted, StudyMended, TextRead}
+    told_by_the_driver = {MachineBusy, SittingStarted, StudyMended, TextRead}
     assert seen | told_by_the_driver == set(get_args(Happening)), "test_api.py and test_identity.py have them"

@@ -128,6 +128,13 @@ class Case:
         runs, rate = self.space.plan.runs, self.calibration.rate.estimate
         return combine(lambda tokens: plan_device_seconds(tokens, runs, rate), self.plan_tokens)
 
+    @cached_property
+    def others_share(self) -> float:
+        """The share of the cores that other programs computed in while trials ran, by their time; 0 if not known."""
+        known = [(r.costs.total_seconds, r.others_share) for r in self.records if r.others_share is not None]
+        total = sum(seconds for seconds, _ in known)
+        return sum(seconds * share for seconds, share in known) / total if total else 0.0
+
     # -- what was measured (docs/method.md, 3 and 4) -------------------------------------------------
 
     def of_stage(self, stage: Stage) -> tuple[TrialRecord, ...]:

@@ -47,6 +47,13 @@ class LearningIsExpected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BusyMachine:
+    """While trials ran, other programs computed in this share of the machine's cores, on average."""
+
+    others_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CombinationsNotFound:
     """A stage ended because hardly any combination of the values is possible and no new one was found."""
 
@@ -229,6 +236,7 @@ Caveat = (
     | FewRestarts
     | LearningIsExpected
     | SpeedIsExpected
+    | BusyMachine
     | CombinationsNotFound
     | TrialsTooShort
     | ShortHorizon

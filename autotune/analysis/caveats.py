@@ -15,7 +15,7 @@ from autotune.analysis.informative import is_steepening
 from autotune.analysis.rates import PairedSpeed
 from autotune.quantity import Interval, Unknown
 from autotune.space.knobs import KnobClass
-from autotune.trial.types import Infeasible, InfeasibleKind, Stage, StageEnd
+from autotune.trial.types import BUSY_SHARE, Infeasible, InfeasibleKind, Stage, StageEnd
 from autotune.workload.base import NoGate
 from autotune.workload.machine import Corpus, epochs_of
 from autotune_model.left_out import WORDS
@@ -29,6 +29,7 @@ def caveats_of(choice: Choice) -> tuple[Caveat, ...]:
     case = choice.case
     return (
         *_of_speed(case),
+        *_of_the_machine(case),
         *_of_stages(case),
         *_of_claims(case),
         *_of_hopes(choice),
@@ -49,6 +50,11 @@ def _of_speed(case: Case) -> Iterator[Caveat]:
     floor = case.floor_of(case.claim)
     if not isinstance(floor, Unknown) and floor > _NOISY:
         yield caveat.NoisyMachine(floor=round(math.expm1(floor), 4))
+
+
+def _of_the_machine(case: Case) -> Iterator[Caveat]:
+    if (share := case.others_share) >= BUSY_SHARE:
+        yield caveat.BusyMachine(others_share=round(share, 3))
 
 
 def _of_stages(case: Case) -> Iterator[Caveat]:

@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    for size in ("COLUMNS", "LINES"):
+        if not os.environ.get(size, "1").strip("0").isdecimal():  # a terminal of no size would show nothing
+            del os.environ[size]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has not all of Unicode shows the rest escaped
             stream.reconfigure(errors="backslashreplace")

@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autotune.report.quantities import duration, money, significant
+from autotune.report.quantities import duration, money, percent, significant
 from autotune.report.text_words import text_lines
 from autotune.report.words import conclusion_word, label_word, outcome_word, plain, stage_word, value_text
 from autotune.space.knobs import KnobValue
@@ -27,6 +27,7 @@ from autotune.study.events import (
     Happening,
     IncumbentFound,
     Listener,
+    MachineBusy,
     NextTrialNotWorthIt,
     RaceWon,
     SittingFinished,
@@ -145,6 +146,11 @@ def sentence(what: Happening) -> str:
             return f"study {plain(study)}: {began}, budget {_span(budget)}"
         case StudyMended(text=text):
             return f"mended: {plain(text)}"
+        case MachineBusy(others_share=share):
+            return (
+                f"warning: other programs use {percent(share)} of this machine's cores; what is measured now is slower "
+                "and less certain"
+            )
         case TextRead(corpus=corpus, horizon_tokens=horizon):
             return "; ".join(text_lines(corpus, horizon_tokens=horizon))
         case StageStarted(stage=stage, allotted_seconds=allotted):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from autotune.executors.load import Load
 from autotune.space.configuration import Configuration
 from autotune.trial.types import Evaluation, FailedKind, Fingerprint, GradientNoise, InfeasibleKind, Ready, Slice
 from autotune.workload.base import WorkerOrder
@@ -162,6 +163,10 @@ class Executor(Protocol):
             BadInput: the text cannot be trained on, or preparing it took longer than `limit_seconds`.
             EnvironmentProblem: the worker program does not run there.
         """
+        ...
+
+    def load(self) -> Load | None:
+        """How busy the machine was since the last call, or since the executor was made; None if it is not known."""
         ...
 
     def open(self, request: SessionRequest) -> Session:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autotune.trial.types import BUSY_SHARE
+
 if TYPE_CHECKING:
     import psutil
 
 _ROOT = Path("/")
-_BUSY_SHARE = 0.25  # of the cores: from here on the work of others shows in a measurement
 _LOOK_SECONDS = 0.5
 
 
@@ -43,7 +44,7 @@ class Load:
     @property
     def is_busy(self) -> bool:
         """Whether the work of others is large enough to disturb a measurement."""
-        return self.others_share >= _BUSY_SHARE
+        return self.others_share >= BUSY_SHARE
 
 
 class LoadMeter:

@@ -27,6 +27,7 @@ from autotune.executors import logs
 from autotune.executors.base import OutOfTime, Patience, SessionEnded, SessionRequest
 from autotune.executors.cgroups import oom_kills
 from autotune.executors.examine import examine_here
+from autotune.executors.load import Load, LoadMeter
 from autotune.executors.process import (
     LauncherProcess,
     LineReader,
@@ -70,12 +71,17 @@ class LocalExecutor:
         """Starts nothing yet: the launcher starts with the first session, so its imports disturb no measurement."""
         self._forks = (launch or ("fork" if sys.platform == "linux" else "spawn")) == "fork"
         self._launcher: LauncherProcess | None = None
+        self._meter = LoadMeter()
         self._sessions: set[LocalSession] = set()
 
     @property
     def slots(self) -> int:
         """One."""
         return 1
+
+    def load(self) -> Load:
+        """See `Executor.load`."""
+        return self._meter.read()
 
     def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:
         """See `Executor.examine`."""

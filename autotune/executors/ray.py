@@ -71,6 +71,9 @@ class RayExecutor:
         """The number of accelerators in the cluster, or of nodes if there are none."""
         return len(self._places())
 
+    def load(self) -> None:
+        """Not known: what disturbs a node is not seen from here."""
+
     def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:
         """See `Executor.examine`; describes the node that this thread's sessions run on."""
         actor = self._actor_here()

@@ -160,8 +160,8 @@ class Lab:
                 attempt = measure(leniency=1.0)
             else:
                 attempt = attempt.unjudged()
-        self._keep(attempt.record)
-        return attempt.record
+        (record,) = self._keep(attempt.record)
+        return record
 
     def block(
         self, specs: Sequence[TrialSpec], *, complete: bool, rounds: int = _BLOCK_ROUNDS
@@ -187,8 +187,7 @@ class Lab:
                     attempts = second
             else:
                 attempts = [a.unjudged() for a in attempts]
-            for attempt in attempts:
-                self._keep(attempt.record)
+            self._keep(*(attempt.record for attempt in attempts))
         return tuple(r for s in specs if (r := self.study.result_of(s)))
 
     def _trial(
@@ -394,7 +393,16 @@ class Lab:
             )
         )
 
-    def _keep(self, record: TrialRecord) -> None:
+    def _keep(self, *records: TrialRecord) -> tuple[TrialRecord, ...]:
+        """Store records of the same moment, with how busy the machine was then."""
+        load = self._executor.load()
+        share = round(load.others_share, 3) if load else None
+        kept = tuple(replace(record, others_share=share) for record in records)
+        for record in kept:
+            self._acknowledge(record)
+        return kept
+
+    def _acknowledge(self, record: TrialRecord) -> None:
         self.study.acknowledge(record)
         speed = paired_speed(record.slices, record.reference_slices)
         self.tell(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
+from autotune.analysis.caveat import BusyMachine
 from autotune.analysis.decision import (
     Claimed,
     Expected,
@@ -268,6 +269,7 @@ def _why_keep(r: Recommendation, p: Printer) -> Iterator[str]:
         yield f"On fresh data, the best candidate's speed-up was {speedup.text}."
         if floor.is_known:
             yield f"The noise floor of this machine is {floor.text}. No gain below it is claimed."
+    yield from _if_busy(r)
 
 
 def _why_not_informative(r: Recommendation, p: Printer, nothing: NotInformative, study: str) -> Iterator[str]:
@@ -277,6 +279,7 @@ def _why_not_informative(r: Recommendation, p: Printer, nothing: NotInformative,
     else:
         yield "No candidate could be compared with your baseline well enough to call it better or worse."
     yield "Keep your baseline until more is known."
+    yield from _if_busy(r)
     if nothing.tokens > 0:
         yield (
             f"Trials of {tokens(nothing.tokens)} tokens each would inform. A search with as many of them as were tried "
@@ -287,3 +290,14 @@ def _why_not_informative(r: Recommendation, p: Printer, nothing: NotInformative,
             f"A larger budget narrows it down: `autotune resume {study} --fork NEW --budget 20m` "
             "starts from what this search found."
         )
+
+
+def _if_busy(r: Recommendation) -> Iterator[str]:
+    """The likely cause, where other programs kept the machine from measuring."""
+    for caveat in r.caveats:
+        if isinstance(caveat, BusyMachine):
+            share = percent(caveat.others_share)
+            yield (
+                f"Other programs used {share} of this machine's cores meanwhile: on a quiet machine the same budget "
+                "measures more, and more surely."
+            )

@@ -10,6 +10,7 @@ from autotune.analysis.caveat import (
     AlternatedSessions,
     BaselineLogUnfit,
     BudgetEnded,
+    BusyMachine,
     Caveat,
     CombinationsNotFound,
     CurveNotFitted,
@@ -223,6 +224,12 @@ def caveat_words(caveat: Caveat) -> tuple[str, str]:
             return "Budget spent", (
                 f"The time budget ran out in the stage '{stage_word(stage)}'. "
                 "What the stage had not measured by then is missing."
+            )
+        case BusyMachine(others_share=share):
+            return "Busy machine", (
+                f"Other programs used {percent(share)} of this machine's cores while trials ran. Trials took longer, "
+                "fewer of them fitted into the budget, and the rates are below what an idle machine gives. Ratios are "
+                "taken side by side and stand, with wider intervals."
             )
         case CombinationsNotFound(stage=stage):
             return "Few combinations are possible", (

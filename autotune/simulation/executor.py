@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from autotune.executors.base import OutOfTime, Patience, SessionEnded, SessionRequest
+from autotune.executors.load import Load
 from autotune.simulation.workload import VOCAB_SIZE
 from autotune.simulation.world import ScriptedWorld, Slowdown
 from autotune.trial.types import (
@@ -231,10 +232,17 @@ class ScriptedExecutor:
     """Opens scripted sessions; all randomness follows from `seed`."""
 
     def __init__(
-        self, world: ScriptedWorld, clock: SimulatedClock, seed: int = 0, *, machine: Machine = MACHINE
+        self,
+        world: ScriptedWorld,
+        clock: SimulatedClock,
+        seed: int = 0,
+        *,
+        machine: Machine = MACHINE,
+        load: Load | None = None,
     ) -> None:
         """Sessions advance `clock`, which the pipeline under test reads."""
         self._machine = machine
+        self._load = load
         self._world = world
         self._clock = clock
         self._seed = seed
@@ -246,6 +254,10 @@ class ScriptedExecutor:
     def slots(self) -> int:
         """One: simulated time is not shared."""
         return 1
+
+    def load(self) -> Load | None:
+        """As given."""
+        return self._load
 
     def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:  # noqa: ARG002 - it is told
         """The machine given to the executor."""

@@ -20,6 +20,7 @@ from autotune.space import keys
 from autotune.space.keys import rule
 from autotune.space.knobs import Knob
 from autotune.space.plan import Plan
+from autotune_model.encodings import decoded
 
 T = TypeVar("T")
 
@@ -48,8 +49,8 @@ def read_document(path: Path) -> SpaceDocument:
         BadInput: the file is missing, or is not TOML with the tables of a space.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = decoded(path.read_bytes())
+    except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise BadInput(f"a space is a readable TOML file; got {str(path)!r} ({reason}): check the path") from None
     return parse_document(text, name=path.stem, source=str(path), folder=path.resolve().parent)

@@ -30,6 +30,13 @@ class StudyMended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MachineBusy:
+    """Before anything is measured, other programs compute in this share of the machine's cores."""
+
+    others_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TextRead:
     """The text that trials train on, for up to `horizon_tokens` each."""
 
@@ -142,6 +149,7 @@ Happening = (
     SittingStarted
     | StudyMended
     | TextRead
+    | MachineBusy
     | StageStarted
     | StageFinished
     | TrialStarted

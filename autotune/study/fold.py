@@ -10,6 +10,7 @@ from autotune.space.knobs import KnobValue
 from autotune.study.events import (
     Event,
     IncumbentFound,
+    MachineBusy,
     NextTrialNotWorthIt,
     RaceWon,
     SittingFinished,
@@ -71,7 +72,7 @@ def fold(progress: Progress, event: Event) -> Progress:
         case SittingStarted(study=study, budget_seconds=budget_seconds):
             # trials that an earlier sitting left unfinished no longer run
             return replace(now, study=study, budget_seconds=budget_seconds, stage=None, running=(), verdict="")
-        case StudyMended():
+        case StudyMended() | MachineBusy():
             return now
         case TextRead() as text:
             return replace(now, text=text)

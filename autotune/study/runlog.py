@@ -39,6 +39,7 @@ from autotune.study.logrows import (
 )
 from autotune.workload.machine import Machine
 from autotune.workload.space import SearchSpace
+from autotune_model.encodings import decoded
 
 _SIZES = ("vocabsize", "nvocab", "parameters", "numparameters", "nparameters", "params", "numparams", "nparams")
 _MOST_BYTES = 64 * 2**20
@@ -168,9 +169,10 @@ def _text(path: Path) -> str:
     if len(raw) > _MOST_BYTES:
         refuse(unreadable, "be at most 64 MiB", "more", "keep only the lines with a loss")
     try:
-        return raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8")
-    except UnicodeDecodeError as error:
-        refuse(unreadable, "be UTF-8 text", f"other bytes at {error.start:,}", "save it as UTF-8")
+        return decoded(raw)
+    except UnicodeError as error:
+        where = f"other bytes at {error.start:,}" if isinstance(error, UnicodeDecodeError) else "other bytes"
+        refuse(unreadable, "be UTF-8 text", where, "save it as UTF-8")
 
 
 def _loss(name: str, text: str, line: int) -> float:

@@ -9,6 +9,7 @@ from autotune.space.document import SpaceDocument, parse_document
 from autotune.study.folder import Folder, Unreadable
 from autotune.study.info import StudyInfo, written_corpus
 from autotune.workload.space import Read, SearchSpace, space_of
+from autotune_model.encodings import decoded
 
 SPACE = "space.toml"
 
@@ -23,7 +24,7 @@ def space_text(files: Folder) -> str:
         text = files.read(SPACE)
         if text is None:
             raise Unreadable("it is missing")
-        return text.decode()
+        return decoded(text)
     except ValueError as error:  # UnicodeDecodeError is one
         path = files.path / SPACE
         raise StoreDamaged(f"a study needs its space file; {path} cannot be read ({error}): restore it") from None

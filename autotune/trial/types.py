@@ -43,6 +43,10 @@ class StageEnd(StrEnum):
     NOTHING_TO_DO = "nothing to do"
 
 
+BUSY_SHARE = 0.25
+"""Share of the cores that other programs compute in, from which on it shows in what is measured."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
     """The session did all it was asked to do."""
@@ -110,7 +114,8 @@ class TrialRecord:
 
     `reference_slices` are its partner's slices in the same rounds, so that the record can be judged by itself.
     `evaluations` and `gradient_noise` are in order of `tokens_seen`. `ready` is empty if the session never
-    got that far, `fingerprints` if none were requested. `interleaved` is False if the two sessions did not
+    got that far, `fingerprints` if none were requested. `others_share` is the share of the machine's cores that other
+    programs computed in meanwhile, None if it is not known. `interleaved` is False if the two sessions did not
     fit in memory side by side, and whole runs alternated instead. Times of day are ISO 8601 in UTC.
     """
 
@@ -126,6 +131,7 @@ class TrialRecord:
     interleaved: bool
     started_at: str
     finished_at: str
+    others_share: float | None = None
 
     @property
     def is_complete(self) -> bool:

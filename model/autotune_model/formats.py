@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from autotune_model.config import InvalidConfiguration
+from autotune_model.encodings import marked_encoding
 from autotune_model.left_out import NotText, Reason
 
 Parts = Iterator[bytes]
@@ -42,13 +43,6 @@ _BOMB_RATIO, _BOMB_BYTES = 200, 16 << 20
 
 _LINES = frozenset({".jsonl", ".ndjson", ".jsonlines"})
 _COMPRESSED = (".gz", ".bz2", ".xz")
-_MARKS = (  # those of UTF-32 first: that of UTF-16 begins one of them
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _REFUSED_NAMES = {
     **dict.fromkeys((".zst", ".zstd", ".lz4", ".lzma", ".br", ".z", ".lz", ".sz", ".snappy"), Reason.PACKED),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".7z", ".rar", ".jar", ".whl"), Reason.PACKED),
@@ -162,7 +156,7 @@ def _decoded(raw: Iterator[bytes]) -> Parts:
             raise NotText(reason)
     if head[257:262] == b"ustar":
         raise NotText(Reason.PACKED)
-    encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "")
+    encoding = marked_encoding(head)
     if not encoding and b"\0" in head[:_TELLING_BYTES]:
         raise NotText(Reason.BINARY)
     decoder = codecs.getincrementaldecoder(encoding or "utf-8")()

@@ -157,6 +157,10 @@ CASES: dict[str, tuple[Callable[[], Case], Caveat]] = {
         lambda: sound(stage_ends={Stage.EXPLORE_SYSTEM: StageEnd.NOT_WORTH_IT}),
         caveat.SearchStoppedEarly(stage="explore_system"),
     ),
+    "busy": (
+        lambda: sound([replace(r, others_share=0.6) for r in confirmed(SYSTEM)]),
+        caveat.BusyMachine(others_share=0.6),
+    ),
     "impossible": (
         lambda: sound(stage_ends={Stage.EXPLORE_SYSTEM: StageEnd.NOTHING_FOUND}),
         caveat.CombinationsNotFound(stage="explore_system"),

@@ -25,6 +25,7 @@ from autotune.study.events import (
     Event,
     Happening,
     IncumbentFound,
+    MachineBusy,
     NextTrialNotWorthIt,
     RaceWon,
     SittingFinished,
@@ -64,6 +65,10 @@ SENTENCES: list[tuple[Happening, str]] = [
         "study s: started, budget 30 min",
     ),
     (StudyMended(text="a\x1b[2J was damaged"), "mended: a [2J was damaged"),
+    (
+        MachineBusy(others_share=0.4),
+        "warning: other programs use 40 % of this machine's cores; what is measured now is slower and less certain",
+    ),
     (
         TextRead(corpus=MACHINE.corpus, horizon_tokens=200_000_000),
         (
