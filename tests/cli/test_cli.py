@@ -666,3 +666,12 @@ def test_a_reader_that_has_gone_away_is_no_error(flag: list[str]) -> None:
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "-4", "wide", ""])
+def test_a_terminal_that_says_it_has_no_size_shows_all_the_same(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["knobs", "dtype"]) == 0
+    assert "bf16_autocast" in capsys.readouterr().out
