@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,8 +50,8 @@ def text_of(path: Path, folder: Path) -> str:
 class ReadsText(SimulatedMachine):
     """A machine on which a text's identity is its place's content: a file `what` in it."""
 
-    def examine(self, order: WorkerOrder) -> Machine:
-        machine = super().examine(order)
+    def examine(self, order: WorkerOrder, *, limit_seconds: float = math.inf) -> Machine:
+        machine = super().examine(order, limit_seconds=limit_seconds)
         what = Path(order.payload["data"]["corpus"]) / "what"
         found = what.read_text() if what.exists() else ""
         return replace(machine, corpus=replace(machine.corpus, content_sha256=sha256(found.encode()).hexdigest()))

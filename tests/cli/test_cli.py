@@ -323,6 +323,8 @@ class Examiner:
     def examine(self, _order: object, *, limit_seconds: float = 0.0) -> Any:
         return self.machine
 
+    def load(self) -> None: ...
+
     def close(self) -> None: ...
 
 

@@ -210,7 +210,7 @@ def test_gradients_are_averaged_once_a_step(make_trainer: Callable[..., Trainer]
 
 @pytest.mark.parametrize(
     ("ending", "kind", "words"),
-    [(signal.SIGKILL, "oom", "rank 1 was killed"), (signal.SIGTERM, "crash", "rank 1 died of signal 15")],
+    [(signal.SIGKILL, "killed", "rank 1 was killed"), (signal.SIGTERM, "crash", "rank 1 died of signal 15")],
 )
 def test_a_rank_that_dies_ends_the_session(
     workers: DirectWorkers, make_session: MakeSession, tmp_path: Path, ending: int, kind: str, words: str

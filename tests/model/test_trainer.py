@@ -16,7 +16,7 @@ from autotune_model.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
 
-GOLDEN_LOSSES = (5.55068, 5.4451, 5.23861, 4.99861, 4.77634)
+GOLDEN_LOSSES = (5.56693, 5.45645, 5.23661, 5.01045, 4.81966)
 """Five steps of the plain configuration; a change of code that moves them changes what is trained."""
 
 
@@ -61,7 +61,7 @@ def test_every_optimizer_learns(
     before = trainer.evaluate().loss
     trainer.advance(20, round=-1)
     assert trainer.evaluate().loss < before - 2.0
-    assert trainer.skipped_steps == 0
+    assert trainer.skipped_steps <= (dtype == "fp16_autocast"), "its scale may be halved once"
 
 
 @pytest.mark.parametrize("how", ["global", "per_parameter"])
