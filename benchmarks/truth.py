@@ -141,7 +141,7 @@ def plan_size(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
     )
 
 
-def families(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
+def families(pool: ProcessPoolExecutor, table: Table, studies: int, chosen: Sequence[Family] = tuple(Family)) -> None:
     kinds = ", ".join(f"{runs} x {tokens:.0e} tokens" for runs, tokens in PLANS)
     few = max(8, studies // 8)
     print(f"families, for plans of {kinds}: {studies} worlds each for the first, {few} for the others; means;")
@@ -154,7 +154,7 @@ def families(pool: ProcessPoolExecutor, table: Table, studies: int) -> None:
         end="",
     )
     print(f" {'harm':>5} {'race':>5} {'regret':>7} = {'search':>7} {'system':>7} {'left':>6} {'wrong':>6} {'looks':>6}")
-    for family in Family:
+    for family in chosen:
         of_family = []
         for runs, tokens in PLANS:
             first = (runs, tokens) == PLANS[0]
@@ -253,12 +253,18 @@ def main() -> int:
     parser.add_argument("--studies", type=int, default=200, help="worlds of a chapter")
     parser.add_argument("--only", nargs="*", choices=CHAPTERS, default=list(CHAPTERS), help="chapters to run")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument(
+        "--families", nargs="+", type=Family, metavar="NAME", default=list(Family), help="of the chapter of families"
+    )
     options = parser.parse_args()
     table = Table()
     with ProcessPoolExecutor(options.jobs) as pool:
         for name in options.only:
             started = time.perf_counter()
-            CHAPTERS[name](pool, table, options.studies)
+            if name == "families":
+                families(pool, table, options.studies, options.families)
+            else:
+                CHAPTERS[name](pool, table, options.studies)
             print(f"  ({time.perf_counter() - started:.0f} s)")
     return int(table.broken)
 

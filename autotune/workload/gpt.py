@@ -187,9 +187,7 @@ class GPTWorkload:
         )
 
     def schedule_area(self, configuration: Configuration, horizon_tokens: int) -> float | Unknown:
-        training = self._training(configuration, horizon_tokens)
-        steps = max(1, horizon_tokens // (training.global_batch * self.gpt.sequence_length))
-        return training.learning_rate * lr_area(training.schedule, training.warmup_fraction, steps)
+        return _schedule_area(configuration, horizon_tokens, self.horizon_tokens, self.gpt.sequence_length)
 
     def speed_claims(self, machine: Machine) -> tuple[SpeedClaim, ...]:
         """Powers of two as micro-batch, and a padded vocabulary unless its size is a multiple already."""
@@ -217,12 +215,7 @@ class GPTWorkload:
         So the trials of a ladder differ in their length alone (docs/method.md, 9.2). An inverse square root keeps its
         share: it falls from the end of its warm-up on.
         """
-        training = _training(configuration)
-        if horizon_tokens <= self.horizon_tokens or training.schedule == "inverse_sqrt":
-            return training
-        return dataclasses.replace(
-            training, warmup_fraction=training.warmup_fraction * self.horizon_tokens / horizon_tokens
-        )
+        return _training_of_length(configuration, horizon_tokens, self.horizon_tokens)
 
     def _session(self, configuration: Configuration, *, seed: int, horizon_tokens: int) -> model.SessionConfig:
         try:
@@ -267,6 +260,23 @@ def _training(configuration: Configuration) -> model.TrainingConfig:
         return model.TrainingConfig(**configuration)  # type: ignore[arg-type]
     except model.InvalidConfiguration as error:
         raise InvalidConfiguration(str(error)) from None
+
+
+@lru_cache(maxsize=10_000)
+def _training_of_length(configuration: Configuration, tokens: int, usual_tokens: int) -> model.TrainingConfig:
+    """See `GPTWorkload._training`."""
+    training = _training(configuration)
+    if tokens <= usual_tokens or training.schedule == "inverse_sqrt":
+        return training
+    return dataclasses.replace(training, warmup_fraction=training.warmup_fraction * usual_tokens / tokens)
+
+
+@lru_cache(maxsize=100_000)
+def _schedule_area(configuration: Configuration, tokens: int, usual_tokens: int, sequence_length: int) -> float:
+    """See `GPTWorkload.schedule_area`. A search asks for the same few thousand again and again."""
+    training = _training_of_length(configuration, tokens, usual_tokens)
+    steps = max(1, tokens // (training.global_batch * sequence_length))
+    return training.learning_rate * lr_area(training.schedule, training.warmup_fraction, steps)
 
 
 def _training_of(baseline: Table) -> model.TrainingConfig:
