@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
 import json
 import random
@@ -12,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from autotune.errors import StoreDamaged
@@ -36,8 +38,9 @@ _WRITTEN = (
 
 @functools.cache
 def _made(kind: str) -> Path:
-    """A folder with a study that is kept for the faults of this run: finished, or interrupted after two trials."""
+    """A folder with a study that is kept for the faults of this run: finished, or interrupted after a trial."""
     folder = Path(tempfile.mkdtemp(prefix="autotune-faults-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     bench = Bench(folder)
     bench.prepare(_SPACE)
     if kind == "finished":
@@ -50,11 +53,22 @@ def _made(kind: str) -> Path:
 
 
 def _interrupted(bench: Bench) -> None:
-    """A search in the bench's prepared folder that is interrupted after two trials."""
+    """A search in the bench's prepared folder that is interrupted after its first trial."""
     process = bench.start("search", "tiny.toml", "--study", "tiny", "--budget", "30s")
-    bench.await_trials(2)
+    bench.await_trials(1)
     process.send_signal(signal.SIGINT)
     process.wait()
+
+
+def _started(bench: Bench, *arguments: str) -> subprocess.Popen[bytes]:
+    """The command, when the study's log shows that it searches."""
+    log = bench.study() / "events.jsonl"
+    before = log.stat().st_size
+    process = bench.start(*arguments)
+    until = time.monotonic() + 60.0
+    while log.stat().st_size == before and time.monotonic() < until:
+        time.sleep(0.02)
+    return process
 
 
 def _copied(bench: Bench, kind: str) -> Path:
@@ -112,7 +126,7 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _held(path: Path) -> Iterator[None]:
     with closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
@@ -156,13 +170,9 @@ def _full_disk(bench: Bench) -> Outcome:
         shutil.copytree(bench.folder / "reports", disk, dirs_exist_ok=True)
         before = {r.spec.number: r.finished_at for r in read_records(disk / "tiny")}
         filler = disk / "filler"
-        with filler.open("wb") as file:
-            try:
-                while True:
-                    file.write(b"0" * 4096)
-                    file.flush()
-            except OSError:
-                pass
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"0" * 4096)
         full = bench.run("--root", disk, "resume", "tiny")
         filler.unlink()
         again = bench.run("--root", disk, "resume", "tiny")
@@ -263,10 +273,11 @@ def _no_study(bench: Bench) -> Outcome:
 
 def _lock_deleted(bench: Bench) -> Outcome:
     _copied(bench, "interrupted")
-    first = bench.start("resume", "tiny")
-    bench.await_trials(3)
+    first = _started(bench, "resume", "tiny")
+    first.send_signal(signal.SIGSTOP)  # it may have little left to do
     (bench.study() / "lock").unlink()
     second = error(bench.run("resume", "tiny"), code=4, words=("only one process may own a study",))
+    first.send_signal(signal.SIGCONT)
     first.wait()
     return Outcome(
         f"{second.happened}; the first ended with {first.returncode}", second.survived and not first.returncode
@@ -309,7 +320,7 @@ def _flipped(bench: Bench) -> Outcome:
             continue
     at = whole.index(b'"seconds": ') + len(b'"seconds": ')
     path.write_bytes(whole[:at] + b"9" + whole[at + 1 :])
-    done = bench.run("resume", "tiny")
+    done = bench.run("resume", "tiny", "--budget", "60s")  # its time is spent, and the trial runs again
     again = 0 in bench.acknowledged()
     said = next((line for line in done.err.splitlines() if "trial 0 was damaged" in line), "nothing said")
     return Outcome(
@@ -373,8 +384,7 @@ def _without_a_trial(bench: Bench) -> Outcome:
 
 def _three_interrupts(bench: Bench) -> Outcome:
     _copied(bench, "interrupted")
-    process = bench.start("resume", "tiny")
-    bench.await_trials(3)
+    process = _started(bench, "resume", "tiny")
     for _ in range(3):
         process.send_signal(signal.SIGINT)
         time.sleep(0.01)
