@@ -76,7 +76,8 @@ def outcome_of(fault: Fault) -> Outcome:
                 process.kill()
     if left:
         return Outcome(happened=f"{outcome.happened}; {left} processes left", survived=False, lost=outcome.lost)
-    return Outcome(outcome.happened, outcome.survived and not outcome.lost, outcome.lost)
+    happened = outcome.happened.replace(name, "FOLDER")
+    return Outcome(happened, outcome.survived and not outcome.lost, outcome.lost)
 
 
 def table(kind: str, rows: Sequence[tuple[Fault, Outcome]]) -> str:
