@@ -195,10 +195,12 @@ def _listeners(bench: Bench) -> Outcome:
     space = SPACE.replace("[baseline]", '[baseline]\nworld_size = 2\nparallelism = "ddp"')
     process = _search(bench, space, 60.0)
     seen: set[str] = set()
-    bench_ends = time.monotonic() + 60.0
-    while time.monotonic() < bench_ends and len(list(bench.study().glob("trials/*/log.txt"))) < 1:
-        seen |= _addresses(bench)
+    until = time.monotonic() + 60.0
+    while time.monotonic() < until and not seen:
         time.sleep(0.05)
+        seen |= _addresses(bench)
+    with contextlib.suppress(TimeoutError):
+        bench.await_trials(1, seconds=60.0)  # all listen by then
     seen |= _addresses(bench)
     process.send_signal(signal.SIGTERM)
     process.wait(30.0)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import time
 
 from autotune.errors import ExitCode
 from injected.bench import SPACE, Bench, Done, Fault, Outcome, error
@@ -75,21 +73,6 @@ def _closed_output(bench: Bench) -> Outcome:
     )
 
 
-def _interrupts(bench: Bench) -> Outcome:
-    bench.prepare()
-    process = bench.start("search", "tiny.toml", "--study", "tiny", "--budget", "5m")
-    bench.await_trials(1)
-    before = bench.acknowledged()
-    for _ in range(3):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
-    code = process.wait(timeout=60)
-    text = (bench.folder / "output").read_text(errors="replace")
-    lost = "" if before.items() <= bench.acknowledged().items() else "a trial"
-    is_clear = code == ExitCode.INTERRUPTED and "Traceback" not in text
-    return Outcome(happened=f"exit {code}: {text.strip().splitlines()[-1]}", survived=is_clear, lost=lost)
-
-
 def _space_in(encoding: str) -> Fault:
     def run(bench: Bench) -> Outcome:
         path = bench.prepare()
@@ -114,5 +97,4 @@ FAULTS = (
     Fault(name="terminal without width", how="COLUMNS=0", run=_narrow),
     Fault(name="output in Latin-1", how="PYTHONIOENCODING=latin-1, a name beyond it", run=_latin_1),
     Fault(name="closed output", how="nobody reads standard output", run=_closed_output),
-    Fault(name="three quick interrupts", how="SIGINT three times within 0.15 s", run=_interrupts),
 )
