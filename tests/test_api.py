@@ -25,21 +25,6 @@ from autotune.study.store import Study
 OLD_STUDIES = Path(__file__).parent / "old_studies"
 
 
-@pytest.fixture
-def space_file(tmp_path: Path) -> Path:
-    path = tmp_path / "mine.toml"
-    path.write_text(TINY)
-    return path
-
-
-@pytest.fixture
-def search(tmp_path: Path, space_file: Path) -> Callable[..., api.Finished]:
-    def run(executor: SimulatedMachine | None = None, **options: object) -> api.Finished:
-        return autotune.search(space_file, root=tmp_path / "root", executor=executor or SimulatedMachine(), **options)
-
-    return run
-
-
 def test_a_finished_study_is_read_without_looking_at_the_machine(
     search: Callable[..., api.Finished], tmp_path: Path
 ) -> None:

@@ -24,21 +24,6 @@ from autotune.workload.base import WorkerOrder
 from autotune.workload.machine import Machine
 
 
-@pytest.fixture
-def space_file(tmp_path: Path) -> Path:
-    path = tmp_path / "mine.toml"
-    path.write_text(TINY)
-    return path
-
-
-@pytest.fixture
-def search(tmp_path: Path, space_file: Path) -> Callable[..., api.Finished]:
-    def run(executor: SimulatedMachine | None = None, **options: object) -> api.Finished:
-        return autotune.search(space_file, root=tmp_path / "root", executor=executor or SimulatedMachine(), **options)
-
-    return run
-
-
 def text_of(path: Path, folder: Path) -> str:
     """A space file at `path` with a text beside it; the name of the text."""
     folder.mkdir(parents=True, exist_ok=True)
