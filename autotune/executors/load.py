@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ def _between(before: _Sample, after: _Sample, root: Path) -> Load:
     capacity = max(1, len(common)) * seconds
     busy = sum(after.busy[core] - before.busy[core] for core in common)
     own = sum(max(0.0, used - before.own.get(key, 0.0)) for key, used in after.own.items())
+    if sys.platform == "linux":  # there the time of a child that has ended is in its parent's
+        own = max(0.0, own - sum(used for key, used in before.own.items() if key not in after.own))
     return Load(
         seconds=seconds,
         cores=max(1, len(common)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -38,11 +40,23 @@ def test_what_is_busy_and_not_our_own_is_the_work_of_others(
     assert (found.runnable, found.stalled_share) == (None, None), "nothing is known without /proc"
 
 
-def test_a_process_that_was_not_there_before_counts_from_its_start(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no process has the time of its children")
+def test_a_process_counts_from_its_start_and_one_that_has_ended_only_once(tmp_path: Path) -> None:
     before = sample(0.0, {0: 0.0}, {(1, 0.0): 3.0, (2, 0.0): 9.0})
-    after = sample(10.0, {0: 10.0}, {(1, 0.0): 3.0, (2, 5.0): 6.0})  # another process with the same id
+    after = sample(10.0, {0: 10.0}, {(1, 0.0): 3.0 + 9.0 + 1.0, (2, 5.0): 5.0})  # 2 ended; another has its number
     found = load._between(before, after, tmp_path)
     assert (found.own_share, found.others_share) == (pytest.approx(0.6), pytest.approx(0.4))
+
+
+def test_the_work_of_a_child_is_ours_once_however_long_it_lived() -> None:
+    burn = "import time; end = time.process_time() + 0.4\nwhile time.process_time() < end: pass\ninput()"
+    with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE) as child:
+        while sum(psutil.Process(child.pid).cpu_times()[:2]) < 0.4:
+            pass
+        meter = LoadMeter()
+        child.communicate(b"\n")
+    found = meter.read()
+    assert found.own_share * found.seconds * found.cores < 0.3, "it worked before"
 
 
 def test_what_the_kernel_says_is_read(tmp_path: Path) -> None:
